@@ -1,0 +1,59 @@
+import SagaRuntime
+
+/// CREATE_PROVIDER_DEVICE: the provider makes the device; its undo destroys whatever the provider has of this saga.
+struct CreateProviderDeviceStep: RemoteStep {
+    let providers: ProviderRegistry
+
+    func isNeeded(request: [UInt8]) -> Bool { true }
+
+    func execute(_ context: StepContext) async throws(StepError) -> String {
+        let call = try ProviderCall(context, self.providers)
+        return try await call.provider.create(call.request).output
+    }
+
+    /// Looks over all generations: adopts the device of this one, and destroys everything else, which can only be the
+    /// late effect of an attempt that had been given up.
+    func resolve(_ context: StepContext) async throws(StepError) -> Resolution {
+        let call = try ProviderCall(context, self.providers)
+        var adopted: ProviderDevice?
+        for device in try await call.provider.find(call.request) {
+            if adopted == nil, device.isUsable, device.generation == context.generation {
+                adopted = device
+            } else {
+                _ = try await call.provider.destroy(device, call.request)
+            }
+        }
+        if let adopted { return .happened(output: adopted.output) }
+        return call.provider.createIsUniqueByKey(options: call.request.options) ? .repeatable : .absent
+    }
+
+    func compensate(_ context: StepContext) async throws(StepError) -> Undone {
+        let call = try ProviderCall(context, self.providers)
+        var devices: [ProviderDevice] = []
+        if let recorded = call.recorded { devices.append(recorded) }
+        if context.isInDoubt || devices.isEmpty {
+            for device in try await call.provider.find(call.request)
+            where !devices.contains(where: { $0.externalID == device.externalID }) {
+                devices.append(device)
+            }
+        }
+        var found = Undone.nothingFound
+        for device in devices {
+            if case .undone = try await call.provider.destroy(device, call.request) { found = .undone }
+        }
+        return found
+    }
+
+    func discard(_ context: StepContext, output: String) async throws(StepError) {
+        let call = try ProviderCall(context, self.providers)
+        guard let made = try? ProviderDevice(output: output), made.externalID != call.recorded?.externalID else { return }
+        _ = try await call.provider.destroy(made, call.request)
+    }
+
+    func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {
+        guard let request = try? DeviceRequest(decoding: request), let provider = self.providers[request.provider] else {
+            return .seconds(30)
+        }
+        return provider.lag(options: (try? ProviderOptions.decode(secrets)) ?? [:])
+    }
+}

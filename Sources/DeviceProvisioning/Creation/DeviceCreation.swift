@@ -1,0 +1,80 @@
+public import SagaRuntime
+
+/// The DEVICE_CREATION saga: five steps, their undo, and what they write beside the journal.
+///
+/// | step                   | does                                   | undo                                            |
+/// |------------------------|----------------------------------------|-------------------------------------------------|
+/// | ALLOCATE_PORTS         | a pair of ports, in the flush          | released by owner, once the device is destroyed |
+/// | CREATE_PROVIDER_DEVICE | the provider makes the device          | the provider destroys it; then its row goes     |
+/// | CREATE_DATABASE_RECORD | row in `devices`, CREATING             | marked DELETING                                 |
+/// | REPORT_QUOTA_USAGE     | tells the user service, if there is one | tells it again; depends on nothing              |
+/// | START_DEVICE           | starts and boots it: RUNNING           | part of the destruction                         |
+///
+/// The row and the ports stay until the flush that records the destruction, so that the last pointer to a device that
+/// can't be destroyed is never lost.
+public enum DeviceCreation {
+    /// `saga_state.saga_type`.
+    public static let type = "DEVICE_CREATION"
+    public static let version = 1
+
+    public struct Configuration: Sendable {
+        /// How long a released pair of ports rests before it is granted again. Default: 30 s.
+        public var portCoolDown: Duration
+        /// Of the forward direction. Default: 3 retries, 1 s doubling.
+        public var retry: RetryPolicy
+        /// Of the undo. Default: about 6 hours.
+        public var undoRetry: RetryPolicy
+
+        public init(
+            portCoolDown: Duration = .seconds(30), retry: RetryPolicy = .forward, undoRetry: RetryPolicy = .undo
+        ) {
+            self.portCoolDown = portCoolDown
+            self.retry = retry
+            self.undoRetry = undoRetry
+        }
+
+        public static let defaults = Configuration()
+    }
+
+    /// - Parameters:
+    ///   - providers: those that this server is configured for.
+    ///   - quota: `nil` without a user service: REPORT_QUOTA_USAGE is skipped.
+    public static func definition(
+        providers: ProviderRegistry, quota: QuotaClient?, configuration: Configuration = .defaults
+    ) -> SagaDefinition {
+        let limits = providers.callLimits
+        return SagaDefinition(
+            type: Self.type, version: Self.version,
+            steps: [
+                StepDefinition(
+                    name: DeviceStep.allocatePorts,
+                    action: .database(PortStatements.allocate(pools: providers.portPools)),
+                    onCompensated: [PortStatements.release(coolDown: configuration.portCoolDown)],
+                    undoAfter: [DeviceStep.createProviderDevice],
+                    unavailableReason: DeviceFailureReason.portsExhausted),
+                StepDefinition(
+                    name: DeviceStep.createProviderDevice,
+                    action: .remote(CreateProviderDeviceStep(providers: providers)), undoIsRemote: true,
+                    onCompensated: [DeviceStatements.remove],
+                    undoAfter: [DeviceStep.createDatabaseRecord, DeviceStep.startDevice],
+                    retry: configuration.retry, undoRetry: configuration.undoRetry,
+                    callLimit: max(limits.create, limits.destroy + limits.find),
+                    unavailableReason: DeviceFailureReason.providerUnavailable),
+                StepDefinition(
+                    name: DeviceStep.createDatabaseRecord, action: .database(DeviceStatements.record),
+                    onCompensating: [DeviceStatements.markDeleting]),
+                StepDefinition(
+                    name: DeviceStep.reportQuotaUsage, action: .remote(ReportQuotaUsageStep(client: quota)),
+                    undoIsRemote: true, retry: configuration.retry, undoRetry: configuration.undoRetry,
+                    callLimit: ReportQuotaUsageStep.callLimit(quota),
+                    unavailableReason: DeviceFailureReason.quotaUnavailable),
+                StepDefinition(
+                    name: DeviceStep.startDevice, action: .remote(StartDeviceStep(providers: providers)),
+                    onSucceeded: [DeviceStatements.markRunning], retry: configuration.retry,
+                    undoRetry: configuration.undoRetry, callLimit: limits.start,
+                    unavailableReason: DeviceFailureReason.providerUnavailable),
+            ],
+            // Everything but START_DEVICE.
+            provisionedStep: 3)
+    }
+}

@@ -1,0 +1,22 @@
+public import SagaRuntime
+
+extension SagaSnapshot {
+    /// What the provider made, once it is recorded.
+    public var providerDevice: ProviderDevice? {
+        self.outputs[DeviceStep.createProviderDevice].flatMap { try? ProviderDevice(output: $0) }
+    }
+
+    /// How to reach the device, once it runs.
+    public var deviceConnection: DeviceConnection? {
+        self.outputs[DeviceStep.startDevice].flatMap { DeviceConnection(output: $0) }
+    }
+}
+
+extension DeviceConnection {
+    init?(output: String) {
+        guard let value = try? JSONValue(parsing: output) else { return nil }
+        self.init(
+            host: value["host"]?.string ?? "", adbPort: value["adb"]?.integer ?? 0,
+            webRTCPort: value["webrtc"]?.integer ?? 0, attributes: value["attributes"]?.strings ?? [:])
+    }
+}

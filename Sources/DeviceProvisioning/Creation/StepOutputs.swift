@@ -1,0 +1,48 @@
+// What the steps leave in the journal for those after them: JSON text, a few hundred bytes.
+
+extension PortPair {
+    /// Reads the output of ALLOCATE_PORTS; `nil` for a provider without ports.
+    init?(output: String?) throws(DeviceDecodingError) {
+        guard let output, !output.isEmpty, output != "{}" else { return nil }
+        guard let value = try? JSONValue(parsing: output), let host = value["host"]?.string,
+            let adb = value["adb"]?.integer, let webRTC = value["webrtc"]?.integer
+        else { throw DeviceDecodingError(message: "the output of \(DeviceStep.allocatePorts) is not a pair of ports") }
+        self.init(host: host, adb: adb, webRTC: webRTC)
+    }
+}
+
+extension ProviderDevice {
+    /// The output of CREATE_PROVIDER_DEVICE.
+    var output: String {
+        JSONWriter.object(reserving: 128) { writer in
+            writer.member("id", self.externalID)
+            if !self.host.isEmpty { writer.member("host", self.host) }
+            writer.member("generation", self.generation)
+            if !self.isUsable { writer.member("usable", false) }
+            if !self.attributes.isEmpty { writer.member("attributes", self.attributes) }
+        }
+    }
+
+    init(output: String) throws(DeviceDecodingError) {
+        guard let value = try? JSONValue(parsing: output), let id = value["id"]?.string,
+            let generation = value["generation"]?.integer
+        else {
+            throw DeviceDecodingError(message: "the output of \(DeviceStep.createProviderDevice) is not a device")
+        }
+        self.init(
+            externalID: id, host: value["host"]?.string ?? "", generation: generation,
+            isUsable: value["usable"]?.bool ?? true, attributes: value["attributes"]?.strings ?? [:])
+    }
+}
+
+extension DeviceConnection {
+    /// The output of START_DEVICE.
+    var output: String {
+        JSONWriter.object(reserving: 128) { writer in
+            if !self.host.isEmpty { writer.member("host", self.host) }
+            if self.adbPort != 0 { writer.member("adb", self.adbPort) }
+            if self.webRTCPort != 0 { writer.member("webrtc", self.webRTCPort) }
+            if !self.attributes.isEmpty { writer.member("attributes", self.attributes) }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+public import SagaRuntime
+
+/// A row of `devices`.
+public struct DeviceRecord: Sendable, Equatable {
+    /// UUID text.
+    public var deviceID: String
+    public var name: String
+    public var description: String
+    public var type: DeviceType
+    public var status: DeviceStatus
+    public var provider: ProviderKind
+    public var userID: String
+    public var tenantID: String
+    public var spec: DeviceSpec
+    public var tags: [String]
+    public var metadata: [String: String]
+    /// The provider's own id; empty until known.
+    public var externalID: String
+    /// How to reach it; `nil` until it runs.
+    public var connection: DeviceConnection?
+    /// The saga that last changed it.
+    public var sagaID: String
+    public var createdAt: Timestamp
+    public var updatedAt: Timestamp
+}
+
+extension DeviceRecord {
+    /// The columns of a row, in the order in which `init(_:)` reads them.
+    static let columns = """
+        d.device_id, d.name, d.description, d.type, d.status, d.provider, d.user_id, d.tenant_id, d.cpu_cores, d.memory_mb, \
+        d.storage_mb, d.width_px, d.height_px, d.dpi, d.android_version, d.tags, d.metadata, d.external_id, d.host, \
+        d.adb_port, d.webrtc_port, d.attributes, d.saga_id, d.created_at, d.updated_at
+        """
+
+    init(_ row: SQLRow) throws(PostgresError) {
+        guard let type = DeviceType(name: try row.text(3)), let status = DeviceStatus(name: try row.text(4)),
+            let provider = ProviderKind(name: try row.text(5))
+        else { throw PostgresError(.decoding, "a device of a type, status or provider that is unknown here") }
+        self.deviceID = try row.uuid(0)
+        self.name = try row.text(1)
+        self.description = try row.text(2)
+        self.type = type
+        self.status = status
+        self.provider = provider
+        self.userID = try row.text(6)
+        self.tenantID = try row.text(7)
+        self.spec = DeviceSpec(
+            cpuCores: Int(try row.int32(8)), memoryMB: Int(try row.int32(9)), storageMB: Int(try row.int32(10)),
+            widthPixels: Int(try row.int32(11)), heightPixels: Int(try row.int32(12)), dpi: Int(try row.int32(13)),
+            androidVersion: try row.text(14))
+        self.tags = try row.textArray(15)
+        self.metadata = try Self.strings(row, 16)
+        self.externalID = try row.text(17)
+        let connection = DeviceConnection(
+            host: try row.text(18), adbPort: Int(try row.int32(19)), webRTCPort: Int(try row.int32(20)),
+            attributes: try Self.strings(row, 21))
+        self.connection =
+            connection == DeviceConnection(host: "", adbPort: 0, webRTCPort: 0) ? nil : connection
+        self.sagaID = try row.text(22)
+        self.createdAt = try row.timestamp(23)
+        self.updatedAt = try row.timestamp(24)
+    }
+
+    private static func strings(_ row: SQLRow, _ column: Int) throws(PostgresError) -> [String: String] {
+        let text = try row.text(column)
+        if text == "{}" { return [:] }
+        guard let strings = (try? JSONValue(parsing: text))?.strings else {
+            throw PostgresError(.decoding, "column \(column) is not an object of strings")
+        }
+        return strings
+    }
+}

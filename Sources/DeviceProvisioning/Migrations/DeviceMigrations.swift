@@ -1,0 +1,84 @@
+public import SagaRuntime
+
+/// The tables of this module: numbers from 100 on, the engine's own are below.
+public enum DeviceMigrations {
+    public static let all: [Migration] = [
+        Migration(version: 100, name: "devices", sql: Self.devices),
+        Migration(version: 101, name: "port", sql: Self.port),
+        Migration(version: 102, name: "simulated_device", sql: Self.simulatedDevice),
+    ]
+
+    private static let devices = """
+        CREATE TABLE devices (
+            device_id uuid PRIMARY KEY,            -- fixed before the first step runs
+            name text NOT NULL,
+            description text NOT NULL DEFAULT '',
+            type text NOT NULL CHECK (type IN ('PHONE', 'TABLET')),
+            status text NOT NULL CHECK (status IN ('CREATING', 'RUNNING', 'STOPPED', 'ERROR', 'DELETING')),
+            provider text NOT NULL,
+            user_id text NOT NULL,
+            tenant_id text NOT NULL DEFAULT '',
+            cpu_cores int NOT NULL CHECK (cpu_cores > 0),
+            memory_mb int NOT NULL CHECK (memory_mb > 0),
+            storage_mb int NOT NULL CHECK (storage_mb > 0),
+            width_px int NOT NULL CHECK (width_px > 0),
+            height_px int NOT NULL CHECK (height_px > 0),
+            dpi int NOT NULL CHECK (dpi > 0),
+            android_version text NOT NULL,
+            tags text[] NOT NULL DEFAULT '{}',
+            metadata jsonb NOT NULL DEFAULT '{}',
+            external_id text NOT NULL DEFAULT '',  -- the provider's own id
+            host text NOT NULL DEFAULT '',         -- how to reach it, once it runs; 0: no such port
+            adb_port int NOT NULL DEFAULT 0,
+            webrtc_port int NOT NULL DEFAULT 0,
+            attributes jsonb NOT NULL DEFAULT '{}',
+            saga_id text COLLATE "C" NOT NULL,     -- the saga that last changed it
+            created_at timestamptz NOT NULL,
+            updated_at timestamptz NOT NULL
+        ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);
+        -- Read backwards: newest first. No column that changes is indexed, so that updates stay HOT.
+        CREATE INDEX devices_user ON devices (user_id, created_at, device_id);
+        CREATE INDEX devices_created ON devices (created_at, device_id);
+        """
+
+    private static let port = """
+        -- One row per host and pair of ports. Free while saga_id is null, and grantable from free_at on.
+        CREATE TABLE port (
+            host text NOT NULL,
+            adb_port int NOT NULL CHECK (adb_port BETWEEN 1 AND 65535),
+            webrtc_port int NOT NULL CHECK (webrtc_port BETWEEN 1 AND 65535),
+            pool text NOT NULL,                    -- whose devices may have it: a provider's name
+            saga_id text COLLATE "C",              -- the holder
+            device_id uuid,
+            free_at timestamptz NOT NULL,
+            blocked_until timestamptz,             -- a stranger was found on it
+            PRIMARY KEY (host, adb_port),
+            UNIQUE (host, webrtc_port),
+            CHECK ((saga_id IS NULL) = (device_id IS NULL))
+        ) WITH (fillfactor = 80, autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 500);
+        CREATE INDEX port_free ON port (pool, free_at) WHERE saga_id IS NULL;
+        -- A saga holds one pair at most, and gives back what it holds.
+        CREATE UNIQUE INDEX port_holder ON port (saga_id) WHERE saga_id IS NOT NULL;
+        -- Numbers the pairs of endless pools.
+        CREATE SEQUENCE port_virtual_pair MINVALUE 0 START 0 CACHE 1;
+        """
+
+    private static let simulatedDevice = """
+        -- What the simulated provider has made: one row per effect. A device exists from appears_at until destroyed_at.
+        CREATE TABLE simulated_device (
+            saga_id text COLLATE "C" NOT NULL,     -- the label
+            generation int NOT NULL,
+            repeat int NOT NULL,                   -- 0 where create is unique by key
+            device_id uuid NOT NULL,
+            user_id text NOT NULL,
+            host text NOT NULL,
+            create_calls int NOT NULL DEFAULT 1,   -- how often create reached this row
+            created_at timestamptz NOT NULL DEFAULT now(),
+            appears_at timestamptz NOT NULL,       -- late_ms: from when on it is there
+            visible_at timestamptz NOT NULL,       -- lookup_lag_ms: from when on a look-up sees it
+            started_at timestamptz,
+            destroyed_at timestamptz,
+            PRIMARY KEY (saga_id, generation, repeat)
+        ) WITH (fillfactor = 60);
+        """
+}

@@ -1,0 +1,57 @@
+public import SagaRuntime
+
+/// Keeps table `port` in step with the configured hosts: makes the rows that are missing, and removes free ones that
+/// lie outside. Held pairs are left alone until they are released.
+///
+/// Replicas may run it at the same time. Where their configurations differ, each start brings the table to its own.
+public struct PortKeeper: Sendable {
+    private let pools: [PortPool]
+    private let database: PostgresPool
+
+    public init(providers: ProviderRegistry, database: PostgresPool) {
+        self.init(pools: providers.all.compactMap(\.portPool), database: database)
+    }
+
+    init(pools: [PortPool], database: PostgresPool) {
+        self.pools = pools
+        self.database = database
+    }
+
+    /// To be called at each start, after the migrations and before the first request.
+    public func prepare() async throws(PostgresError) {
+        for pool in self.pools {
+            guard case .hosts(let hosts) = pool.supply else { continue }
+            var parameters = SQLParameters()
+            parameters.append(pool.name)
+            parameters.append(array: hosts.map(\.name))
+            parameters.append(array: hosts.map { Int32(clamping: $0.adb.lowerBound) })
+            parameters.append(array: hosts.map { Int32(clamping: $0.webRTC.lowerBound) })
+            parameters.append(array: hosts.map { Int32(clamping: min($0.adb.count, $0.webRTC.count)) })
+            _ = try await self.database.transaction([
+                SQLQuery(Self.retire, parameters), SQLQuery(Self.seed, parameters),
+            ])
+        }
+    }
+
+    private static let retire = SQLStatement(
+        "port_retire",
+        """
+        DELETE FROM port p
+        WHERE p.pool = $1 AND p.saga_id IS NULL AND NOT EXISTS (
+            SELECT 1 FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
+            WHERE p.host = h.host AND p.adb_port BETWEEN h.adb AND h.adb + h.pairs - 1
+                AND p.webrtc_port - p.adb_port = h.webrtc - h.adb)
+        """)
+
+    /// The nth pairs of all hosts come free at the same instant, so that devices are spread over the hosts.
+    private static let seed = SQLStatement(
+        "port_seed",
+        """
+        INSERT INTO port (host, adb_port, webrtc_port, pool, free_at)
+        SELECT h.host, h.adb + n, h.webrtc + n, $1, timestamptz 'epoch' + n * interval '1 microsecond'
+        FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
+        CROSS JOIN LATERAL generate_series(0, h.pairs - 1) AS n
+        ORDER BY 1, 2
+        ON CONFLICT DO NOTHING
+        """)
+}

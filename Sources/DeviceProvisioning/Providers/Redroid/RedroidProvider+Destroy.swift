@@ -1,0 +1,84 @@
+import Logging
+public import SagaRuntime
+
+extension RedroidProvider {
+    public func stop(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
+        let names = try self.names(of: device)
+        var call = self.call(request, limit: self.configuration.callLimit)
+        // Five seconds for Android to go down by itself, then the engine kills it.
+        let response = try await call.act(.post, "/containers/\(names.container)/stop", query: [("t", "5")])
+        switch response.status {
+        case 200..<300, 304: return  // 304: it was stopped already
+        case 404: throw StepError(.notFound, reason: "PROVIDER_REFUSED", message: "the container does not exist")
+        default: throw call.failure(response, doing: "stop container")
+        }
+    }
+
+    public func destroy(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) -> Undone {
+        let names = try self.names(of: device)
+        var call = self.call(request, limit: self.configuration.callLimit)
+        if let port = device.attributes["adb_port"].flatMap(Int.init), (1...65535).contains(port) {
+            try request.authorize()
+            await self.disconnect(port: port, until: call.deadline)
+        }
+        return try await self.remove(names, &call) ? .undone : .nothingFound
+    }
+
+    /// Removes container and volume, and returns once both are gone. True if there was any.
+    func remove(_ names: RedroidNames, _ call: inout RedroidCall) async throws(StepError) -> Bool {
+        let container = try await self.removeUntilGone(
+            "/containers/\(names.container)", query: [("v", "1"), ("force", "1")], &call)
+        // Without force: with it, an engine says "done" of a volume that it doesn't know.
+        let volume = try await self.removeUntilGone("/volumes/\(names.volume)", query: [], &call)
+        return container || volume
+    }
+
+    /// Deletes one resource until the engine says that it is not there. 409 is an engine that is still busy with it: a
+    /// removal under way, a volume whose container is not quite gone.
+    private func removeUntilGone(
+        _ path: String, query: [(String, String)], _ call: inout RedroidCall
+    ) async throws(StepError) -> Bool {
+        var wasThere = false
+        while true {
+            let response = try await call.act(.delete, path, query: query)
+            switch response.status {
+            case 404:
+                return wasThere
+            case 200..<300:
+                return true
+            case 409:
+                wasThere = true
+                call.mayHaveActed = true
+                try await call.pause(.milliseconds(100))
+            default:
+                call.mayHaveActed = call.mayHaveActed || response.status >= 500
+                throw call.failure(response, doing: "remove")
+            }
+        }
+    }
+
+    /// Makes the adb server forget the device, so that the next one on this port starts afresh. Best effort: a
+    /// connection that stays is found out and dropped when the next device boots.
+    private func disconnect(port: Int, until deadline: ContinuousClock.Instant) async {
+        let limit = min(deadline, .now + .seconds(2))
+        do {
+            try await self.adb.disconnect(self.serial(adbPort: port), until: limit)
+        } catch {
+            self.logger.debug("adb server was not told of a device's end", metadata: ["error": "\(error)"])
+        }
+    }
+
+    /// The device's name at the adb server.
+    func serial(adbPort: Int) -> String {
+        let host = self.configuration.adbTargetHost
+        return host.contains(":") ? "[\(host)]:\(adbPort)" : "\(host):\(adbPort)"
+    }
+
+    func names(of device: ProviderDevice) throws(StepError) -> RedroidNames {
+        guard let names = RedroidNames(of: device) else {
+            throw StepError(
+                .undecidable, reason: "PROVIDER_REFUSED", message: "the stored device does not name its container")
+        }
+        return names
+    }
+}

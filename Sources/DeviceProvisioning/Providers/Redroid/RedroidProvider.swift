@@ -1,0 +1,48 @@
+public import Logging
+import SagaRuntime
+
+/// Android containers (redroid) on a Docker engine.
+///
+/// A container is named by saga and generation, which makes create unique by key: an engine refuses a second container
+/// of that name, and what is there is adopted. `create` also starts the container, because an engine binds host ports
+/// only then; a port that a stranger holds is found while ALLOCATE_PORTS can still be done again.
+public final class RedroidProvider: DeviceProvider {
+    let configuration: RedroidConfiguration
+    let docker: DockerClient
+    let adb: ADBClient
+    let logger: Logger
+
+    public init(configuration: RedroidConfiguration, logger: Logger) {
+        self.configuration = configuration
+        self.docker = DockerClient(endpoint: configuration.engine)
+        self.adb = ADBClient(host: configuration.adbServerHost, port: configuration.adbServerPort)
+        self.logger = logger
+    }
+
+    public var kind: ProviderKind { .redroid }
+    public var createIsUniqueByKey: Bool { true }
+    /// A request that an engine has read is carried out even if nobody waits any more.
+    public func lag(options: [String: String]) -> Duration { .seconds(5) }
+    public var hosts: [PortHost] { [self.configuration.ports] }
+
+    public var callLimits: ProviderCallLimits {
+        let limit = self.configuration.callLimit
+        return ProviderCallLimits(
+            create: limit, start: self.configuration.bootLimit + limit, stop: limit, destroy: limit, find: limit)
+    }
+
+    public func violations(spec: DeviceSpec, options: [String: String]) -> [ProviderViolation] {
+        var violations: [ProviderViolation] = []
+        if AndroidVersion(spec.androidVersion).flatMap({ self.configuration.images[$0] }) == nil {
+            let known = self.configuration.images.keys.sorted().map(\.description).joined(separator: ", ")
+            violations.append(
+                ProviderViolation(field: "spec.android_version", description: "provider redroid has \(known)"))
+        }
+        _ = RedroidOptions(options, configuration: self.configuration, violations: &violations)
+        return violations
+    }
+
+    public func shutdown() async {
+        await self.docker.shutdown()
+    }
+}

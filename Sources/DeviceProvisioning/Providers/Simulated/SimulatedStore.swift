@@ -1,0 +1,225 @@
+import SagaRuntime
+
+/// The simulated provider's devices: the world outside, as table `simulated_device` of the same database.
+///
+/// Calls that come together share a transaction, one statement per kind.
+final class SimulatedStore: Sendable {
+    struct Creation: Sendable {
+        var key: SimulatedDeviceKey
+        var deviceID: String
+        var userID: String
+        var host: String
+        var late: Duration
+        var lookupLag: Duration
+    }
+
+    struct Found: Sendable {
+        var key: SimulatedDeviceKey
+        var host: String
+        var deviceID: String
+        var userID: String
+    }
+
+    enum Effect: Sendable {
+        case create(Creation)
+        case start(SimulatedDeviceKey, late: Duration)
+        case stop(SimulatedDeviceKey)
+        case destroy(SimulatedDeviceKey, late: Duration)
+        case find(sagaID: String)
+    }
+
+    enum Answer: Sendable {
+        case done
+        /// How long ago the device was first started.
+        case started(ago: Duration)
+        /// There is no such device.
+        case gone
+        case found([Found])
+    }
+
+    private let database: PostgresPool
+    private let batcher: Batcher<Effect, Answer, PostgresError>
+
+    init(database: PostgresPool) {
+        self.database = database
+        self.batcher = Batcher(
+            maximumBatch: 512, maximumInFlight: 2, maximumQueued: 100_000,
+            overflow: PostgresError(.overloaded, "too many calls to the simulated provider"),
+            perform: { await Self.perform($0, database) })
+    }
+
+    func submit(_ effect: Effect) async throws(PostgresError) -> Answer { try await self.batcher.submit(effect) }
+
+    /// Everything that is there.
+    func listAll() async throws(PostgresError) -> [Found] {
+        try await self.database.run(SQLQuery(Self.list)).map { (row) throws(PostgresError) in try Self.found(row) }
+    }
+
+    // MARK: Batches
+
+    private static func perform(_ effects: [Effect], _ database: PostgresPool) async -> [Result<Answer, PostgresError>] {
+        do throws(PostgresError) {
+            return try await Self.answers(effects, database).map { .success($0) }
+        } catch {
+            return effects.map { _ in .failure(error) }
+        }
+    }
+
+    /// The kinds of effects, in the order of their statements.
+    private enum Kind: Int, CaseIterable { case create, start, stop, destroy, find }
+
+    private static func answers(_ effects: [Effect], _ database: PostgresPool) async throws(PostgresError) -> [Answer] {
+        // A row must not be touched twice by one statement: what is asked twice is done once and answered twice.
+        var creations: [SimulatedDeviceKey: Creation] = [:]
+        var starts: [SimulatedDeviceKey: Duration] = [:]
+        var stops: Set<SimulatedDeviceKey> = []
+        var destructions: [SimulatedDeviceKey: Duration] = [:]
+        var sagas: Set<String> = []
+        for effect in effects {
+            switch effect {
+            case .create(let creation): creations[creation.key] = creation
+            case .start(let key, let late): starts[key] = late
+            case .stop(let key): stops.insert(key)
+            case .destroy(let key, let late): destructions[key] = late
+            case .find(let sagaID): sagas.insert(sagaID)
+            }
+        }
+        var queries: [SQLQuery] = []
+        var kinds: [Kind] = []
+        func add(_ kind: Kind, _ query: SQLQuery) {
+            kinds.append(kind)
+            queries.append(query)
+        }
+        if !creations.isEmpty { add(.create, Self.creation(creations.values.sorted { $0.key < $1.key })) }
+        if !starts.isEmpty { add(.start, Self.change(Self.start, starts)) }
+        if !stops.isEmpty {
+            add(.stop, Self.change(Self.stop, Dictionary(uniqueKeysWithValues: stops.map { ($0, .zero) })))
+        }
+        if !destructions.isEmpty { add(.destroy, Self.change(Self.destroy, destructions)) }
+        if !sagas.isEmpty {
+            var parameters = SQLParameters()
+            parameters.append(array: sagas.sorted())
+            add(.find, SQLQuery(Self.find, parameters))
+        }
+        let results = try await database.run(queries)
+
+        var started: [SimulatedDeviceKey: Duration] = [:]
+        var stopped: Set<SimulatedDeviceKey> = []
+        var destroyed: Set<SimulatedDeviceKey> = []
+        var found: [String: [Found]] = [:]
+        for (kind, rows) in zip(kinds, results) {
+            for row in rows {
+                switch kind {
+                case .create: break
+                case .start: started[try Self.key(row)] = .microseconds(try row.int64(3))
+                case .stop: stopped.insert(try Self.key(row))
+                case .destroy: destroyed.insert(try Self.key(row))
+                case .find: found[try row.text(0), default: []].append(try Self.found(row))
+                }
+            }
+        }
+        return effects.map { effect in
+            switch effect {
+            case .create: .done
+            case .start(let key, _): started[key].map { .started(ago: $0) } ?? .gone
+            case .stop(let key): stopped.contains(key) ? .done : .gone
+            case .destroy(let key, _): destroyed.contains(key) ? .done : .gone
+            case .find(let sagaID): .found(found[sagaID] ?? [])
+            }
+        }
+    }
+
+    private static func key(_ row: SQLRow) throws(PostgresError) -> SimulatedDeviceKey {
+        SimulatedDeviceKey(sagaID: try row.text(0), generation: try row.int32(1), repeated: try row.int32(2))
+    }
+
+    private static func found(_ row: SQLRow) throws(PostgresError) -> Found {
+        Found(key: try Self.key(row), host: try row.text(3), deviceID: try row.uuid(4), userID: try row.text(5))
+    }
+
+    private static func creation(_ creations: [Creation]) -> SQLQuery {
+        var parameters = SQLParameters()
+        parameters.append(array: creations.map(\.key.sagaID))
+        parameters.append(array: creations.map(\.key.generation))
+        parameters.append(array: creations.map(\.key.repeated))
+        parameters.appendUUIDs(creations.map(\.deviceID))
+        parameters.append(array: creations.map(\.userID))
+        parameters.append(array: creations.map(\.host))
+        parameters.append(array: creations.map { $0.late.wholeMicroseconds })
+        parameters.append(array: creations.map { ($0.late + $0.lookupLag).wholeMicroseconds })
+        return SQLQuery(Self.create, parameters)
+    }
+
+    private static func change(_ statement: SQLStatement, _ changes: [SimulatedDeviceKey: Duration]) -> SQLQuery {
+        let sorted = changes.sorted { $0.key < $1.key }
+        var parameters = SQLParameters()
+        parameters.append(array: sorted.map(\.key.sagaID))
+        parameters.append(array: sorted.map(\.key.generation))
+        parameters.append(array: sorted.map(\.key.repeated))
+        parameters.append(array: sorted.map { $0.value.wholeMicroseconds })
+        return SQLQuery(statement, parameters)
+    }
+
+    // MARK: SQL
+
+    /// A repeated key finds its row again, and makes a late effect happen now. What was destroyed is made anew: the
+    /// provider has forgotten its key.
+    private static let create = SQLStatement(
+        "simulated_create",
+        """
+        INSERT INTO simulated_device AS d (
+            saga_id, generation, repeat, device_id, user_id, host, appears_at, visible_at)
+        SELECT c.saga_id, c.generation, c.repeat, c.device_id, c.user_id, c.host,
+            now() + c.late * interval '1 microsecond', now() + c.hidden * interval '1 microsecond'
+        FROM unnest(
+            $1::text[], $2::int[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
+        ) AS c(saga_id, generation, repeat, device_id, user_id, host, late, hidden)
+        ON CONFLICT (saga_id, generation, repeat) DO UPDATE
+        SET create_calls = d.create_calls + 1, appears_at = least(d.appears_at, excluded.appears_at),
+            visible_at = least(d.visible_at, excluded.visible_at),
+            started_at = CASE WHEN d.destroyed_at <= now() THEN NULL ELSE d.started_at END,
+            destroyed_at = CASE WHEN d.destroyed_at <= now() THEN NULL ELSE d.destroyed_at END
+        """)
+
+    private static let changed = """
+        FROM unnest($1::text[], $2::int[], $3::int[], $4::bigint[]) AS c(saga_id, generation, repeat, late)
+        WHERE d.saga_id = c.saga_id AND d.generation = c.generation AND d.repeat = c.repeat
+            AND d.appears_at <= now() AND (d.destroyed_at IS NULL OR d.destroyed_at > now())
+        RETURNING d.saga_id, d.generation, d.repeat
+        """
+
+    private static let start = SQLStatement(
+        "simulated_start",
+        """
+        UPDATE simulated_device d SET started_at = least(d.started_at, now() + c.late * interval '1 microsecond')
+        \(changed), (extract(epoch FROM now() - d.started_at) * 1000000)::bigint
+        """)
+
+    private static let stop = SQLStatement(
+        "simulated_stop", "UPDATE simulated_device d SET started_at = NULL \(changed)")
+
+    private static let destroy = SQLStatement(
+        "simulated_destroy",
+        """
+        UPDATE simulated_device d SET destroyed_at = least(d.destroyed_at, now() + c.late * interval '1 microsecond')
+        \(changed)
+        """)
+
+    private static let find = SQLStatement(
+        "simulated_find",
+        """
+        SELECT d.saga_id, d.generation, d.repeat, d.host, d.device_id, d.user_id
+        FROM unnest($1::text[]) AS s(saga_id) JOIN simulated_device d ON d.saga_id = s.saga_id
+        WHERE d.visible_at <= now() AND (d.destroyed_at IS NULL OR d.destroyed_at > now())
+        ORDER BY d.saga_id, d.generation, d.repeat
+        """)
+
+    private static let list = SQLStatement(
+        "simulated_list",
+        """
+        SELECT saga_id, generation, repeat, host, device_id, user_id
+        FROM simulated_device
+        WHERE visible_at <= now() AND (destroyed_at IS NULL OR destroyed_at > now())
+        ORDER BY saga_id, generation, repeat
+        """)
+}

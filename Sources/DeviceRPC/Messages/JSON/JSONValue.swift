@@ -1,0 +1,242 @@
+/// A JSON document as a tree, with the place of every value, so that a complaint can say where.
+public struct JSONValue {
+    indirect enum Content {
+        case null
+        case bool(Bool)
+        /// As it is written, so that 64-bit integers keep all their digits.
+        case number(String)
+        case string(String)
+        case array([JSONValue])
+        /// In the order of the text; keys are unique.
+        case object([(key: String, value: JSONValue)])
+    }
+
+    var content: Content
+    /// Where it begins, in bytes from the text's beginning.
+    var offset: Int
+
+    var kind: String {
+        switch self.content {
+        case .null: "null"
+        case .bool: "a boolean"
+        case .number: "a number"
+        case .string: "a string"
+        case .array: "an array"
+        case .object: "an object"
+        }
+    }
+}
+
+/// Reads JSON (RFC 8259): strict, with a bound on nesting, refusing a key that comes twice.
+struct JSONParser {
+    private static let maximumDepth = 64
+
+    private let bytes: [UInt8]
+    private var position = 0
+
+    /// Parses a whole document.
+    static func parse(_ text: String) throws(ProtoJSONError) -> JSONValue {
+        var parser = JSONParser(text)
+        parser.skipWhitespace()
+        let value = try parser.parseValue(depth: 1)
+        parser.skipWhitespace()
+        guard parser.position == parser.bytes.count else { throw parser.failure("text after the end of the value") }
+        return value
+    }
+
+    /// Parses documents with nothing but white space between them.
+    static func parseSequence(_ text: String) throws(ProtoJSONError) -> [JSONValue] {
+        var parser = JSONParser(text)
+        var values: [JSONValue] = []
+        parser.skipWhitespace()
+        while parser.position < parser.bytes.count {
+            values.append(try parser.parseValue(depth: 1))
+            parser.skipWhitespace()
+        }
+        return values
+    }
+
+    private init(_ text: String) { self.bytes = Array(text.utf8) }
+
+    private func failure(_ problem: String) -> ProtoJSONError {
+        ProtoJSONError(problem, at: self.position)
+    }
+
+    private mutating func skipWhitespace() {
+        while self.position < self.bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(self.bytes[self.position]) {
+            self.position += 1
+        }
+    }
+
+    private var next: UInt8? { self.position < self.bytes.count ? self.bytes[self.position] : nil }
+
+    private mutating func parseValue(depth: Int) throws(ProtoJSONError) -> JSONValue {
+        guard depth <= Self.maximumDepth else { throw self.failure("more than \(Self.maximumDepth) levels") }
+        let offset = self.position
+        let content: JSONValue.Content
+        switch self.next {
+        case UInt8(ascii: "{"): content = .object(try self.parseObject(depth: depth))
+        case UInt8(ascii: "["): content = .array(try self.parseArray(depth: depth))
+        case UInt8(ascii: "\""): content = .string(try self.parseString())
+        case UInt8(ascii: "t"):
+            try self.expect("true")
+            content = .bool(true)
+        case UInt8(ascii: "f"):
+            try self.expect("false")
+            content = .bool(false)
+        case UInt8(ascii: "n"):
+            try self.expect("null")
+            content = .null
+        case let byte? where byte == UInt8(ascii: "-") || (48...57).contains(byte):
+            content = .number(try self.parseNumber())
+        case nil: throw self.failure("the text ends where a value should be")
+        default: throw self.failure("not a JSON value")
+        }
+        return JSONValue(content: content, offset: offset)
+    }
+
+    private mutating func expect(_ word: String) throws(ProtoJSONError) {
+        guard self.bytes[self.position...].starts(with: word.utf8) else { throw self.failure("not a JSON value") }
+        self.position += word.utf8.count
+    }
+
+    private mutating func parseObject(depth: Int) throws(ProtoJSONError) -> [(key: String, value: JSONValue)] {
+        var members: [(key: String, value: JSONValue)] = []
+        var keys: Set<String> = []
+        self.position += 1
+        self.skipWhitespace()
+        if self.next == UInt8(ascii: "}") {
+            self.position += 1
+            return members
+        }
+        while true {
+            guard self.next == UInt8(ascii: "\"") else { throw self.failure("a member name in quotes expected") }
+            let start = self.position
+            let key = try self.parseString()
+            guard keys.insert(key).inserted else {
+                self.position = start
+                throw self.failure("\"\(key)\" comes twice")
+            }
+            self.skipWhitespace()
+            guard self.next == UInt8(ascii: ":") else { throw self.failure("':' expected") }
+            self.position += 1
+            self.skipWhitespace()
+            members.append((key, try self.parseValue(depth: depth + 1)))
+            if try self.isAtEnd(of: UInt8(ascii: "}"), called: "}") { return members }
+        }
+    }
+
+    private mutating func parseArray(depth: Int) throws(ProtoJSONError) -> [JSONValue] {
+        var elements: [JSONValue] = []
+        self.position += 1
+        self.skipWhitespace()
+        if self.next == UInt8(ascii: "]") {
+            self.position += 1
+            return elements
+        }
+        while true {
+            elements.append(try self.parseValue(depth: depth + 1))
+            if try self.isAtEnd(of: UInt8(ascii: "]"), called: "]") { return elements }
+        }
+    }
+
+    /// After an element: consumes the comma or the closing bracket; true for the latter.
+    private mutating func isAtEnd(of closing: UInt8, called name: String) throws(ProtoJSONError) -> Bool {
+        self.skipWhitespace()
+        switch self.next {
+        case closing:
+            self.position += 1
+            return true
+        case UInt8(ascii: ","):
+            self.position += 1
+            self.skipWhitespace()
+            return false
+        default:
+            throw self.failure("',' or '\(name)' expected")
+        }
+    }
+
+    private mutating func parseNumber() throws(ProtoJSONError) -> String {
+        let start = self.position
+        func isDigit(_ byte: UInt8?) -> Bool { byte.map { (48...57).contains($0) } ?? false }
+        if self.next == UInt8(ascii: "-") { self.position += 1 }
+        if self.next == UInt8(ascii: "0") {
+            self.position += 1
+        } else {
+            guard isDigit(self.next) else { throw self.failure("a digit expected") }
+            while isDigit(self.next) { self.position += 1 }
+        }
+        if self.next == UInt8(ascii: ".") {
+            self.position += 1
+            guard isDigit(self.next) else { throw self.failure("a digit expected") }
+            while isDigit(self.next) { self.position += 1 }
+        }
+        if self.next == UInt8(ascii: "e") || self.next == UInt8(ascii: "E") {
+            self.position += 1
+            if self.next == UInt8(ascii: "+") || self.next == UInt8(ascii: "-") { self.position += 1 }
+            guard isDigit(self.next) else { throw self.failure("a digit expected") }
+            while isDigit(self.next) { self.position += 1 }
+        }
+        return String(decoding: self.bytes[start..<self.position], as: UTF8.self)
+    }
+
+    private mutating func parseString() throws(ProtoJSONError) -> String {
+        self.position += 1
+        var utf8: [UInt8] = []
+        while let byte = self.next {
+            switch byte {
+            case UInt8(ascii: "\""):
+                self.position += 1
+                // The text came as a String, so the bytes between escapes are valid UTF-8.
+                return String(decoding: utf8, as: UTF8.self)
+            case UInt8(ascii: "\\"):
+                self.position += 1
+                try self.parseEscape(into: &utf8)
+            case 0..<0x20:
+                throw self.failure("an unescaped control character in a string")
+            default:
+                utf8.append(byte)
+                self.position += 1
+            }
+        }
+        throw self.failure("a string without an end")
+    }
+
+    private mutating func parseEscape(into utf8: inout [UInt8]) throws(ProtoJSONError) {
+        guard let byte = self.next else { throw self.failure("a string without an end") }
+        self.position += 1
+        switch byte {
+        case UInt8(ascii: "\""), UInt8(ascii: "\\"), UInt8(ascii: "/"): utf8.append(byte)
+        case UInt8(ascii: "b"): utf8.append(0x08)
+        case UInt8(ascii: "f"): utf8.append(0x0c)
+        case UInt8(ascii: "n"): utf8.append(0x0a)
+        case UInt8(ascii: "r"): utf8.append(0x0d)
+        case UInt8(ascii: "t"): utf8.append(0x09)
+        case UInt8(ascii: "u"):
+            var value = try self.parseHexadecimal()
+            if (0xd800..<0xdc00).contains(value) {
+                guard self.bytes[self.position...].starts(with: "\\u".utf8) else {
+                    throw self.failure("half of a surrogate pair")
+                }
+                self.position += 2
+                let low = try self.parseHexadecimal()
+                guard (0xdc00..<0xe000).contains(low) else { throw self.failure("half of a surrogate pair") }
+                value = 0x10000 + ((value - 0xd800) << 10) + (low - 0xdc00)
+            }
+            guard let scalar = Unicode.Scalar(value) else { throw self.failure("half of a surrogate pair") }
+            utf8.append(contentsOf: Character(scalar).utf8)
+        default:
+            self.position -= 1
+            throw self.failure("an unknown escape in a string")
+        }
+    }
+
+    private mutating func parseHexadecimal() throws(ProtoJSONError) -> UInt32 {
+        let digits = self.bytes[self.position...].prefix(4)
+        guard digits.count == 4, digits.allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),
+            let value = UInt32(String(decoding: digits, as: UTF8.self), radix: 16)
+        else { throw self.failure("four hexadecimal digits expected") }
+        self.position += 4
+        return value
+    }
+}

@@ -1,0 +1,81 @@
+import NIOCore
+
+/// A `DeleteDeviceRequest` that keeps every rule of the contract.
+public struct DeleteDeviceSpecification: Sendable, Equatable {
+    /// Empty: none.
+    public var requestID: String
+    /// A UUID in lower case.
+    public var deviceID: String
+    public var returnWhen: V1.ReturnWhen
+
+    public init(validating request: V1.DeleteDeviceRequest) throws(InvalidRequest) {
+        var checker = FieldChecker()
+        checker.identifier(request.requestID, "request_id")
+        self.requestID = request.requestID
+        self.deviceID = checker.deviceID(request.deviceID)
+        checker.known(request.returnWhen, "return_when")
+        if request.returnWhen == .provisioned {
+            checker.violated("return_when", "must be RETURN_WHEN_FINISHED or RETURN_WHEN_ACCEPTED")
+        }
+        self.returnWhen = request.returnWhen == .unspecified ? .finished : request.returnWhen
+        try checker.finish()
+    }
+
+    /// See `CreateDeviceSpecification.canonicalBytes`.
+    public var canonicalBytes: [UInt8] {
+        Array(V1.DeleteDeviceRequest.with { $0.deviceID = self.deviceID }.encoded().readableBytesView)
+    }
+}
+
+extension V1.GetDeviceRequest {
+    /// The checked id: a UUID in lower case.
+    public func validatedDeviceID() throws(InvalidRequest) -> String {
+        var checker = FieldChecker()
+        let id = checker.deviceID(self.deviceID)
+        try checker.finish()
+        return id
+    }
+}
+
+/// A `ListDevicesRequest` that keeps every rule of the contract.
+public struct ListDevicesQuery: Sendable, Equatable {
+    /// Empty: every user that the caller may see.
+    public var userID: String
+    /// Empty: all.
+    public var statuses: [V1.DeviceStatus]
+    /// `.unspecified`: all.
+    public var provider: V1.Provider
+    public var page: PageRequest
+
+    public init(validating request: V1.ListDevicesRequest) throws(InvalidRequest) {
+        var checker = FieldChecker()
+        checker.owner(request.userID, "user_id")
+        self.userID = request.userID
+        checker.filter(request.statuses, "statuses")
+        self.statuses = Set(request.statuses).sorted { $0.rawValue < $1.rawValue }
+        checker.known(request.provider, "provider")
+        self.provider = request.provider
+        var filters = request
+        filters.statuses = self.statuses
+        filters.pageSize = 0
+        filters.pageToken = ""
+        self.page = PageRequest(size: request.pageSize, token: request.pageToken, filters: filters, &checker)
+        try checker.finish()
+    }
+}
+
+/// A `ListPortsRequest` that keeps every rule of the contract.
+public struct ListPortsQuery: Sendable, Equatable {
+    /// Empty: every host.
+    public var host: String
+    public var page: PageRequest
+
+    public init(validating request: V1.ListPortsRequest) throws(InvalidRequest) {
+        var checker = FieldChecker()
+        checker.length(request.host, 0...253, "host")
+        self.host = request.host
+        let filters = V1.ListPortsRequest.with { $0.host = request.host }
+        self.page = PageRequest(size: request.pageSize, token: request.pageToken, filters: filters, &checker)
+        try checker.finish()
+    }
+}

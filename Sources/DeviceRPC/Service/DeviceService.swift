@@ -1,0 +1,279 @@
+import Crypto
+public import DeviceProvisioning
+public import Logging
+import NIOCore
+public import RPCTransport
+public import SagaRuntime
+
+/// `cloudphone.device.v1.DeviceService`: messages in, sagas out.
+public struct DeviceService: Sendable {
+    public static let name = "cloudphone.device.v1.DeviceService"
+    public static let adminName = "cloudphone.device.v1.DeviceAdminService"
+    /// A page of a list ends here, whatever its size.
+    static let maximumPageBytes = 1 << 20
+
+    let runtime: SagaRuntime
+    let providers: ProviderRegistry
+    let devices: DeviceStore
+    let digestKey: SymmetricKey
+    let logger: Logger
+
+    /// - Parameter digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
+    public init(
+        runtime: SagaRuntime, providers: ProviderRegistry, devices: DeviceStore, digestKey: [UInt8], logger: Logger
+    ) {
+        self.runtime = runtime
+        self.providers = providers
+        self.devices = devices
+        self.digestKey = SymmetricKey(data: digestKey)
+        self.logger = logger
+    }
+
+    public var services: [RPCService] {
+        [
+            RPCService(
+                name: Self.name,
+                methods: [
+                    self.unary("CreateDevice", self.createDevice), self.unary("GetDevice", self.getDevice),
+                    self.unary("ListDevices", self.listDevices), self.unary("GetSaga", self.getSaga),
+                    self.unary("BatchGetSagas", self.batchGetSagas), self.unary("ListSagas", self.listSagas),
+                    .serverStreaming("WatchSaga", endsAtDrain: true) { message, context, writer in
+                        do {
+                            try await self.watchSaga(V1.WatchSagaRequest(decoding: message), writer)
+                        } catch {
+                            throw RPCError.of(error)
+                        }
+                    }, Self.unimplemented("DeleteDevice"),
+                ]),
+            RPCService(
+                name: Self.adminName,
+                methods: ["CompensateSaga", "ResumeSaga", "ListPorts"].map(Self.unimplemented)),
+        ]
+    }
+
+    private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
+        _ name: String, _ handler: @escaping @Sendable (Request) async throws -> Response
+    ) -> RPCMethod {
+        .unary(name) { message, _ in
+            do {
+                return RPCReply(message: try await handler(Request(decoding: message)).encoded())
+            } catch {
+                throw RPCError.of(error)
+            }
+        }
+    }
+
+    private static func unimplemented(_ name: String) -> RPCMethod {
+        .unary(name) { _, _ in throw RPCError(.unimplemented, "\(name) is not there yet") }
+    }
+
+    // MARK: Creating
+
+    private func createDevice(_ request: V1.CreateDeviceRequest) async throws -> V1.CreateDeviceResponse {
+        let specification = try self.checked(request)
+        let deviceID = DeviceID.mint()
+        let new = NewSaga(
+            id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID, resourceID: deviceID,
+            requestID: specification.requestID, method: 1, requestDigest: self.digest(specification),
+            batchID: specification.batchID, request: DeviceRequest(specification, deviceID: deviceID).encoded(),
+            secrets: ProviderOptions.encoded(specification.providerOptions), timeout: specification.sagaTimeout)
+        let (submission, snapshot) = try await self.runtime.start(new, until: specification.milestone)
+        if let failure = snapshot.failure, !snapshot.status.isActive {
+            throw RPCError.sagaFailed(
+                submission.id, step: failure.step, reason: failure.reason, message: failure.message,
+                isParked: snapshot.status == .parked)
+        }
+        return V1.CreateDeviceResponse.with {
+            $0.sagaID = submission.id.rawValue
+            $0.device = V1.Device(creation: snapshot)
+        }
+    }
+
+    private func checked(_ request: V1.CreateDeviceRequest) throws(InvalidRequest) -> CreateDeviceSpecification {
+        let rules = CreateDeviceSpecification.Rules(
+            defaultProvider: V1.Provider(rawValue: Int32(self.providers.defaultKind.rawValue)),
+            providers: self.providers.kinds.map { V1.Provider(rawValue: Int32($0.rawValue)) })
+        return try CreateDeviceSpecification(validating: request, rules: rules) { specification in
+            var violations: [GoogleRPC.FieldViolation] = []
+            if specification.userID.isEmpty {
+                violations.append(
+                    GoogleRPC.FieldViolation.with {
+                        $0.field = "user_id"
+                        $0.explanation = "must be set: the call has no token to take it from"
+                    })
+            }
+            if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)), let provider = self.providers[kind] {
+                violations += provider.violations(
+                    spec: DeviceSpec(specification.spec), options: specification.providerOptions
+                ).map { violation in
+                    GoogleRPC.FieldViolation.with {
+                        $0.field = violation.field
+                        $0.explanation = violation.description
+                    }
+                }
+            }
+            return violations
+        }
+    }
+
+    /// Digests, not requests, are kept: option values are secrets.
+    private func digest(_ specification: CreateDeviceSpecification) -> [UInt8] {
+        guard !specification.requestID.isEmpty else { return [] }
+        let code = HMAC<SHA256>.authenticationCode(for: specification.canonicalBytes, using: self.digestKey)
+        // 128 bits of it: a row less wide, and still no two requests alike.
+        return Array(code.prefix(16))
+    }
+
+    // MARK: Devices
+
+    private func getDevice(_ request: V1.GetDeviceRequest) async throws -> V1.Device {
+        let id = try request.validatedDeviceID()
+        if let record = try await self.devices.device(id) { return V1.Device(record) }
+        // Known from CreateDevice's answer on, before its record exists too.
+        let sagas = try await self.runtime.list(SagaFilter(resourceID: id), before: nil, limit: 1)
+        guard let saga = sagas.first, saga.status.isActive || saga.status == .parked,
+            let device = V1.Device(creation: saga)
+        else { throw RPCError.notFound(V1.Device.self, id) }
+        return device
+    }
+
+    private func listDevices(_ request: V1.ListDevicesRequest) async throws -> V1.ListDevicesResponse {
+        let query = try ListDevicesQuery(validating: request)
+        guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
+        let records = try await self.devices.list(
+            userID: query.userID, statuses: query.statuses.map(\.shortName),
+            provider: ProviderKind(rawValue: Int(query.provider.rawValue)), after: cursor.position,
+            limit: query.page.size + 1)
+        var response = V1.ListDevicesResponse()
+        var page = Page(records, size: query.page.size)
+        while let record = page.next() {
+            let device = V1.Device(record)
+            guard page.fits(device) else { break }
+            response.devices.append(device)
+        }
+        if let last = page.last { response.nextPageToken = query.page.token(after: DeviceCursor(last).text) }
+        return response
+    }
+
+    private static let badPageToken = InvalidRequest([
+        GoogleRPC.FieldViolation.with {
+            $0.field = "page_token"
+            $0.explanation = "must be the next_page_token of the same list with the same filters"
+        }
+    ])
+
+    // MARK: Sagas
+
+    private func getSaga(_ request: V1.GetSagaRequest) async throws -> V1.Saga {
+        let id = try request.validatedSagaID()
+        guard let snapshot = try await self.runtime.snapshot(id) else {
+            throw RPCError.notFound(V1.Saga.self, id.rawValue)
+        }
+        return V1.Saga(snapshot)
+    }
+
+    private func batchGetSagas(_ request: V1.BatchGetSagasRequest) async throws -> V1.BatchGetSagasResponse {
+        let ids = try request.validatedSagaIDs()
+        let snapshots = try await self.runtime.snapshots(ids)
+        return V1.BatchGetSagasResponse.with { response in
+            for id in ids {
+                if let snapshot = snapshots[id] {
+                    response.sagas.append(V1.Saga(snapshot))
+                } else {
+                    response.missingSagaIDs.append(id.rawValue)
+                }
+            }
+        }
+    }
+
+    private func listSagas(_ request: V1.ListSagasRequest) async throws -> V1.ListSagasResponse {
+        let query = try ListSagasQuery(validating: request)
+        var before: SagaID?
+        if let cursor = query.page.cursor {
+            guard let id = SagaID(cursor) else { throw Self.badPageToken }
+            before = id
+        }
+        let filter = SagaFilter(
+            statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
+            userID: query.userID, resourceID: query.deviceID, batchID: query.batchID)
+        let snapshots = try await self.runtime.list(filter, before: before, limit: query.page.size + 1)
+        var response = V1.ListSagasResponse()
+        var page = Page(snapshots, size: query.page.size)
+        while let snapshot = page.next() {
+            let saga = V1.Saga(snapshot)
+            guard page.fits(saga) else { break }
+            response.sagas.append(saga)
+        }
+        if let last = page.last { response.nextPageToken = query.page.token(after: last.id.rawValue) }
+        return response
+    }
+
+    private func watchSaga(_ request: V1.WatchSagaRequest, _ writer: RPCWriter) async throws {
+        let id = try request.validatedSagaID()
+        let events = self.runtime.follow(id, after: request.afterSequence).makeAsyncIterator()
+        do {
+            // Headers only once the saga is known: an error before is a status of its own.
+            try await events.open()
+            try writer.sendHeaders()
+            while let next = try await events.next() {
+                for event in next { try await writer.write(V1.SagaEvent(event, of: id).encoded()) }
+            }
+        } catch let error as SagaRuntimeError {
+            throw RPCError(error, of: id.rawValue)
+        }
+    }
+}
+
+/// The end of a page: its size, or 1 MiB. Knows whether a further page follows.
+struct Page<Record> {
+    private let records: [Record]
+    private let size: Int
+    private var taken = 0
+    private var bytes = 0
+
+    /// - Parameter records: up to one more than `size`, to see whether there are more.
+    init(_ records: [Record], size: Int) {
+        self.records = records
+        self.size = size
+    }
+
+    /// The next record of the page.
+    mutating func next() -> Record? {
+        guard self.taken < min(self.size, self.records.count) else { return nil }
+        return self.records[self.taken]
+    }
+
+    /// Whether the page has room for the record that was just looked at; its first always fits.
+    mutating func fits(_ message: some ProtobufMessage) -> Bool {
+        let size = message.encoded().readableBytes
+        guard self.taken == 0 || self.bytes + size <= DeviceService.maximumPageBytes else { return false }
+        self.bytes += size
+        self.taken += 1
+        return true
+    }
+
+    /// The page's last record, if another page follows.
+    var last: Record? { self.taken > 0 && self.taken < self.records.count ? self.records[self.taken - 1] : nil }
+}
+
+extension CreateDeviceSpecification {
+    /// How far the caller waits.
+    var milestone: Milestone {
+        switch self.returnWhen {
+        case .accepted: .accepted
+        case .finished: .finished
+        default: .provisioned
+        }
+    }
+}
+
+extension DeviceRequest {
+    init(_ specification: CreateDeviceSpecification, deviceID: String) {
+        self.init(
+            deviceID: deviceID, name: specification.name, description: specification.description,
+            type: DeviceType(rawValue: Int(specification.type.rawValue)) ?? .phone,
+            provider: ProviderKind(rawValue: Int(specification.provider.rawValue)) ?? .simulated,
+            userID: specification.userID, tenantID: specification.tenantID, spec: DeviceSpec(specification.spec),
+            tags: specification.tags, metadata: specification.metadata)
+    }
+}

@@ -1,0 +1,51 @@
+import RPCTransport
+import SagaRuntime
+
+extension RPCError {
+    /// What the engine's refusal means to a caller.
+    ///
+    /// - Parameter name: what was asked for, e.g. a saga's id.
+    init(_ error: SagaRuntimeError, of name: String = "") {
+        switch error {
+        case .requestIDReused(let id):
+            self.init(
+                .requestIDReused,
+                "request_id was used for another request before; a new request needs a new request_id",
+                metadata: ["other_saga_id": id.rawValue])
+        case .overloaded(let delay):
+            self = .overloaded(retryAfter: delay)
+        case .databaseUnavailable:
+            self.init(
+                .databaseUnavailable, "the database can't be reached; repeat with the same request_id",
+                retry: .after(.seconds(1)))
+        case .shuttingDown:
+            self.init(.shuttingDown, "the server is shutting down; repeat with the same request_id elsewhere")
+        case .notFound:
+            self = .notFound(V1.Saga.self, name)
+        case .outOfRange(let newest):
+            self.init(
+                .sequenceOutOfRange, "after_sequence is beyond the newest event, \(newest)",
+                metadata: ["newest_sequence": "\(newest)"])
+        case .unreadable, .unknownType, .refused:
+            // The log has the details; they are nothing to a caller.
+            self.init(.internal, "what is stored of \(name.isEmpty ? "it" : name) can't be read or written by this server")
+        }
+    }
+
+    /// Any error of a handler. Cancellation and statuses pass as they are.
+    static func of(_ error: any Error, name: String = "") -> any Error {
+        switch error {
+        case let error as SagaRuntimeError: RPCError(error, of: name)
+        case let error as InvalidRequest: RPCError(error)
+        case let error as MessageDecodingError: RPCError(error)
+        case let error as PostgresError: RPCError(.init(database: error), of: name)
+        default: error
+        }
+    }
+}
+
+extension SagaRuntimeError {
+    fileprivate init(database error: PostgresError) {
+        self = error.code == .decoding ? .unreadable("\(error)") : .databaseUnavailable("\(error)")
+    }
+}

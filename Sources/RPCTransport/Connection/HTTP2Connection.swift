@@ -1,0 +1,218 @@
+import NIOCore
+
+/// The channel handler of one connection, server's or client's: bytes go into its session, events come out, and what
+/// the session wants to send leaves as one buffer and one write per tick.
+///
+/// `@unchecked Sendable`: everything is touched on the connection's event loop only; other threads hold references
+/// and come in through `loop.run`.
+class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
+    typealias InboundIn = ByteBuffer
+    typealias OutboundIn = Never
+    typealias OutboundOut = ByteBuffer
+
+    /// About how much is put into one write.
+    private static let writeSize = 128 * 1024
+
+    final let loop: EventLoopContext
+    private let role: HTTP2Session.Role
+    private let configuration: HTTP2Configuration
+
+    private(set) final var context: ChannelHandlerContext?
+    private(set) final var session: HTTP2Session?
+    private(set) final var lastRead = NIODeadline.now()
+    /// Since when the peer takes no bytes.
+    private(set) final var unwritableSince: NIODeadline?
+    private final var isReading = false
+    private final var isFlushing = false
+    private final var isUnflushed = false
+    private final var wantsToRead = false
+    private final var closesWhenFlushed = false
+
+    init(loop: EventLoopContext, role: HTTP2Session.Role, configuration: HTTP2Configuration) {
+        self.loop = loop
+        self.role = role
+        self.configuration = configuration
+    }
+
+    // MARK: For subclasses
+
+    func makeStream(_ id: Int32) -> HTTP2Stream { HTTP2Stream(id: id) }
+
+    /// The connection is up, its session made.
+    func connected() {}
+
+    /// An event of the session; `buffer` is what its data lies in.
+    func handle(_ event: HTTP2Event, in buffer: ByteBuffer) {}
+
+    /// Called after a read's events, and after each flush: HEADERS and DATA may have gone out.
+    func afterEvents() {}
+
+    func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {}
+
+    /// The connection is gone. All streams have been closed before.
+    func disconnected() {}
+
+    // MARK: Channel
+
+    final func handlerAdded(context: ChannelHandlerContext) {
+        self.context = context
+        if context.channel.isActive { self.start() }
+    }
+
+    final func channelActive(context: ChannelHandlerContext) {
+        self.start()
+        context.fireChannelActive()
+    }
+
+    private func start() {
+        guard self.session == nil else { return }
+        self.lastRead = .now()
+        self.session = HTTP2Session(role: self.role, configuration: self.configuration) { [unowned self] id in
+            self.makeStream(id)
+        }
+        self.connected()
+        self.setNeedsFlush()
+    }
+
+    final func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        guard let session = self.session else { return }
+        self.isReading = true
+        self.isUnflushed = true
+        self.lastRead = .now()
+        let buffer = self.unwrapInboundIn(data)
+        do throws(HTTP2SessionError) {
+            try session.receive(buffer)
+        } catch {
+            self.process(session, buffer)
+            return self.fail(error)
+        }
+        self.process(session, buffer)
+    }
+
+    final func channelReadComplete(context: ChannelHandlerContext) {
+        self.isReading = false
+        self.flushIfNeeded()
+    }
+
+    /// While the peer doesn't take what is written, nothing more is read from it.
+    final func read(context: ChannelHandlerContext) {
+        if context.channel.isWritable {
+            context.read()
+        } else {
+            self.wantsToRead = true
+        }
+    }
+
+    final func channelWritabilityChanged(context: ChannelHandlerContext) {
+        guard context.channel.isWritable else {
+            self.unwritableSince = .now()
+            return
+        }
+        self.unwritableSince = nil
+        self.isUnflushed = true
+        self.flushIfNeeded()
+        if self.wantsToRead, context.channel.isWritable {
+            self.wantsToRead = false
+            context.read()
+        }
+    }
+
+    final func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .some(.inputClosed) = event as? ChannelEvent { context.close(promise: nil) }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    final func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        context.close(promise: nil)
+    }
+
+    final func channelInactive(context: ChannelHandlerContext) { self.tearDown() }
+
+    final func handlerRemoved(context: ChannelHandlerContext) {
+        self.tearDown()
+        self.context = nil
+    }
+
+    private func tearDown() {
+        guard let session = self.session else { return }
+        self.session = nil
+        session.closeAllStreams(errorCode: HTTP2ErrorCode.cancel)
+        session.forEachEvent { self.handle($0, in: ByteBuffer()) }
+        self.disconnected()
+    }
+
+    // MARK: Events
+
+    private func process(_ session: HTTP2Session, _ buffer: ByteBuffer) {
+        session.forEachEvent { self.handle($0, in: buffer) }
+        self.afterEvents()
+    }
+
+    /// The session cannot go on: what it still has to say (GOAWAY) is written, and the connection closed.
+    private func fail(_ error: HTTP2SessionError) {
+        self.close()
+    }
+
+    /// Closes once what the session has to say has been handed to the socket.
+    final func close() {
+        guard !self.closesWhenFlushed else { return }
+        self.closesWhenFlushed = true
+        self.isReading = false
+        self.setNeedsFlush()
+    }
+
+    // MARK: Flushing
+
+    /// Something was submitted to the session: it leaves at the end of this tick.
+    final func setNeedsFlush() {
+        guard !self.isUnflushed else { return }
+        self.isUnflushed = true
+        if !self.isReading, !self.isFlushing { self.loop.flushLater(self) }
+    }
+
+    final func flushIfNeeded() {
+        guard self.isUnflushed, !self.isFlushing, !self.isReading, let context = self.context else { return }
+        self.isFlushing = true
+        defer { self.isFlushing = false }
+        while self.isUnflushed, let session = self.session, context.channel.isWritable {
+            self.isUnflushed = false
+            let isFull: Bool
+            do throws(HTTP2SessionError) {
+                isFull = try self.write(session, context)
+            } catch {
+                context.close(promise: nil)
+                return
+            }
+            session.forEachProgress { self.streamProgressed($0, $1) }
+            session.forEachEvent { self.handle($0, in: ByteBuffer()) }
+            self.afterEvents()
+            if isFull { self.isUnflushed = true }
+        }
+        guard let session = self.session else { return }
+        if self.closesWhenFlushed ? !self.isUnflushed : !session.wantsRead && !session.wantsWrite {
+            context.close(promise: nil)
+        }
+    }
+
+    /// One buffer of frames. True if there may be more.
+    private func write(_ session: HTTP2Session, _ context: ChannelHandlerContext) throws(HTTP2SessionError) -> Bool {
+        swap(&session.output, &self.loop.scratch)
+        session.output.clear()
+        do throws(HTTP2SessionError) {
+            try session.drain(limit: Self.writeSize)
+        } catch {
+            swap(&session.output, &self.loop.scratch)
+            throw error
+        }
+        let buffer = session.output
+        session.output = ByteBuffer()
+        guard buffer.readableBytes > 0 else {
+            self.loop.scratch = buffer
+            return false
+        }
+        context.writeAndFlush(self.wrapOutboundOut(buffer), promise: nil)
+        // If the socket took it, nobody else holds the storage now and the next `clear` keeps it.
+        self.loop.scratch = buffer
+        return buffer.readableBytes >= Self.writeSize
+    }
+}

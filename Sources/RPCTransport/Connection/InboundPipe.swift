@@ -1,0 +1,173 @@
+import NIOCore
+import Synchronization
+
+/// A stream's messages on their way from the event loop to a task. What is in it is bounded by the stream's
+/// flow-control window: credit goes back to the peer when the task takes a message.
+final class InboundPipe: Sendable {
+    private enum Waiter {
+        /// Somebody waits for the next message, or the end.
+        case next(CheckedContinuation<ByteBuffer?, any Error>)
+        /// Somebody waits for the end.
+        case all(CheckedContinuation<[ByteBuffer], any Error>)
+    }
+
+    private struct State {
+        var messages: [MessageAssembler.Message] = []
+        var head = 0
+        var end: Result<Void, RPCError>?
+        var waiter: Waiter?
+        var returnCredit: (@Sendable (Int) -> Void)?
+    }
+
+    private let state: Mutex<State>
+
+    init() { self.state = Mutex(State()) }
+
+    // MARK: The event loop's side
+
+    /// `returnCredit` is called on any thread.
+    func attach(returnCredit: @escaping @Sendable (Int) -> Void) {
+        self.state.withLock { $0.returnCredit = returnCredit }
+    }
+
+    func append(_ message: MessageAssembler.Message) {
+        let (continuation, returnCredit) = self.state.withLock {
+            state -> (CheckedContinuation<ByteBuffer?, any Error>?, (@Sendable (Int) -> Void)?) in
+            guard state.end == nil else { return (nil, nil) }
+            switch state.waiter {
+            case .next(let continuation):
+                state.waiter = nil
+                return (continuation, state.returnCredit)
+            case .all:
+                // Who collects all takes each at once.
+                state.messages.append(message)
+                return (nil, state.returnCredit)
+            case nil:
+                state.messages.append(message)
+                return (nil, nil)
+            }
+        }
+        returnCredit?(message.credit)
+        continuation?.resume(returning: message.bytes)
+    }
+
+    /// Nothing more will come. Messages that wait are still delivered, unless `discarding`.
+    func finish(_ end: Result<Void, RPCError>, discarding: Bool = false) {
+        let (waiter, messages) = self.state.withLock { state -> (Waiter?, [ByteBuffer]) in
+            guard state.end == nil else { return (nil, []) }
+            state.end = end
+            state.returnCredit = nil
+            if discarding {
+                state.messages = []
+                state.head = 0
+            }
+            let waiter = state.waiter
+            state.waiter = nil
+            guard case .all = waiter else { return (waiter, []) }
+            defer { state.messages = [] }
+            return (waiter, state.messages.map(\.bytes))
+        }
+        switch waiter {
+        case .next(let continuation): continuation.resume(with: end.map { nil }.mapError { $0 })
+        case .all(let continuation): continuation.resume(with: end.map { messages }.mapError { $0 })
+        case nil: break
+        }
+    }
+
+    // MARK: The reader's side
+
+    private enum Taken {
+        case message(MessageAssembler.Message, (@Sendable (Int) -> Void)?)
+        case end(Result<Void, RPCError>)
+    }
+
+    /// The next message; nil at the end. One reader at a time.
+    func next() async throws(RPCError) -> ByteBuffer? {
+        if let taken = self.state.withLock({ Self.takeNext(&$0) }) { return try Self.deliver(taken) }
+        do {
+            return try await withTaskCancellationHandler {
+                try await withCheckedThrowingContinuation { continuation in
+                    let taken = self.state.withLock { state -> Taken? in
+                        if let taken = Self.takeNext(&state) { return taken }
+                        if let refusal = Self.refusal(state) { return .end(.failure(refusal)) }
+                        state.waiter = .next(continuation)
+                        return nil
+                    }
+                    guard let taken else { return }
+                    continuation.resume(with: Result { try Self.deliver(taken) })
+                }
+            } onCancel: {
+                self.cancelWaiter()
+            }
+        } catch {
+            throw RPCError(thrownInCall: error)
+        }
+    }
+
+    /// All messages up to the end.
+    func all() async throws(RPCError) -> [ByteBuffer] {
+        do {
+            return try await withTaskCancellationHandler {
+                try await withCheckedThrowingContinuation { continuation in
+                    let result = self.state.withLock { state -> Result<[ByteBuffer], any Error>? in
+                        if let end = state.end {
+                            let messages = state.messages[state.head...].map(\.bytes)
+                            state.messages = []
+                            state.head = 0
+                            return end.map { messages }.mapError { $0 }
+                        }
+                        if let refusal = Self.refusal(state) { return .failure(refusal) }
+                        state.waiter = .all(continuation)
+                        return nil
+                    }
+                    if let result { continuation.resume(with: result) }
+                }
+            } onCancel: {
+                self.cancelWaiter()
+            }
+        } catch {
+            throw RPCError(thrownInCall: error)
+        }
+    }
+
+    private func cancelWaiter() {
+        let waiter = self.state.withLock { state -> Waiter? in
+            defer { state.waiter = nil }
+            return state.waiter
+        }
+        switch waiter {
+        case .next(let continuation): continuation.resume(throwing: CancellationError())
+        case .all(let continuation): continuation.resume(throwing: CancellationError())
+        case nil: break
+        }
+    }
+
+    /// Why nobody can wait now, if so.
+    private static func refusal(_ state: State) -> RPCError? {
+        if state.waiter != nil { return RPCError(.internal, "two tasks read the messages of one call") }
+        return Task.isCancelled ? RPCError(.cancelled, "the call was cancelled") : nil
+    }
+
+    private static func takeNext(_ state: inout State) -> Taken? {
+        guard state.head < state.messages.count else { return state.end.map { .end($0) } }
+        let message = state.messages[state.head]
+        state.messages[state.head].bytes = ByteBuffer()
+        state.head += 1
+        if state.head == state.messages.count {
+            state.messages.removeAll(keepingCapacity: true)
+            state.head = 0
+        }
+        return .message(message, state.returnCredit)
+    }
+
+    private static func deliver(_ taken: Taken) throws(RPCError) -> ByteBuffer? {
+        switch taken {
+        case .message(let message, let returnCredit):
+            returnCredit?(message.credit)
+            return message.bytes
+        case .end(let end):
+            try end.get()
+            return nil
+        }
+    }
+}

@@ -1,0 +1,119 @@
+import NIOCore
+
+/// Cuts a stream's bytes into messages: a flag byte, a 32-bit length, the message (PROTOCOL-HTTP2.md, Length-Prefixed-
+/// Message). Where DATA frames begin and end means nothing.
+struct MessageAssembler {
+    struct Message {
+        var bytes: ByteBuffer
+        /// Bytes of the stream's flow-control window, prefix included, that were not given back while it was assembled.
+        var credit: Int
+    }
+
+    private enum State {
+        /// Reading the five bytes of a prefix; `length` bytes of it are in `value`.
+        case prefix(length: Int, value: UInt64)
+        /// Reading a message of which `missing` bytes are still to come.
+        case message(missing: Int)
+    }
+
+    /// The largest message accepted, in bytes. Checked on the prefix, before anything is buffered.
+    let limit: Int
+    /// Who refuses, for the message of the error.
+    let side: StaticString
+
+    private var state = State.prefix(length: 0, value: 0)
+    private var partial = ByteBuffer()
+    /// Bytes of the message under way that have been given back already.
+    private var creditedBytes = 0
+    /// Bytes of the message under way that have not.
+    private var uncreditedBytes = 0
+
+    init(limit: Int, side: StaticString) {
+        self.limit = limit
+        self.side = side
+    }
+
+    /// True if the stream may end here.
+    var isAtBoundary: Bool {
+        if case .prefix(length: 0, _) = self.state { true } else { false }
+    }
+
+    /// Takes bytes from `chunk` until a message is whole or the chunk is used up (nil).
+    mutating func next(from chunk: inout ByteBuffer) throws(RPCError) -> Message? {
+        while true {
+            switch self.state {
+            case .prefix(let length, let value):
+                if length == 0, chunk.readableBytes >= 5,
+                    let flag = chunk.readInteger(as: UInt8.self), let size = chunk.readInteger(as: UInt32.self)
+                {
+                    self.uncreditedBytes += 5
+                    try self.begin(flag: flag, size: Int(size))
+                } else {
+                    guard let byte = chunk.readInteger(as: UInt8.self) else { return nil }
+                    self.uncreditedBytes += 1
+                    let value = value << 8 | UInt64(byte)
+                    if length < 4 {
+                        self.state = .prefix(length: length + 1, value: value)
+                    } else {
+                        try self.begin(flag: UInt8(value >> 32), size: Int(value & 0xFFFF_FFFF))
+                    }
+                }
+            case .message(let missing):
+                if self.partial.readableBytes == 0, chunk.readableBytes >= missing {
+                    self.uncreditedBytes += missing
+                    return self.end(Self.take(missing, from: &chunk))
+                }
+                let count = min(missing, chunk.readableBytes)
+                if self.partial.readableBytes == 0 { self.partial.reserveCapacity(min(missing, 65536)) }
+                if var part = chunk.readSlice(length: count) { self.partial.writeBuffer(&part) }
+                self.uncreditedBytes += count
+                guard count == missing else {
+                    self.state = .message(missing: missing - count)
+                    return nil
+                }
+                let whole = self.partial
+                self.partial = ByteBuffer()
+                return self.end(whole)
+            }
+        }
+    }
+
+    /// Bytes of an incomplete message that have to be given back to the peer at once: it could not send the rest of
+    /// a message larger than the window otherwise. To be asked after each chunk.
+    mutating func takeCreditOfIncompleteMessage() -> Int {
+        let credit = self.uncreditedBytes
+        self.creditedBytes += credit
+        self.uncreditedBytes = 0
+        return credit
+    }
+
+    private mutating func begin(flag: UInt8, size: Int) throws(RPCError) {
+        switch flag {
+        case 0: break
+        case 1: throw RPCError(.internal, "a compressed message, but no grpc-encoding was announced")
+        default: throw RPCError(.internal, "unknown flag \(flag) in a message's prefix")
+        }
+        guard size <= self.limit else {
+            throw RPCError(
+                .resourceExhausted, "the message has \(size) bytes; the \(self.side) receives at most \(self.limit)")
+        }
+        self.state = .message(missing: size)
+    }
+
+    private mutating func end(_ bytes: ByteBuffer) -> Message {
+        let message = Message(bytes: bytes, credit: self.uncreditedBytes)
+        self.state = .prefix(length: 0, value: 0)
+        self.creditedBytes = 0
+        self.uncreditedBytes = 0
+        return message
+    }
+
+    /// A slice where the message is most of the read, else a copy: a small message must not keep a large read alive.
+    private static func take(_ count: Int, from chunk: inout ByteBuffer) -> ByteBuffer {
+        guard count > 0, let slice = chunk.readSlice(length: count) else { return ByteBuffer() }
+        if count >= 16384 || count * 2 >= chunk.storageCapacity { return slice }
+        var copy = ByteBufferAllocator().buffer(capacity: count)
+        copy.writeImmutableBuffer(slice)
+        return copy
+    }
+}

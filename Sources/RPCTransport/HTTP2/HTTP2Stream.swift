@@ -1,0 +1,40 @@
+/// What a session keeps for a stream. The server and the client hang their calls on it by subclassing.
+///
+/// `@unchecked Sendable`: all fields are read and written on the connection's event loop only; other threads merely
+/// hold references.
+class HTTP2Stream: @unchecked Sendable {
+    /// How this side's half of the stream ends.
+    enum End {
+        /// More may be queued.
+        case open
+        /// END_STREAM behind the queued messages (a client's request).
+        case endStream
+        /// Trailers behind the queued messages; nil is the bare `grpc-status: 0`.
+        case trailers(HeaderList?)
+        /// Handed to nghttp2.
+        case submitted
+    }
+
+    /// Zero until a client's request has been submitted.
+    final var id: Int32
+    /// Where the session keeps this stream; -1 if it doesn't.
+    final var slot = -1
+    final var outbound = OutboundMessageQueue()
+    final var end = End.open
+    /// A data provider is attached, i.e. `outbound` will be read.
+    final var hasProvider = false
+    /// The provider has run dry and must be woken by `resume`.
+    final var isDeferred = false
+    /// The peer has said END_STREAM.
+    final var isRemoteEnded = false
+    /// nghttp2 knows the stream no longer.
+    final var isClosed = false
+    /// The request's HEADERS never went out (client).
+    final var wasNotSent = false
+    /// Whether somebody waits for `sentBytes`.
+    final var reportsProgress = false
+    /// Bytes read from `outbound` since they were last asked for.
+    final var sentBytes = 0
+
+    init(id: Int32 = 0) { self.id = id }
+}

@@ -1,0 +1,61 @@
+public import NIOCore
+
+/// What a handler knows of its call besides the message.
+public struct RPCContext: Sendable {
+    /// The path of the call, `/package.Service/Method`: the same string that routed it.
+    public let method: String
+    /// What the client sent along. Reserved names are not in it.
+    public let metadata: Metadata
+    /// When the client stops waiting; nil if it never does. The handler's task is cancelled then.
+    public let deadline: ContinuousClock.Instant?
+    /// The address of the other side of the connection.
+    public let peer: String
+    /// Who calls, as an interceptor found out.
+    public var identity: (any Sendable)?
+
+    public init(
+        method: String, metadata: Metadata = Metadata(), deadline: ContinuousClock.Instant? = nil, peer: String = "",
+        identity: (any Sendable)? = nil
+    ) {
+        self.method = method
+        self.metadata = metadata
+        self.deadline = deadline
+        self.peer = peer
+        self.identity = identity
+    }
+
+    /// Time until the deadline, negative once it has passed; nil without a deadline.
+    public var remainingTime: Duration? { self.deadline.map { ContinuousClock.now.duration(to: $0) } }
+}
+
+/// What a unary or client-streaming handler answers.
+public struct RPCReply: Sendable {
+    public var message: ByteBuffer
+    /// Sent ahead of the message.
+    public var initialMetadata: Metadata
+    /// Sent with the status.
+    public var trailingMetadata: Metadata
+
+    public init(
+        message: ByteBuffer, initialMetadata: Metadata = Metadata(), trailingMetadata: Metadata = Metadata()
+    ) {
+        self.message = message
+        self.initialMetadata = initialMetadata
+        self.trailingMetadata = trailingMetadata
+    }
+}
+
+/// Looks at each call before its handler, in the handler's task: who may call, what is known about the caller.
+///
+/// It throws an `RPCError` to end the call. Health and reflection calls come by as well.
+public protocol RPCInterceptor: Sendable {
+    func intercept(_ context: inout RPCContext) async throws
+}
+
+/// Is told of each call that reached a method, for metrics. Called on event loops: must not block.
+public protocol RPCObserver: Sendable {
+    /// A call has begun. `method` is a path of this server, never one that a client made up.
+    func callStarted(method: String)
+    /// The call has its status, as far as this server is concerned.
+    func callEnded(method: String, code: RPCCode, duration: Duration)
+}

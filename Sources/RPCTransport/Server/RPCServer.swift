@@ -1,0 +1,181 @@
+public import Logging
+public import NIOCore
+import NIOPosix
+import Synchronization
+
+/// A gRPC server over HTTP/2, cleartext with prior knowledge.
+public final class RPCServer: Sendable {
+    private enum Phase {
+        /// Can transition to: running.
+        case idle
+        /// Listening. Can transition to: draining, closed.
+        case running(any Channel, SocketAddress)
+        /// No longer listening; connections finish their calls. Can transition to: closed.
+        case draining
+        /// No connection is left.
+        case closed
+    }
+
+    private struct State {
+        var phase = Phase.idle
+        var connections: [ObjectIdentifier: ServerConnection] = [:]
+        var waiters: [CheckedContinuation<Void, Never>] = []
+        var group: MultiThreadedEventLoopGroup?
+        var drainsWhenStarted = false
+    }
+
+    private let configuration: RPCServerConfiguration
+    private let services: [RPCService]
+    private let interceptors: [any RPCInterceptor]
+    private let observer: (any RPCObserver)?
+    private let logger: Logger
+    private let state = Mutex(State())
+
+    public init(
+        configuration: RPCServerConfiguration, services: [RPCService], interceptors: [any RPCInterceptor] = [],
+        logger: Logger, observer: (any RPCObserver)? = nil
+    ) {
+        self.configuration = configuration
+        self.services = services
+        self.interceptors = interceptors
+        self.logger = logger
+        self.observer = observer
+    }
+
+    /// Begins to listen.
+    /// - Returns: the address, with the port that the system chose if none was given.
+    /// - Throws: NIO's error if the address cannot be had.
+    @discardableResult
+    public func start() async throws -> SocketAddress {
+        let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, self.configuration.eventLoops))
+        let contexts = Dictionary(
+            uniqueKeysWithValues: group.makeIterator().map {
+                (ObjectIdentifier($0), EventLoopContext(eventLoop: $0))
+            })
+        let shared = ServerShared(
+            configuration: self.configuration, http2: self.configuration.http2,
+            router: Router(services: self.services), interceptors: self.interceptors, observer: self.observer,
+            logger: self.logger, connectionClosed: { self.remove($0) })
+        let bootstrap = ServerBootstrap(group: group)
+            .serverChannelOption(.backlog, value: Int32(clamping: self.configuration.backlog))
+            .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
+            .childChannelInitializer { channel in
+                guard let context = contexts[ObjectIdentifier(channel.eventLoop)] else {
+                    return channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
+                }
+                let connection = ServerConnection(loop: context, shared: shared)
+                guard self.insert(connection) else { return channel.close() }
+                return channel.eventLoop.makeCompletedFuture {
+                    do {
+                        try channel.pipeline.syncOperations.addHandler(connection)
+                    } catch {
+                        self.remove(connection)
+                        throw error
+                    }
+                }
+            }
+        do {
+            let channel = try await bootstrap.bind(host: self.configuration.host, port: self.configuration.port).get()
+            guard let address = channel.localAddress else { throw ChannelError.unknownLocalAddress }
+            let drains = self.state.withLock { state in
+                state.phase = .running(channel, address)
+                state.group = group
+                return state.drainsWhenStarted
+            }
+            self.logger.info("Listening", metadata: ["address": "\(address)"])
+            if drains { self.beginGracefulShutdown() }
+            return address
+        } catch {
+            try? await group.shutdownGracefully()
+            throw error
+        }
+    }
+
+    /// Where the server listens, once it does.
+    public var address: SocketAddress? {
+        self.state.withLock { state in
+            if case .running(_, let address) = state.phase { address } else { nil }
+        }
+    }
+
+    /// Runs the server until a graceful shutdown is over; starts it if that wasn't done. Cancelling the task closes
+    /// all connections at once.
+    public func run() async throws {
+        let isIdle = self.state.withLock { state in
+            if case .idle = state.phase { true } else { false }
+        }
+        if isIdle { try await self.start() }
+        await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                let isClosed = self.state.withLock { state in
+                    if case .closed = state.phase { return true }
+                    state.waiters.append(continuation)
+                    return false
+                }
+                if isClosed { continuation.resume() }
+            }
+        } onCancel: {
+            self.beginGracefulShutdown()
+            for connection in self.state.withLock({ Array($0.connections.values) }) {
+                connection.loop.run { connection.context?.close(promise: nil) }
+            }
+        }
+        let group = self.state.withLock { state in
+            defer { state.group = nil }
+            return state.group
+        }
+        try? await group?.shutdownGracefully()
+    }
+
+    /// Stops listening, tells clients to go elsewhere, ends the streams that never end by themselves, and lets all
+    /// other calls finish; after `drainTimeout`, what is left is closed. May be called at any time, and twice.
+    public func beginGracefulShutdown() {
+        enum Action { case none, drain(any Channel, [ServerConnection]) }
+        let action = self.state.withLock { state -> Action in
+            switch state.phase {
+            case .idle:
+                state.drainsWhenStarted = true
+                return .none
+            case .running(let channel, _):
+                state.phase = .draining
+                return .drain(channel, Array(state.connections.values))
+            case .draining, .closed: return .none
+            }
+        }
+        guard case .drain(let channel, let connections) = action else { return }
+        channel.close(promise: nil)
+        for connection in connections { connection.loop.run { connection.beginDrain() } }
+        self.closeIfDrained()
+    }
+
+    // MARK: Connections
+
+    /// False if there is no room, or the server is on its way out.
+    private func insert(_ connection: ServerConnection) -> Bool {
+        self.state.withLock { state in
+            switch state.phase {
+            case .idle, .running: break
+            case .draining, .closed: return false
+            }
+            guard state.connections.count < self.configuration.maximumConnections else { return false }
+            state.connections[ObjectIdentifier(connection)] = connection
+            return true
+        }
+    }
+
+    private func remove(_ connection: ServerConnection) {
+        _ = self.state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+        self.closeIfDrained()
+    }
+
+    private func closeIfDrained() {
+        let waiters = self.state.withLock { state -> [CheckedContinuation<Void, Never>] in
+            guard case .draining = state.phase, state.connections.isEmpty else { return [] }
+            state.phase = .closed
+            defer { state.waiters = [] }
+            return state.waiters
+        }
+        for waiter in waiters { waiter.resume() }
+    }
+}

@@ -1,0 +1,54 @@
+public import NIOCore
+import Synchronization
+
+/// The response side of a streaming call, for its handler. Any task may write; messages leave in the order of the
+/// writes.
+public struct RPCWriter: Sendable {
+    let pipe: OutboundPipe
+    let trailingMetadata: TrailingMetadata
+
+    /// A place for what goes with the status.
+    final class TrailingMetadata: Sendable {
+        private let metadata = Mutex(Metadata())
+
+        func set(_ metadata: Metadata) { self.metadata.withLock { $0 = metadata } }
+        func get() -> Metadata { self.metadata.withLock { $0 } }
+    }
+
+    /// Queues a message. Waits while more than the configured number of bytes of this call have not been sent, which
+    /// is how a slow client slows its handler down.
+    ///
+    /// The bytes are shared, not copied: write one encoded message to as many calls as you like.
+    /// - Throws: the call's status, once the call is over (cancelled, deadline, connection lost, drain).
+    public func write(_ message: ByteBuffer) async throws(RPCError) {
+        try await self.pipe.write(message)
+    }
+
+    /// Sends Response-Headers now, ahead of the first message, so that the client knows that its call was accepted.
+    public func sendHeaders(_ metadata: Metadata? = nil) throws(RPCError) {
+        try self.pipe.sendHeaders(metadata)
+    }
+
+    /// What is sent with the status when the handler returns or throws.
+    public func setTrailingMetadata(_ metadata: Metadata) { self.trailingMetadata.set(metadata) }
+}
+
+/// The request messages of a streaming call, for its handler. One task may read, once.
+public struct RPCMessageStream: AsyncSequence, Sendable {
+    public typealias Element = ByteBuffer
+    public typealias Failure = RPCError
+
+    let pipe: InboundPipe
+
+    public struct AsyncIterator: AsyncIteratorProtocol {
+        let pipe: InboundPipe
+
+        public mutating func next() async throws(RPCError) -> ByteBuffer? { try await self.pipe.next() }
+
+        public mutating func next(isolation actor: isolated (any Actor)?) async throws(RPCError) -> ByteBuffer? {
+            try await self.pipe.next()
+        }
+    }
+
+    public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(pipe: self.pipe) }
+}

@@ -1,0 +1,552 @@
+import Logging
+import NIOCore
+
+/// What the connections of a server have in common.
+struct ServerShared: Sendable {
+    let configuration: RPCServerConfiguration
+    let http2: HTTP2Configuration
+    let router: Router
+    let interceptors: [any RPCInterceptor]
+    let observer: (any RPCObserver)?
+    let logger: Logger
+    /// Called on the connection's event loop.
+    let connectionClosed: @Sendable (ServerConnection) -> Void
+}
+
+/// The server's side of one connection: starts handlers, brings their answers to the wire, and ends calls that are
+/// cancelled, late, or in the way of a shutdown.
+final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
+    private enum Drain {
+        /// Calls are welcome.
+        case none
+        /// "No new calls, please" was sent, with a PING; calls on their way are still taken.
+        case announced(until: NIODeadline)
+        /// The final GOAWAY was sent; the connection closes with its last call.
+        case final
+    }
+
+    private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
+    private static let keepalivePing: UInt64 = 0x616c_6976_653f_0001
+
+    private let shared: ServerShared
+    private var peer = ""
+    private var runningHandlers = 0
+    private var drain = Drain.none
+    private var drainsWhenConnected = false
+    private var drainDeadline = NIODeadline.distantFuture
+    private var handshakeDeadline = NIODeadline.distantFuture
+    private var headerBlockDeadline: NIODeadline?
+    private var keepaliveSentAt: NIODeadline?
+    private var pingPolicy: PingPolicy
+    private var glitchBudget: GlitchBudget
+
+    var timerIndex = -1
+    var timerDeadline = NIODeadline.distantFuture
+
+    init(loop: EventLoopContext, shared: ServerShared) {
+        self.shared = shared
+        self.pingPolicy = PingPolicy(minimumInterval: TimeAmount(shared.configuration.minimumPingInterval))
+        self.glitchBudget = GlitchBudget(now: .now())
+        super.init(loop: loop, role: .server, configuration: shared.http2)
+    }
+
+    // MARK: Connection
+
+    override func makeStream(_ id: Int32) -> HTTP2Stream { ServerCall(id: id, connection: self) }
+
+    override func connected() {
+        self.peer = self.context?.channel.remoteAddress?.description ?? "unknown"
+        self.handshakeDeadline = .now() + TimeAmount(self.shared.configuration.handshakeTimeout)
+        self.loop.schedule(self, at: self.handshakeDeadline)
+        if self.drainsWhenConnected { self.beginDrain() }
+    }
+
+    override func disconnected() {
+        self.loop.cancelTimer(self)
+        self.shared.connectionClosed(self)
+    }
+
+    override func handle(_ event: HTTP2Event, in buffer: ByteBuffer) {
+        switch event {
+        case .headers(let stream, let list, let endStream, let isOversized):
+            let call = self.call(stream)
+            if call.machine == nil {
+                self.begin(call, list, isOversized: isOversized)
+            }
+            if endStream { self.requestEnded(call) }
+        case .data(let stream, let offset, let count):
+            guard let chunk = buffer.getSlice(at: buffer.readerIndex + offset, length: count) else { return }
+            self.received(chunk, on: self.call(stream))
+        case .end(let stream):
+            self.requestEnded(self.call(stream))
+        case .closed(let stream, _):
+            self.closed(self.call(stream))
+        case .ping:
+            self.pinged()
+        case .pingAcknowledged(let opaque):
+            if opaque == Self.drainPing { self.sendFinalGoAway() }
+        case .settings, .goAway: break
+        }
+    }
+
+    override func afterEvents() {
+        guard let session = self.session else { return }
+        if session.hasSentHeadersOrData {
+            session.hasSentHeadersOrData = false
+            self.pingPolicy.sentHeadersOrData()
+        }
+        let glitches = session.takeGlitches()
+        if glitches > 0, !self.glitchBudget.spend(glitches, at: .now()) {
+            self.shared.logger.warning("Closing a connection that misbehaves", metadata: ["peer": "\(self.peer)"])
+            session.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_errors")
+            self.close()
+        }
+        if session.isInHeaderBlock {
+            if self.headerBlockDeadline == nil {
+                let deadline = NIODeadline.now() + TimeAmount(self.shared.configuration.handshakeTimeout)
+                self.headerBlockDeadline = deadline
+                if deadline < self.timerDeadline { self.loop.schedule(self, at: deadline) }
+            }
+        } else {
+            self.headerBlockDeadline = nil
+        }
+        self.closeIfDrained()
+    }
+
+    /// Every event of a server's session carries a stream that `makeStream` made.
+    @inline(__always)
+    private func call(_ stream: HTTP2Stream) -> ServerCall { unsafeDowncast(stream, to: ServerCall.self) }
+
+    private func pinged() {
+        guard self.pingPolicy.receivedPing(at: .now()) else { return }
+        self.session?.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_pings")
+        self.close()
+    }
+
+    /// Handshake, half-sent header blocks, keepalive, stuck writes and drain, all by one timer.
+    func timerFired(at now: NIODeadline) {
+        guard let session = self.session else { return }
+        let configuration = self.shared.configuration
+        if !session.hasReceivedSettings, now >= self.handshakeDeadline { return self.drop("no SETTINGS in time") }
+        if let deadline = self.headerBlockDeadline, now >= deadline { return self.drop("a header block never ended") }
+        if let since = self.unwritableSince, now - since >= TimeAmount(configuration.writeTimeout) {
+            return self.drop("the client takes no bytes")
+        }
+        if let sentAt = self.keepaliveSentAt {
+            if self.lastRead > sentAt {
+                self.keepaliveSentAt = nil
+            } else if now - sentAt >= TimeAmount(configuration.keepaliveTimeout) {
+                return self.drop("no answer to a PING")
+            }
+        }
+        switch self.drain {
+        case .none: break
+        case .announced(let until): if now >= until { self.sendFinalGoAway() }
+        case .final: break
+        }
+        if now >= self.drainDeadline { return self.drop("calls outlast the drain") }
+
+        var next = self.drainDeadline
+        if !session.hasReceivedSettings { next = min(next, self.handshakeDeadline) }
+        if let deadline = self.headerBlockDeadline { next = min(next, deadline) }
+        if let since = self.unwritableSince { next = min(next, since + TimeAmount(configuration.writeTimeout)) }
+        if case .announced(let until) = self.drain { next = min(next, until) }
+        if let sentAt = self.keepaliveSentAt {
+            next = min(next, sentAt + TimeAmount(configuration.keepaliveTimeout))
+        } else if now - self.lastRead >= TimeAmount(configuration.keepaliveInterval) {
+            session.ping(opaque: Self.keepalivePing)
+            self.setNeedsFlush()
+            self.keepaliveSentAt = now
+            next = min(next, now + TimeAmount(configuration.keepaliveTimeout))
+        } else {
+            next = min(next, self.lastRead + TimeAmount(configuration.keepaliveInterval))
+        }
+        self.loop.schedule(self, at: max(next, now + .milliseconds(10)))
+    }
+
+    private func drop(_ reason: String) {
+        self.shared.logger.debug("Closing a connection: \(reason)", metadata: ["peer": "\(self.peer)"])
+        self.context?.close(promise: nil)
+    }
+
+    // MARK: Drain
+
+    /// Says goodbye twice, as a client needs that has calls on their way (double GOAWAY), ends what would never end,
+    /// and lets the rest finish.
+    func beginDrain() {
+        guard let session = self.session else {
+            self.drainsWhenConnected = true
+            return
+        }
+        guard case .none = self.drain else { return }
+        let now = NIODeadline.now()
+        let until = now + TimeAmount(self.shared.configuration.drainPingTimeout)
+        self.drain = .announced(until: until)
+        self.drainDeadline = now + TimeAmount(self.shared.configuration.drainTimeout)
+        session.announceShutdown()
+        session.ping(opaque: Self.drainPing)
+        for stream in session.streams {
+            let call = self.call(stream)
+            if call.endsAtDrain { self.endForDrain(call) }
+        }
+        if min(until, self.drainDeadline) < self.timerDeadline || self.timerIndex < 0 {
+            self.loop.schedule(self, at: min(until, self.drainDeadline))
+        }
+        self.setNeedsFlush()
+    }
+
+    private var isDraining: Bool {
+        switch self.drain {
+        case .none: false
+        case .announced, .final: true
+        }
+    }
+
+    private func endForDrain(_ call: ServerCall) {
+        self.finish(call, RPCError(.unavailable, "the server is draining"))
+        self.abandonHandler(of: call, RPCError(.unavailable, "the server is draining"))
+    }
+
+    private func sendFinalGoAway() {
+        guard case .announced = self.drain else { return }
+        self.drain = .final
+        self.session?.goAway(HTTP2ErrorCode.noError, "draining")
+        self.setNeedsFlush()
+        self.closeIfDrained()
+    }
+
+    private func closeIfDrained() {
+        guard case .final = self.drain, let session = self.session, session.streams.isEmpty else { return }
+        self.close()
+    }
+
+    // MARK: Requests
+
+    private func begin(_ call: ServerCall, _ list: HeaderList, isOversized: Bool) {
+        call.machine = ServerStreamMachine(takesManyRequests: false, messageLimit: 0)
+        // Reset before we got to look at it: nothing to do, and nothing started (CVE-2023-44487).
+        guard !call.isClosed else { return }
+        if isOversized {
+            return self.finish(
+                call,
+                RPCError(
+                    .resourceExhausted,
+                    "the request's headers exceed \(self.shared.configuration.maximumHeaderListBytes) bytes"))
+        }
+        let head: RequestHead
+        switch RequestHead.parse(list) {
+        case .refuse(let refusal): return self.refuse(call, refusal)
+        case .call(let parsed): head = parsed
+        }
+        call.contentType = head.contentType
+        let found = head.list.bytes.withUnsafeBufferPointer { bytes -> Result<Route, RPCError> in
+            let path = UnsafeBufferPointer(rebasing: bytes[head.path])
+            guard let route = self.shared.router.route(path) else {
+                return .failure(self.shared.router.explainUnknown(path))
+            }
+            return .success(route)
+        }
+        let route: Route
+        switch found {
+        case .failure(let error): return self.finish(call, error)
+        case .success(let known): route = known
+        }
+        guard self.runningHandlers < self.shared.configuration.maximumRunningHandlers else {
+            call.machine = nil
+            self.session?.reset(call, HTTP2ErrorCode.refusedStream)
+            self.setNeedsFlush()
+            return
+        }
+        if let observer = self.shared.observer {
+            call.observed = (route.path, .now())
+            observer.callStarted(method: route.path)
+        }
+        var deadline: ContinuousClock.Instant?
+        if let nanoseconds = self.timeout(of: head, route) {
+            guard nanoseconds > 0 else { return self.finish(call, Self.late) }
+            deadline = .now + .nanoseconds(nanoseconds)
+            self.loop.schedule(call, at: .now() + .nanoseconds(nanoseconds))
+        }
+        let context = RPCContext(
+            method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer)
+        call.endsAtDrain = route.method.endsAtDrain
+        if call.endsAtDrain, self.isDraining { return self.endForDrain(call) }
+        let limit = route.method.maximumMessageBytes ?? self.shared.configuration.maximumMessageBytes
+        switch route.method.handler {
+        case .unary, .serverStreaming:
+            call.machine = ServerStreamMachine(takesManyRequests: false, messageLimit: limit)
+            call.pending = ServerCall.Pending(route: route, context: context)
+        case .clientStreaming(let handler):
+            call.machine = ServerStreamMachine(takesManyRequests: true, messageLimit: limit)
+            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call))
+            self.runReplying(call, context) { try await handler(messages, $0) }
+        case .bidirectional(let handler):
+            call.machine = ServerStreamMachine(takesManyRequests: true, messageLimit: limit)
+            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call))
+            let writer = self.makeWriter(call)
+            self.runStreaming(call, context, writer) { try await handler(messages, $0, writer) }
+        }
+    }
+
+    private func timeout(of head: RequestHead, _ route: Route) -> Int64? {
+        guard case .unary = route.method.handler, let maximum = self.shared.configuration.maximumUnaryTimeout else {
+            return head.timeoutNanoseconds
+        }
+        return min(head.timeoutNanoseconds ?? .max, maximum.clampedNanoseconds)
+    }
+
+    private func refuse(_ call: ServerCall, _ refusal: RequestHead.Refusal) {
+        guard case .trailersOnly? = call.machine?.sendStatus() else { return }
+        var list = ResponseTrailers.list(status: refusal.error, metadata: Metadata())
+        if refusal.listsEncodings { list.append("grpc-accept-encoding", "identity") }
+        let constants: ConstantFields =
+            switch refusal.httpStatus {
+            case .ok: .responseGRPC
+            case .badRequest: .badRequest
+            case .methodNotAllowed: .methodNotAllowed
+            case .unsupportedMediaType: .unsupportedMediaType
+            }
+        self.session?.respondTrailersOnly(call, constants, list)
+        self.setNeedsFlush()
+    }
+
+    private func received(_ chunk: ByteBuffer, on call: ServerCall) {
+        guard let session = self.session else { return }
+        do throws(RPCError) {
+            if let pipe = call.inboundPipe {
+                var chunk = chunk
+                while let message = try call.machine?.nextMessage(from: &chunk) { pipe.append(message) }
+                session.returnCredit(call.machine?.takeCreditOfIncompleteMessage() ?? 0, to: call)
+            } else {
+                session.returnCredit(chunk.readableBytes, to: call)
+                try call.machine?.receivedUnaryBytes(chunk)
+            }
+        } catch {
+            self.fail(call, error)
+        }
+    }
+
+    private func requestEnded(_ call: ServerCall) {
+        do throws(RPCError) {
+            switch try call.machine?.receivedEnd() {
+            case .start(let message): self.start(call, message)
+            case .endMessages: call.inboundPipe?.finish(.success(()))
+            case .ignore, nil: break
+            }
+        } catch {
+            self.fail(call, error)
+        }
+    }
+
+    /// The request broke a rule: the call ends with this status.
+    private func fail(_ call: ServerCall, _ error: RPCError) {
+        self.finish(call, error)
+        self.abandonHandler(of: call, error)
+    }
+
+    // MARK: Handlers
+
+    private func start(_ call: ServerCall, _ message: ByteBuffer) {
+        // Closed or finished meanwhile: no handler for it.
+        guard let pending = call.pending, !call.isClosed, call.machine?.isResponseEnded == false else { return }
+        call.pending = nil
+        switch pending.route.method.handler {
+        case .unary(let handler):
+            self.runReplying(call, pending.context) { try await handler(message, $0) }
+        case .serverStreaming(let handler):
+            let writer = self.makeWriter(call)
+            self.runStreaming(call, pending.context, writer) { try await handler(message, $0, writer) }
+        case .clientStreaming, .bidirectional: break  // begun with their headers
+        }
+    }
+
+    private func makeWriter(_ call: ServerCall) -> RPCWriter {
+        let pipe = OutboundPipe(limit: self.shared.configuration.streamOutboundBytes)
+        pipe.attach(to: call)
+        call.outboundPipe = pipe
+        call.reportsProgress = true
+        return RPCWriter(pipe: pipe, trailingMetadata: RPCWriter.TrailingMetadata())
+    }
+
+    private func makeInboundPipe(_ call: ServerCall) -> InboundPipe {
+        let pipe = InboundPipe()
+        pipe.attach { count in
+            self.loop.run {
+                self.session?.returnCredit(count, to: call)
+                self.setNeedsFlush()
+            }
+        }
+        call.inboundPipe = pipe
+        return pipe
+    }
+
+    private func runReplying(
+        _ call: ServerCall, _ context: RPCContext,
+        _ handler: @escaping @Sendable (RPCContext) async throws -> RPCReply
+    ) {
+        let interceptors = self.shared.interceptors
+        self.run(call) {
+            do {
+                var context = context
+                for interceptor in interceptors { try await interceptor.intercept(&context) }
+                let reply = try await handler(context)
+                self.loop.run { self.handlerReplied(call, reply) }
+            } catch {
+                let error = RPCError(thrownByHandler: error)
+                self.loop.run { self.handlerEnded(call, error, Metadata()) }
+            }
+        }
+    }
+
+    private func runStreaming(
+        _ call: ServerCall, _ context: RPCContext, _ writer: RPCWriter,
+        _ handler: @escaping @Sendable (RPCContext) async throws -> Void
+    ) {
+        let interceptors = self.shared.interceptors
+        self.run(call) {
+            var status: RPCError?
+            do {
+                var context = context
+                for interceptor in interceptors { try await interceptor.intercept(&context) }
+                try await handler(context)
+            } catch {
+                status = RPCError(thrownByHandler: error)
+            }
+            let trailing = writer.trailingMetadata.get()
+            self.loop.run { [status] in self.handlerEnded(call, status, trailing) }
+        }
+    }
+
+    /// Runs the body's first part right here, up to its first suspension: a handler that never suspends costs no hop
+    /// between threads.
+    private func run(_ call: ServerCall, _ body: @escaping @Sendable () async -> Void) {
+        self.runningHandlers += 1
+        call.isHandlerRunning = true
+        let task = Task.immediate(operation: body)
+        // It may be over already.
+        if call.isHandlerRunning { call.handlerTask = task }
+    }
+
+    private func handlerReplied(_ call: ServerCall, _ reply: RPCReply) {
+        self.handlerReturned(call)
+        guard let session = self.session, call.machine?.sendHeaders() == true else { return }
+        _ = call.machine?.sendStatus()
+        call.outbound.append(reply.message)
+        call.end = .trailers(
+            reply.trailingMetadata.list.isEmpty
+                ? nil : ResponseTrailers.list(status: nil, metadata: reply.trailingMetadata))
+        session.respond(
+            call, Self.constants(call), reply.initialMetadata.list.isEmpty ? nil : reply.initialMetadata.list)
+        self.ended(call, .ok)
+        self.setNeedsFlush()
+    }
+
+    private func handlerEnded(_ call: ServerCall, _ status: RPCError?, _ trailing: Metadata) {
+        self.handlerReturned(call)
+        self.sendPiped(call)
+        self.finish(call, status, trailing)
+        self.release(call, status ?? RPCError(.internal, "the handler has returned"))
+    }
+
+    private func handlerReturned(_ call: ServerCall) {
+        guard call.isHandlerRunning else { return }
+        call.isHandlerRunning = false
+        call.handlerTask = nil
+        self.runningHandlers -= 1
+    }
+
+    // MARK: Responses
+
+    private static func constants(_ call: ServerCall) -> ConstantFields {
+        switch call.contentType {
+        case .grpc: .responseGRPC
+        case .grpcProto: .responseGRPCProto
+        }
+    }
+
+    /// Brings what a handler has written to its stream.
+    func sendPiped(_ call: ServerCall) {
+        guard let session = self.session, let pipe = call.outboundPipe, let machine = call.machine,
+            !machine.isResponseEnded
+        else { return }
+        let content = pipe.take()
+        if content.wantsHeaders, call.machine?.sendHeaders() == true {
+            let list = content.initialMetadata?.list
+            for message in content.messages { call.outbound.append(message) }
+            session.respond(call, Self.constants(call), list?.isEmpty == true ? nil : list)
+        } else {
+            for message in content.messages { session.send(message, on: call) }
+        }
+        self.setNeedsFlush()
+    }
+
+    override func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {
+        self.call(stream).outboundPipe?.sent(count)
+    }
+
+    /// Ends the call with a status, behind what was written. The first end counts.
+    private func finish(_ call: ServerCall, _ status: RPCError?, _ trailing: Metadata = Metadata()) {
+        switch call.machine?.sendStatus() {
+        case .trailersOnly:
+            self.session?.respondTrailersOnly(
+                call, Self.constants(call), ResponseTrailers.list(status: status, metadata: trailing))
+        case .trailers:
+            let isBare = status == nil && trailing.list.isEmpty
+            self.session?.finish(
+                call, .trailers(isBare ? nil : ResponseTrailers.list(status: status, metadata: trailing)))
+        case .ignore, nil: return
+        }
+        self.ended(call, status?.code ?? .ok)
+        self.setNeedsFlush()
+    }
+
+    func deadlinePassed(_ call: ServerCall) {
+        guard let machine = call.machine, !machine.isResponseEnded else { return }
+        if call.outbound.isAtBoundary {
+            // Friendlier than the RST_STREAM that the specification asks for, and allowed between two messages.
+            call.outbound.removeAll()
+            self.finish(call, Self.late)
+        } else {
+            _ = call.machine?.closed()
+            self.session?.reset(call, HTTP2ErrorCode.cancel)
+            self.ended(call, .deadlineExceeded)
+            self.setNeedsFlush()
+        }
+        self.abandonHandler(of: call, Self.late)
+    }
+
+    private static var late: RPCError { RPCError(.deadlineExceeded, "the deadline has passed") }
+
+    /// The stream is gone. If the call was under way, the client cancelled it or its connection was lost.
+    private func closed(_ call: ServerCall) {
+        if call.machine?.closed() == true {
+            self.ended(call, .cancelled)
+            self.abandonHandler(of: call, RPCError(.cancelled, "the call was cancelled"))
+        }
+        self.release(call, RPCError(.cancelled, "the call is over"))
+    }
+
+    /// The handler's result no longer matters.
+    private func abandonHandler(of call: ServerCall, _ error: RPCError) {
+        call.pending = nil
+        self.release(call, error)
+        call.handlerTask?.cancel()
+    }
+
+    private func release(_ call: ServerCall, _ error: RPCError) {
+        call.outboundPipe?.close(error)
+        call.inboundPipe?.finish(.failure(error), discarding: true)
+        call.outboundPipe = nil
+        call.reportsProgress = false
+    }
+
+    private func ended(_ call: ServerCall, _ code: RPCCode) {
+        if call.timerIndex >= 0 { self.loop.cancelTimer(call) }
+        if let observed = call.observed, let observer = self.shared.observer {
+            call.observed = nil
+            observer.callEnded(
+                method: observed.method, code: code,
+                duration: .nanoseconds((NIODeadline.now() - observed.since).nanoseconds))
+        }
+    }
+}

@@ -1,0 +1,121 @@
+import NIOCore
+import Synchronization
+
+/// `grpc.health.v1.Health` (grpc/doc/health-checking.md): Check and Watch.
+///
+/// The name "" is the whole server. Check of a name that was never set is NOT_FOUND; Watch of it answers
+/// SERVICE_UNKNOWN and stays open, since the name may be set later.
+public final class HealthService: Sendable {
+    public enum Status: Int, Sendable, Hashable {
+        case unknown = 0
+        case serving = 1
+        case notServing = 2
+        /// Only in answers of Watch.
+        case serviceUnknown = 3
+    }
+
+    private struct State {
+        var statuses: [String: Status]
+        /// After the shutdown nothing is set any more.
+        var isShutDown = false
+        var watchers: [String: [Int: AsyncStream<Status>.Continuation]] = [:]
+        var nextWatcher = 0
+    }
+
+    /// The encoded answers, made once.
+    private static let replies: [Status: ByteBuffer] = [
+        .unknown: ByteBuffer(), .serving: ByteBuffer(bytes: [8, 1]), .notServing: ByteBuffer(bytes: [8, 2]),
+        .serviceUnknown: ByteBuffer(bytes: [8, 3]),
+    ]
+
+    private let state: Mutex<State>
+
+    /// - Parameter statuses: by service; "" is the whole server.
+    public init(_ statuses: [String: Status] = ["": .serving]) {
+        self.state = Mutex(State(statuses: statuses))
+    }
+
+    public var service: RPCService {
+        RPCService(
+            name: "grpc.health.v1.Health",
+            methods: [
+                .unary("Check", maximumMessageBytes: 4096) { message, _ in
+                    let name = try Self.serviceName(message)
+                    guard let status = self.state.withLock({ $0.statuses[name] }) else {
+                        throw RPCError(.notFound, "unknown service")
+                    }
+                    return RPCReply(message: Self.replies[status] ?? ByteBuffer())
+                },
+                .serverStreaming("Watch", endsAtDrain: true, maximumMessageBytes: 4096) { message, _, writer in
+                    let name = try Self.serviceName(message)
+                    // The last one counts: a slow watcher isn't told what has been superseded meanwhile.
+                    let (statuses, continuation) = AsyncStream.makeStream(
+                        of: Status.self, bufferingPolicy: .bufferingNewest(1))
+                    let id = self.addWatcher(name, continuation)
+                    defer { self.removeWatcher(name, id) }
+                    var last: Status?
+                    for await status in statuses where status != last {
+                        last = status
+                        try await writer.write(Self.replies[status] ?? ByteBuffer())
+                    }
+                    // Ended by cancellation: the call is over already.
+                },
+            ])
+    }
+
+    public func setStatus(_ service: String = "", _ status: Status) {
+        self.state.withLock { state in
+            guard !state.isShutDown else { return }
+            state.statuses[service] = status
+            if let watchers = state.watchers[service] {
+                for watcher in watchers.values { watcher.yield(status) }
+            }
+        }
+    }
+
+    public func status(_ service: String = "") -> Status? { self.state.withLock { $0.statuses[service] } }
+
+    /// Everything is NOT_SERVING from now on: watchers learn of it before the connections drain.
+    public func shutDown() {
+        self.state.withLock { state in
+            guard !state.isShutDown else { return }
+            state.isShutDown = true
+            for name in state.statuses.keys { state.statuses[name] = .notServing }
+            for (name, watchers) in state.watchers where state.statuses[name] != nil {
+                for watcher in watchers.values { watcher.yield(.notServing) }
+            }
+        }
+    }
+
+    private func addWatcher(_ name: String, _ continuation: AsyncStream<Status>.Continuation) -> Int {
+        self.state.withLock { state in
+            state.nextWatcher += 1
+            state.watchers[name, default: [:]][state.nextWatcher] = continuation
+            continuation.yield(state.statuses[name] ?? .serviceUnknown)
+            return state.nextWatcher
+        }
+    }
+
+    private func removeWatcher(_ name: String, _ id: Int) {
+        self.state.withLock { state in
+            state.watchers[name]?[id] = nil
+            if state.watchers[name]?.isEmpty == true { state.watchers[name] = nil }
+        }
+    }
+
+    /// `HealthCheckRequest.service`, field 1.
+    private static func serviceName(_ message: ByteBuffer) throws(RPCError) -> String {
+        guard message.readableBytes > 0 else { return "" }
+        var reader = ProtoReader(Array(message.readableBytesView))
+        var name = ""
+        while let (field, value) = reader.next() {
+            guard field == 1 else { continue }
+            guard case .bytes(let bytes) = value, let text = String(validating: bytes, as: UTF8.self) else {
+                throw RPCError(.internal, "cannot parse HealthCheckRequest")
+            }
+            name = text
+        }
+        guard !reader.isMalformed else { throw RPCError(.internal, "cannot parse HealthCheckRequest") }
+        return name
+    }
+}

@@ -1,0 +1,300 @@
+import Logging
+import Synchronization
+
+/// Batches the records of many sagas into few transactions (architecture, part 4.1).
+///
+/// Natural batching: each writer starts its next flush when its last one returned, with everything that gathered in the
+/// meantime up to a cap. A record's `write` returns only once its flush is known to be committed, or known not to be.
+final class Journal: Sendable {
+    struct Configuration: Sendable {
+        var connection: PostgresConfiguration
+        /// Connections that flush in parallel.
+        var writers = 2
+        /// Records of one flush.
+        var maximumRecords = 64
+        /// Records that wait; admission keeps the number of sagas far below it.
+        var maximumQueued = 100_000
+    }
+
+    private struct State {
+        var queue: [JournalEntry] = []
+        var idleWriters: [CheckedContinuation<Void, Never>] = []
+        var isClosed = false
+    }
+
+    private let configuration: Configuration
+    /// The instance in whose name everything is written.
+    private let owner: Int64
+    private let logger: Logger
+    private let observer: any SagaRuntimeObserver
+    /// Told which backends write for this instance, so that whoever fences it can end them.
+    private let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async -> Void
+    private let state = Mutex(State())
+
+    init(
+        configuration: Configuration, owner: Int64, logger: Logger, observer: any SagaRuntimeObserver,
+        registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async -> Void
+    ) {
+        self.configuration = configuration
+        self.owner = owner
+        self.logger = logger
+        self.observer = observer
+        self.registerBackends = registerBackends
+    }
+
+    /// Records waiting for a writer.
+    var queued: Int { self.state.withLock { $0.queue.count } }
+
+    /// Hands a record in and returns when its fate is known; that takes as long as the database is away.
+    func write(_ record: SagaRecord) async -> JournalOutcome {
+        await withCheckedContinuation { continuation in
+            let entry = JournalEntry(record: record, continuation: continuation)
+            enum Action { case none, refuse, wake(CheckedContinuation<Void, Never>) }
+            let action: Action = self.state.withLock { state in
+                guard !state.isClosed, state.queue.count < self.configuration.maximumQueued else { return .refuse }
+                state.queue.append(entry)
+                return state.idleWriters.popLast().map { .wake($0) } ?? .none
+            }
+            switch action {
+            case .none: break
+            case .refuse: continuation.resume(returning: .fenced)
+            case .wake(let writer): writer.resume()
+            }
+        }
+    }
+
+    /// Runs the writers until the task is cancelled; what is still queued then ends as `fenced`.
+    func run() async {
+        await withTaskCancellationHandler {
+            await withDiscardingTaskGroup { group in
+                for writer in 0..<self.configuration.writers {
+                    group.addTask { await self.write(writer) }
+                }
+            }
+        } onCancel: {
+            self.close()
+        }
+        self.close()
+    }
+
+    private func close() {
+        let (entries, writers) = self.state.withLock { state in
+            state.isClosed = true
+            defer {
+                state.queue = []
+                state.idleWriters = []
+            }
+            return (state.queue, state.idleWriters)
+        }
+        for entry in entries { entry.continuation.resume(returning: .fenced) }
+        for writer in writers { writer.resume() }
+    }
+
+    // MARK: One writer
+
+    private func write(_ writer: Int) async {
+        var line = WriterLine(number: writer)
+        while !Task.isCancelled {
+            if line.connection == nil, !(await self.connect(&line)) { continue }
+            let entries = await self.nextEntries()
+            if entries.isEmpty { continue }
+            let started = BootTime.now
+            await self.flush(entries, on: &line)
+            self.observer.flushed(records: entries.count, duration: BootTime.now - started)
+        }
+        await line.connection?.close()
+    }
+
+    /// A writer's connection, and the backend of the one before it, which may still be running a lost flush.
+    private struct WriterLine {
+        let number: Int
+        var connection: PostgresConnection?
+        var failures = 0
+        var lostBackend: (pid: Int32, start: Timestamp)?
+    }
+
+    private func nextEntries() async -> [JournalEntry] {
+        while true {
+            let entries: [JournalEntry]? = self.state.withLock { state in
+                if state.queue.isEmpty { return state.isClosed ? [] : nil }
+                let count = min(state.queue.count, self.configuration.maximumRecords)
+                let taken = Array(state.queue.prefix(count))
+                state.queue.removeFirst(count)
+                return taken
+            }
+            if let entries { return entries }
+            await withCheckedContinuation { continuation in
+                let resumeNow = self.state.withLock { state in
+                    guard state.queue.isEmpty, !state.isClosed else { return true }
+                    state.idleWriters.append(continuation)
+                    return false
+                }
+                if resumeNow { continuation.resume() }
+            }
+        }
+    }
+
+    private func connect(_ line: inout WriterLine) async -> Bool {
+        do {
+            let connection = try await PostgresConnection.connect(self.configuration.connection)
+            await self.registerBackends(line.number, connection)
+            line.connection = connection
+            line.failures = 0
+            return true
+        } catch {
+            line.failures += 1
+            if line.failures == 1 { self.logger.warning("[SAGA] the journal has no connection: \(error)") }
+            try? await Task.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
+            return false
+        }
+    }
+
+    // MARK: One flush
+
+    /// Brings every entry to an end: committed, duplicate, fenced or rejected.
+    private func flush(_ entries: [JournalEntry], on line: inout WriterLine) async {
+        var pending = entries
+        while !pending.isEmpty {
+            guard !Task.isCancelled else {
+                // Nobody may act on these any more; the rows tell whoever takes the sagas up.
+                for entry in pending { entry.continuation.resume(returning: .fenced) }
+                return
+            }
+            guard let connection = line.connection else {
+                if await self.connect(&line) { pending = await self.settleLost(pending, on: &line) }
+                continue
+            }
+            let batch = JournalBatch(owner: self.owner, entries: pending)
+            let queries = batch.queries()
+            do {
+                for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).before") }
+                let results = try await connection.transaction(queries.map(\.query))
+                for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).after") }
+                let outcomes = try batch.outcomes(queries.map(\.part), results)
+                var doubted: [JournalEntry] = []
+                for entry in batch.entries {
+                    if let outcome = outcomes[entry.sagaID] {
+                        entry.continuation.resume(returning: outcome)
+                    } else {
+                        doubted.append(entry)
+                    }
+                }
+                // No row updated is not proof of fencing: an earlier try of this flush may have been the one.
+                pending = doubted.isEmpty ? [] : await self.settleRefused(doubted, on: &line)
+            } catch let error {
+                pending = await self.recover(pending, from: error, on: &line)
+            }
+        }
+    }
+
+    /// Decides by SQLSTATE what becomes of a flush that failed. Returns the entries to flush again.
+    private func recover(
+        _ entries: [JournalEntry], from error: PostgresError, on line: inout WriterLine
+    ) async -> [JournalEntry] {
+        if error.isSerialization {
+            try? await Task.sleep(for: .milliseconds(Int.random(in: 1...10)))
+            return entries
+        }
+        if error.isConnectionClass || error.isOutcomeUnknown || error.code == .timedOut || error.code == .closed {
+            self.logger.warning("[SAGA] the journal lost a flush of \(entries.count): \(error)")
+            if let connection = line.connection {
+                line.lostBackend = (connection.backendPID, connection.backendStart)
+                await connection.close()
+            }
+            line.connection = nil
+            return entries
+        }
+        // A row of the batch is bad: find it.
+        if entries.count > 1 {
+            let middle = entries.count / 2
+            await self.flush(Array(entries[..<middle]), on: &line)
+            await self.flush(Array(entries[middle...]), on: &line)
+            return []
+        }
+        for entry in entries {
+            self.logger.error(
+                "[SAGA] the database refuses a record",
+                metadata: ["saga_id": "\(entry.sagaID)", "sqlstate": "\(error.sqlstate ?? "none")", "error": "\(error)"])
+            entry.continuation.resume(
+                returning: .rejected(
+                    StepError(
+                        .invalid, reason: "JOURNAL_REJECTED",
+                        message: "the database refused this step's record (SQLSTATE \(error.sqlstate ?? "none"))")))
+        }
+        return []
+    }
+
+    /// After a lost connection: first the old backend must be gone, then the rows say what was committed.
+    private func settleLost(_ entries: [JournalEntry], on line: inout WriterLine) async -> [JournalEntry] {
+        guard let connection = line.connection else { return entries }
+        do {
+            if let lost = line.lostBackend {
+                while !Task.isCancelled {
+                    var parameters = SQLParameters()
+                    parameters.append(lost.pid)
+                    parameters.append(lost.start)
+                    let rows = try await connection.run([SQLQuery(JournalStatements.terminateBackend, parameters)])
+                    if try rows[0].single().int64(0) == 0 { break }
+                    try? await Task.sleep(for: .milliseconds(10))
+                }
+                line.lostBackend = nil
+            }
+            return await self.settleRefused(entries, on: &line, maybeUncommitted: true)
+        } catch {
+            let lost = line.lostBackend
+            await connection.close()
+            line.connection = nil
+            line.lostBackend = lost
+            return entries
+        }
+    }
+
+    /// Reads (owner, version) of sagas whose record did not pass the guard, or whose flush was lost.
+    ///
+    /// - Parameter maybeUncommitted: a flush was lost; an unchanged row means that it is to be written again.
+    /// - Returns: the entries to flush again.
+    private func settleRefused(
+        _ entries: [JournalEntry], on line: inout WriterLine, maybeUncommitted: Bool = false
+    ) async -> [JournalEntry] {
+        guard let connection = line.connection else { return entries }
+        do {
+            var parameters = SQLParameters()
+            parameters.append(array: entries.map(\.sagaID.rawValue))
+            let rows = try await connection.run([SQLQuery(JournalStatements.reread, parameters)])[0]
+            var found: [SagaID: (owner: Int64, version: Int, status: String, output: String?)] = [:]
+            for row in rows {
+                guard let id = SagaID(try row.text(0)) else { continue }
+                found[id] = (
+                    try row.int64(1), Int(try row.int32(2)), try row.text(3), try row.optionalText(4)
+                )
+            }
+            var again: [JournalEntry] = []
+            for entry in entries {
+                guard let row = found[entry.sagaID] else {
+                    // A creation that never happened: lost, or refused because this instance is fenced.
+                    if maybeUncommitted, entry.record.birth != nil {
+                        again.append(entry)
+                    } else {
+                        entry.continuation.resume(returning: .fenced)
+                    }
+                    continue
+                }
+                if row.owner == self.owner, row.version == entry.record.expectedVersion + 1 {
+                    let isGranted = row.status == entry.record.granted.snapshot.status.name
+                    entry.continuation.resume(
+                        returning: .committed(granted: isGranted, databaseOutput: row.output))
+                } else if row.owner == self.owner, row.version == entry.record.expectedVersion, maybeUncommitted {
+                    again.append(entry)
+                } else {
+                    entry.continuation.resume(returning: .fenced)
+                }
+            }
+            return again
+        } catch {
+            line.lostBackend = (connection.backendPID, connection.backendStart)
+            await connection.close()
+            line.connection = nil
+            return entries
+        }
+    }
+}

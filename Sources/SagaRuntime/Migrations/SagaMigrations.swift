@@ -1,0 +1,88 @@
+/// The engine's own migrations: numbers 1 to 99.
+public enum SagaMigrations {
+    public static let all: [Migration] = [
+        Migration(version: 1, name: "saga_tables", sql: Self.sagaTables)
+    ]
+
+    /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.
+    private static let sagaTables = """
+        CREATE TYPE saga_status AS ENUM ('RUNNING', 'COMPLETED', 'COMPENSATING', 'COMPENSATED', 'PARKED');
+
+        -- One row per server process. `fenced` is permanent: a fenced instance never writes again.
+        CREATE SEQUENCE saga_instance_id;
+        CREATE TABLE saga_instance (
+            instance_id bigint PRIMARY KEY,
+            name text NOT NULL,
+            nonce uuid NOT NULL,
+            registered_at timestamptz NOT NULL DEFAULT clock_timestamp(),
+            lease_until timestamptz NOT NULL,
+            fenced boolean NOT NULL DEFAULT false,
+            backend_pids int[] NOT NULL DEFAULT '{}',
+            backend_starts timestamptz[] NOT NULL DEFAULT '{}'
+        );
+        CREATE UNIQUE INDEX saga_instance_live_name ON saga_instance (name) WHERE NOT fenced;
+
+        -- The row that every flush updates: narrow, HOT. Written once and searched by: see saga_event.
+        CREATE TABLE saga_state (
+            saga_id text COLLATE "C" NOT NULL PRIMARY KEY,
+            status saga_status NOT NULL,
+            step_index int NOT NULL,
+            version int NOT NULL,
+            last_sequence int NOT NULL,
+            owner bigint NOT NULL,                 -- saga_instance.instance_id; 0: nobody (released)
+            timeout_at timestamptz NOT NULL,
+            started_at timestamptz NOT NULL,
+            created_at timestamptz NOT NULL,
+            updated_at timestamptz NOT NULL,
+            completed_at timestamptz,
+            definition_version smallint NOT NULL,
+            retry_count smallint NOT NULL DEFAULT 0,
+            max_retries smallint NOT NULL DEFAULT 3,
+            adoptions smallint NOT NULL DEFAULT 0, -- since the last progress
+            saga_type text NOT NULL,
+            current_step text NOT NULL,
+            error_message text,
+            CHECK ((completed_at IS NOT NULL) = (status IN ('COMPLETED', 'COMPENSATED')))
+        ) PARTITION BY RANGE (saga_id);
+        CREATE INDEX saga_state_active ON saga_state (owner) WHERE status IN ('RUNNING', 'COMPENSATING');
+        CREATE INDEX saga_state_parked ON saga_state (saga_id) WHERE status = 'PARKED';
+
+        -- Append only, one row per flush: packed events (format version first), keyed by the last sequence the row holds.
+        -- The first row of a saga also says whose it is and what it is about (searched by).
+        CREATE TABLE saga_event (
+            saga_id text COLLATE "C" NOT NULL,
+            sequence int NOT NULL,
+            user_id text,
+            resource_id uuid,
+            batch_id text,
+            events bytea NOT NULL,
+            output text,                           -- of the database step that this flush ran
+            PRIMARY KEY (saga_id, sequence)
+        ) PARTITION BY RANGE (saga_id);
+        CREATE INDEX saga_event_user ON saga_event (user_id, saga_id) WHERE user_id IS NOT NULL;
+        CREATE INDEX saga_event_resource ON saga_event (resource_id) WHERE resource_id IS NOT NULL;
+        CREATE INDEX saga_event_batch ON saga_event (batch_id, saga_id) WHERE batch_id IS NOT NULL;
+
+        -- Idempotency of callers. Not partitioned: the key must be unique over all days.
+        CREATE TABLE saga_request (
+            user_id text NOT NULL,
+            request_id text COLLATE "C" NOT NULL,
+            method smallint NOT NULL,              -- 1 CreateDevice, 2 DeleteDevice
+            saga_id text COLLATE "C" NOT NULL,
+            digest bytea NOT NULL,                 -- HMAC of the normalised request
+            PRIMARY KEY (user_id, request_id, method)
+        );
+
+        CREATE TABLE saga_secret (
+            saga_id text COLLATE "C" PRIMARY KEY,
+            secrets bytea NOT NULL
+        );
+
+        -- Facts that all replicas share, e.g. the key of the request digests.
+        CREATE TABLE saga_setting (
+            name text PRIMARY KEY,
+            value bytea NOT NULL
+        );
+        INSERT INTO saga_setting VALUES ('request-digest-key', uuid_send(gen_random_uuid()) || uuid_send(gen_random_uuid()));
+        """
+}

@@ -1,0 +1,238 @@
+import Glibc
+
+/// The blocking side of `EmbeddedPostgres`: directories, users, initdb, pg_ctl.
+struct EmbeddedCluster: Sendable {
+    static let port = 5432
+    static let role = "devicerpc"
+    static let database = "devicerpc"
+
+    /// The absolute path of the server's data directory, and of the cluster inside it.
+    let dataDirectory: String
+    let cluster: String
+    let isDurable: Bool
+    private let owner: Owner?
+    private let mayTraverse: Bool
+
+    /// The user that PostgreSQL runs as when we are root, which it refuses to be.
+    private struct Owner: Sendable {
+        var name: String
+        var user: uid_t
+        var group: gid_t
+    }
+
+    private var scratch: String { "\(self.dataDirectory)/postgres-setup.log" }
+    private var startupLog: String { "\(self.cluster)/startup.log" }
+    private static let startSeconds = 120
+    private static let stopSeconds = 60
+
+    // MARK: Directories
+
+    /// Makes sure of the data directory.
+    init(dataDirectory: String, isDurable: Bool) throws(PostgresError) {
+        self.isDurable = isDurable
+        // pg_ctl hands paths to a shell, in double quotes.
+        guard !dataDirectory.unicodeScalars.contains(where: { "\"$`\\\n".unicodeScalars.contains($0) }) else {
+            throw PostgresError(
+                .embedded, "the data directory's path must not contain a double quote, a dollar sign, a backtick, a backslash "
+                    + "or a line break")
+        }
+        var owner: Owner?
+        if geteuid() == 0 {
+            guard let entry = getpwnam("postgres") else {
+                throw PostgresError(
+                    .embedded, "PostgreSQL can't run as root, and there is no user postgres to run it as: "
+                        + "create one, start as another user, or set DATABASE_URL")
+            }
+            owner = Owner(name: "postgres", user: entry.pointee.pw_uid, group: entry.pointee.pw_gid)
+        }
+        self.owner = owner
+        // Others may pass through to what is theirs (the cluster), and see nothing else.
+        try Self.makeDirectories(dataDirectory, mode: owner == nil ? 0o700 : 0o711)
+        guard let resolved = realpath(dataDirectory, nil) else {
+            throw PostgresError(.embedded, "\(dataDirectory): \(SystemFile.lastError)")
+        }
+        defer { free(resolved) }
+        self.dataDirectory = String(cString: resolved)
+        self.cluster = self.dataDirectory + "/postgres"
+        self.mayTraverse = owner.map { Self.canTraverse(String(cString: resolved), $0) } ?? true
+    }
+
+    private static func makeDirectories(_ path: String, mode: mode_t) throws(PostgresError) {
+        guard !path.isEmpty, !path.utf8.contains(0) else { throw PostgresError(.embedded, "the data directory has no name") }
+        if mkdir(path, mode) == 0 { return }
+        if errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex {
+            try Self.makeDirectories(String(path[..<slash]), mode: 0o755)
+            if mkdir(path, mode) == 0 { return }
+        }
+        guard errno == EEXIST else { throw PostgresError(.embedded, "can't make \(path): \(SystemFile.lastError)") }
+    }
+
+    /// Whether `owner` may pass through every directory of the path.
+    private static func canTraverse(_ path: String, _ owner: Owner) -> Bool {
+        var prefix = ""
+        for part in path.split(separator: "/") {
+            prefix += "/\(part)"
+            var info = stat()
+            guard stat(prefix, &info) == 0 else { return false }
+            let bit: mode_t = info.st_uid == owner.user ? 0o100 : info.st_gid == owner.group ? 0o010 : 0o001
+            if info.st_mode & bit == 0 { return false }
+        }
+        return true
+    }
+
+    /// Where the socket is: in the data directory, or, where a socket's path would be too long for the kernel (107 bytes), in
+    /// /tmp under a name made from it.
+    private func makeSocketDirectory() throws(PostgresError) -> String {
+        let inside = "\(self.dataDirectory)/run"
+        let longest = "\(inside)/.s.PGSQL.\(Self.port)"
+        let path = longest.utf8.count <= 107 ? inside : "/tmp/devicerpc-\(Self.fingerprint(of: self.dataDirectory))"
+        if mkdir(path, 0o700) != 0 && errno != EEXIST {
+            throw PostgresError(.embedded, "can't make \(path): \(SystemFile.lastError)")
+        }
+        var info = stat()
+        let user = self.owner?.user ?? geteuid()
+        guard lstat(path, &info) == 0, info.st_mode & S_IFMT == S_IFDIR, info.st_uid == user || info.st_uid == geteuid()
+        else { throw PostgresError(.embedded, "\(path) is not a directory of ours") }
+        try self.giveToOwner(path)
+        guard chmod(path, 0o700) == 0 else { throw PostgresError(.embedded, "\(path): \(SystemFile.lastError)") }
+        return path
+    }
+
+    /// FNV-1a, 64 bits: stable over processes, unlike `Hasher`.
+    private static func fingerprint(of text: String) -> String {
+        var hash: UInt64 = 0xcbf2_9ce4_8422_2325
+        for byte in text.utf8 { hash = (hash ^ UInt64(byte)) &* 0x100_0000_01b3 }
+        return String(hash, radix: 16)
+    }
+
+    private func giveToOwner(_ path: String) throws(PostgresError) {
+        guard let owner = self.owner else { return }
+        guard lchown(path, owner.user, owner.group) == 0 else {
+            throw PostgresError(.embedded, "can't give \(path) to \(owner.name): \(SystemFile.lastError)")
+        }
+    }
+
+    // MARK: Start
+
+    /// The directory of the socket that the running server listens on.
+    func start() throws(PostgresError) -> String {
+        var version: Int?
+        if let text = SystemFile.read("\(self.cluster)/PG_VERSION") {
+            version = Int(text.trimmingASCIIWhitespace())
+        }
+        let programs = try PostgresPrograms.find(version: version, scratch: self.scratch)
+        if version == nil { try self.initialize(programs) }
+        if let socketDirectory = self.runningServer() { return socketDirectory }
+
+        let socketDirectory = try self.makeSocketDirectory()
+        try self.writeSettings(programs, socketDirectory)
+        let outcome = try self.runAsOwner([
+            programs.path("pg_ctl"), "start", "--pgdata", self.cluster, "--wait", "--timeout", "\(Self.startSeconds)",
+            "--silent", "--log", self.startupLog,
+        ])
+        guard outcome.code == 0 else {
+            let log = SystemFile.read(self.startupLog, limit: 1 << 20) ?? ""
+            throw PostgresError(
+                .embedded, "PostgreSQL does not start: \(outcome.output)",
+                detail: String(decoding: Array(log.utf8.suffix(2000)), as: UTF8.self).trimmingASCIIWhitespace())
+        }
+        return socketDirectory
+    }
+
+    /// A server of this cluster that runs already: its socket's directory.
+    private func runningServer() -> String? {
+        guard let process = self.postmaster, process.lines.count > 4 else { return nil }
+        return process.lines[4].trimmingASCIIWhitespace()
+    }
+
+    /// The postmaster that postmaster.pid names, if it lives: its working directory is the cluster, so that a process which
+    /// merely got the number of a dead one is told apart.
+    private var postmaster: (pid: pid_t, lines: [String])? {
+        guard let text = SystemFile.read("\(self.cluster)/postmaster.pid") else { return nil }
+        let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
+        guard let first = lines.first, let pid = pid_t(first.trimmingASCIIWhitespace()), pid > 1 else { return nil }
+        guard let path = realpath("/proc/\(pid)/cwd", nil) else { return nil }
+        defer { free(path) }
+        guard String(cString: path) == self.cluster else { return nil }
+        return (pid, lines)
+    }
+
+    /// The process id of the running server.
+    var postmasterPID: pid_t? { self.postmaster?.pid }
+
+    /// initdb beside, then rename: a crash in between leaves nothing that looks like a cluster.
+    private func initialize(_ programs: PostgresPrograms) throws(PostgresError) {
+        let fresh = "\(self.cluster).new"
+        if SystemFile.exists(fresh) {
+            let outcome = try ChildProcess.run(["/bin/rm", "-rf", fresh], outputPath: self.scratch)
+            guard outcome.code == 0 else { throw PostgresError(.embedded, "can't remove \(fresh): \(outcome.output)") }
+        }
+        guard mkdir(fresh, 0o700) == 0 else { throw PostgresError(.embedded, "can't make \(fresh): \(SystemFile.lastError)") }
+        try self.giveToOwner(fresh)
+        var arguments = [
+            programs.path("initdb"), "--pgdata", fresh, "--username", Self.role, "--encoding", "UTF8", "--locale", "C",
+            "--auth-local", "trust", "--auth-host", "reject", "--no-instructions",
+        ]
+        if !self.isDurable { arguments.append("--no-sync") }
+        let outcome = try self.runAsOwner(arguments)
+        guard outcome.code == 0 else { throw PostgresError(.embedded, "initdb failed: \(outcome.output)") }
+        guard let text = SystemFile.read("\(fresh)/postgresql.conf"),
+            SystemFile.write(text + "\ninclude_if_exists = 'devicerpc.conf'\n", to: "\(fresh)/postgresql.conf", mode: 0o600),
+            rename(fresh, self.cluster) == 0
+        else { throw PostgresError(.embedded, "can't set up \(self.cluster): \(SystemFile.lastError)") }
+    }
+
+    private func writeSettings(_ programs: PostgresPrograms, _ socketDirectory: String) throws(PostgresError) {
+        let path = "\(self.cluster)/devicerpc.conf"
+        var settings = EmbeddedSettings(isDurable: self.isDurable)
+        settings.socketDirectory = socketDirectory
+        settings.compressesWithLZ4 = try self.knowsLZ4(programs)
+        guard SystemFile.write(settings.text, to: path, mode: 0o600) else {
+            throw PostgresError(.embedded, "can't write \(path): \(SystemFile.lastError)")
+        }
+        try self.giveToOwner(path)
+        // Only this start's words: it is shown when the start fails.
+        unlink(self.startupLog)
+    }
+
+    /// Whether this build of the server has LZ4, which costs far less than its own compression.
+    private func knowsLZ4(_ programs: PostgresPrograms) throws(PostgresError) -> Bool {
+        let arguments = [
+            programs.path("postgres"), "-C", "wal_compression", "-c", "wal_compression=lz4", "-D", self.cluster,
+        ]
+        return try self.runAsOwner(arguments).code == 0
+    }
+
+    // MARK: Stop
+
+    /// Fast shutdown: sessions end, everything is written, the server exits.
+    func stop() throws(PostgresError) {
+        guard self.postmaster != nil else { return }
+        let version = SystemFile.read("\(self.cluster)/PG_VERSION").flatMap { Int($0.trimmingASCIIWhitespace()) }
+        let programs = try PostgresPrograms.find(version: version, scratch: self.scratch)
+        for mode in ["fast", "immediate"] {
+            let outcome = try self.runAsOwner([
+                programs.path("pg_ctl"), "stop", "--pgdata", self.cluster, "--mode", mode, "--wait", "--timeout",
+                "\(Self.stopSeconds)", "--silent",
+            ])
+            if outcome.code == 0 || self.postmaster == nil { return }
+        }
+        throw PostgresError(.embedded, "PostgreSQL in \(self.cluster) does not stop")
+    }
+
+    // MARK: Users
+
+    /// Runs a program of PostgreSQL's as the user that owns the cluster.
+    private func runAsOwner(_ arguments: [String]) throws(PostgresError) -> ChildProcess.Outcome {
+        guard let owner = self.owner else { return try ChildProcess.run(arguments, outputPath: self.scratch) }
+        guard let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].first(where: { SystemFile.isExecutable($0) }) else {
+            throw PostgresError(.embedded, "setpriv (util-linux) is needed to run PostgreSQL as \(owner.name)")
+        }
+        var prefix = [setpriv, "--reuid", "\(owner.user)", "--regid", "\(owner.group)", "--clear-groups", "--reset-env"]
+        if !self.mayTraverse {
+            // The data directory is below one that is closed to others (/root): this one capability lets the server pass.
+            prefix += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
+        }
+        return try ChildProcess.run(prefix + ["--"] + arguments, outputPath: self.scratch)
+    }
+}

@@ -1,0 +1,117 @@
+/// One connection to PostgreSQL, over libpq, on a thread of its own.
+///
+/// Requests are served one after the other, in the order in which they came. Cancelling a waiting task does not cancel its
+/// request, which is bounded by the time-outs of the configuration. A connection that was lost stays lost.
+public final class PostgresConnection: Sendable {
+    private let mailbox: ConnectionMailbox
+    private let info: LibpqSession.Info
+
+    /// The process id of the server's backend, for `pg_terminate_backend`.
+    public var backendPID: Int32 { self.info.backendPID }
+    /// When that backend started: with the process id it names the backend for good.
+    public var backendStart: Timestamp { self.info.backendStart }
+    /// e.g. 150020 for 15.20.
+    public var serverVersion: Int32 { self.info.serverVersion }
+    /// False once the connection is lost or closed. True does not promise that the next request succeeds.
+    public var isOpen: Bool { self.mailbox.isOpen }
+
+    private init(_ mailbox: ConnectionMailbox, _ info: LibpqSession.Info) {
+        self.mailbox = mailbox
+        self.info = info
+    }
+
+    deinit { self.mailbox.close() }
+
+    /// Connects, within `configuration.connectTimeout`.
+    ///
+    /// - Throws: `connectFailed`.
+    public nonisolated(nonsending) static func connect(
+        _ configuration: PostgresConfiguration
+    ) async throws(PostgresError) -> PostgresConnection {
+        let mailbox = try ConnectionMailbox()
+        let thread = ConnectionThread(configuration: configuration, mailbox: mailbox)
+        let result: Result<LibpqSession.Info, PostgresError> = await withCheckedContinuation { connected in
+            do throws(PostgresError) {
+                try DedicatedThread.start(name: "postgres") { thread.run(connected) }
+            } catch {
+                connected.resume(returning: .failure(error))
+            }
+        }
+        return PostgresConnection(mailbox, try result.get())
+    }
+
+    /// Runs the queries as one pipeline and one implicit transaction: all or none take effect.
+    ///
+    /// - Parameter timeout: instead of the configuration's `requestTimeout`; when it has passed the connection is lost.
+    /// - Returns: one result per query, in order.
+    /// - Throws: the first error. After `server` the connection can be used on.
+    public nonisolated(nonsending) func run(
+        _ queries: [SQLQuery], timeout: Duration? = nil
+    ) async throws(PostgresError) -> [SQLRows] {
+        try await self.perform(.pipeline(queries, .implicit), timeout)
+    }
+
+    /// Runs one query in a transaction of its own.
+    public nonisolated(nonsending) func run(
+        _ query: SQLQuery, timeout: Duration? = nil
+    ) async throws(PostgresError) -> SQLRows {
+        try await self.perform(.pipeline([query], .implicit), timeout)[0]
+    }
+
+    /// Runs BEGIN, the queries and COMMIT as one pipeline with one Sync.
+    ///
+    /// - Parameters:
+    ///   - tracksOutcome: asks for the transaction's id first, with an answer of its own, so that an error with
+    ///     `isOutcomeUnknown` nearly always carries it.
+    ///   - timeout: instead of the configuration's `requestTimeout`; when it has passed the connection is lost.
+    /// - Returns: the results of `queries` only.
+    /// - Throws: the first error. After `server` nothing was written and the connection can be used on.
+    public nonisolated(nonsending) func transaction(
+        _ queries: [SQLQuery], tracksOutcome: Bool = false, timeout: Duration? = nil
+    ) async throws(PostgresError) -> [SQLRows] {
+        try await self.perform(.pipeline(queries, tracksOutcome ? .tracked : .explicit), timeout)
+    }
+
+    /// Runs SQL text of one or more statements by the simple protocol: DDL, SET. Their rows are dropped.
+    public nonisolated(nonsending) func execute(
+        _ sql: String, timeout: Duration? = nil
+    ) async throws(PostgresError) {
+        _ = try await self.perform(.simple(sql), timeout)
+    }
+
+    /// LISTENs on a channel. The stream holds the payloads; it throws when the connection is lost, or when more than 4,096
+    /// payloads wait to be read. A second call for the same channel ends the first one's stream.
+    public nonisolated(nonsending) func notifications(
+        channel: String
+    ) async throws(PostgresError) -> AsyncThrowingStream<String, any Error> {
+        let (stream, continuation) = AsyncThrowingStream.makeStream(
+            of: String.self, bufferingPolicy: .bufferingOldest(4096))
+        do throws(PostgresError) {
+            _ = try await self.perform(.listen(channel: channel, continuation), nil)
+        } catch {
+            continuation.finish(throwing: error)
+            throw error
+        }
+        return stream
+    }
+
+    /// Says goodbye after the request that runs now, and waits for the end. Requests that wait fail with `closed`.
+    public nonisolated(nonsending) func close() async {
+        await withCheckedContinuation { self.mailbox.close(resuming: $0) }
+    }
+
+    /// Cuts the connection without goodbye, also in the middle of a request.
+    public func severForTesting() { self.mailbox.sever() }
+
+    /// The next request takes effect on the server, and then its reply is lost and the connection with it.
+    public func loseNextReplyForTesting() { self.mailbox.loseNextReply() }
+
+    private nonisolated(nonsending) func perform(
+        _ work: ConnectionMailbox.Work, _ timeout: Duration?
+    ) async throws(PostgresError) -> [SQLRows] {
+        let result: Result<[SQLRows], PostgresError> = await withCheckedContinuation { reply in
+            self.mailbox.post(ConnectionMailbox.Request(work: work, timeout: timeout, reply: reply))
+        }
+        return try result.get()
+    }
+}

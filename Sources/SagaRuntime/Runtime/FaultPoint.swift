@@ -1,0 +1,62 @@
+#if FAULT_POINTS
+    import Glibc
+    import Synchronization
+#endif
+
+/// Named points at which a test build kills itself, as `kill -9` would (architecture, part 4: the crash matrix).
+///
+/// `DEVICERPC_FAULT=<name>[:<nth>]` kills the process at the nth hit of a point; `DEVICERPC_FAULT_LOG=<file>` gets the
+/// name first, synced. In release builds a point costs nothing and does nothing.
+public enum FaultPoint {
+    /// Every point that the running code can hit.
+    public static let all: [String] = {
+        let flushes = SagaRecord.Kind.allCases.flatMap {
+            ["flush.\($0.rawValue).before", "flush.\($0.rawValue).after"]
+        }
+        let calls = ["CREATE_PROVIDER_DEVICE", "REPORT_QUOTA_USAGE", "START_DEVICE"].flatMap { step in
+            ["execute", "compensate"].filter { !(step == "START_DEVICE" && $0 == "compensate") }.flatMap { kind in
+                ["call.\(step).\(kind).before", "call.\(step).\(kind).during", "call.\(step).\(kind).after"]
+            }
+        }
+        let resolutions = ["CREATE_PROVIDER_DEVICE", "REPORT_QUOTA_USAGE", "START_DEVICE"].flatMap { step in
+            ["call.\(step).resolve.before", "call.\(step).resolve.after"]
+        }
+        return flushes + calls + resolutions
+    }()
+
+    #if FAULT_POINTS
+        private static let wanted: (name: String, nth: Int)? = {
+            guard let value = getenv("DEVICERPC_FAULT") else { return nil }
+            let parts = String(cString: value).split(separator: ":")
+            guard let name = parts.first else { return nil }
+            return (String(name), parts.count > 1 ? Int(parts[1]) ?? 1 : 1)
+        }()
+        private static let hits = Mutex(0)
+
+        public static func hit(_ name: @autoclosure () -> String) {
+            guard let wanted = Self.wanted, wanted.name == name() else { return }
+            let count = Self.hits.withLock { hits in
+                hits += 1
+                return hits
+            }
+            if count >= wanted.nth { Self.die(at: wanted.name) }
+        }
+
+        private static func die(at name: String) {
+            if let path = getenv("DEVICERPC_FAULT_LOG") {
+                let file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0o644)
+                if file >= 0 {
+                    let line = Array((name + "\n").utf8)
+                    _ = write(file, line, line.count)
+                    fsync(file)
+                    close(file)
+                }
+            }
+            kill(getpid(), SIGKILL)
+            while true { pause() }
+        }
+    #else
+        @inline(__always)
+        public static func hit(_ name: @autoclosure () -> String) {}
+    #endif
+}

@@ -1,0 +1,299 @@
+import Logging
+import Synchronization
+
+/// Why this process may not become an instance.
+public struct InstanceLeaseError: Error, Sendable, CustomStringConvertible {
+    public var description: String
+}
+
+/// This process as an instance: a row with a lease, renewed by a connection of its own (architecture, part 4.3).
+///
+/// The database's clock decides when a lease is over. The process only bounds how long it trusts its own: until the lease's
+/// length after the last successful renewal was *sent*, on CLOCK_BOOTTIME. Being fenced is permanent.
+final class InstanceLease: Sendable {
+    struct Configuration: Sendable {
+        var connection: PostgresConfiguration
+        var name: String
+        var duration: Duration
+        var renewal: Duration
+        /// Trust ends this much before the lease does.
+        var margin: Duration = .milliseconds(500)
+
+        /// For the lease alone: a connection that hangs is given up while there is time for another one.
+        fileprivate var leaseConnection: PostgresConfiguration {
+            var configuration = self.connection
+            let limit = max(self.renewal, .seconds(1))
+            configuration.applicationName += "-lease"
+            configuration.connectTimeout = min(configuration.connectTimeout, limit)
+            configuration.requestTimeout = min(configuration.requestTimeout, limit)
+            configuration.statementTimeout = min(configuration.statementTimeout, limit)
+            return configuration
+        }
+    }
+
+    let instanceID: Int64
+    private let configuration: Configuration
+    private let clock: DatabaseClock
+    private let logger: Logger
+    /// Boot time (nanoseconds) of the last successful renewal's sending.
+    private let renewed: Atomic<Int64>
+    /// Since when (boot time, nanoseconds) every renewal has succeeded; 0: the last one failed.
+    private let steadySince: Atomic<Int64>
+    private let fenced = Atomic<Bool>(false)
+    private let peers = Atomic<Bool>(false)
+
+    private static let retryPause = Duration.milliseconds(200)
+
+    private init(
+        instanceID: Int64, configuration: Configuration, clock: DatabaseClock, logger: Logger, sent: BootTime
+    ) {
+        self.instanceID = instanceID
+        self.configuration = configuration
+        self.clock = clock
+        self.logger = logger
+        self.renewed = Atomic(sent.nanoseconds)
+        self.steadySince = Atomic(sent.nanoseconds)
+    }
+
+    // MARK: What others ask
+
+    /// How long ago the last successful renewal was sent.
+    var age: Duration { BootTime.now - BootTime(nanoseconds: self.renewed.load(ordering: .relaxed)) }
+
+    /// Whether effects may start now.
+    var isTrusted: Bool {
+        !self.isFenced && self.age < self.configuration.duration - self.configuration.margin
+    }
+
+    /// Another instance, or this one when it left, ended this instance for good.
+    var isFenced: Bool { self.fenced.load(ordering: .acquiring) }
+
+    /// Other live instances were seen lately.
+    var hasPeers: Bool { self.peers.load(ordering: .relaxed) }
+
+    /// Nobody adopts before it has itself renewed for a whole lease, without a failure: after an outage of the database
+    /// everybody looks dead, and this is the time in which the living come back.
+    var mayFenceOthers: Bool {
+        let since = self.steadySince.load(ordering: .relaxed)
+        let renewed = BootTime(nanoseconds: self.renewed.load(ordering: .relaxed))
+        return since != 0 && renewed - BootTime(nanoseconds: since) >= self.configuration.duration && self.isTrusted
+    }
+
+    // MARK: Registering
+
+    private static let register = SQLStatement(
+        "instance_register",
+        """
+        INSERT INTO saga_instance (instance_id, name, nonce, lease_until)
+        VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), clock_timestamp() + $2 * interval '1 microsecond')
+        ON CONFLICT (name) WHERE NOT fenced DO NOTHING
+        RETURNING instance_id, clock_timestamp(), nonce
+        """)
+
+    private static let holder = SQLStatement(
+        "instance_holder",
+        """
+        SELECT instance_id, lease_until, lease_until > clock_timestamp() FROM saga_instance
+        WHERE name = $1 AND NOT fenced
+        """)
+
+    /// Registers this process under its name.
+    ///
+    /// - Parameter lock: the proof that the instance which it names is dead: that one is fenced at once.
+    /// - Throws: `InstanceLeaseError` if another live process holds the name; `PostgresError`.
+    static func register(
+        _ configuration: Configuration, lock: InstanceLock?, clock: DatabaseClock, logger: Logger
+    ) async throws -> InstanceLease {
+        let connection = try await PostgresConnection.connect(configuration.leaseConnection)
+        do {
+            let lease = try await Self.register(configuration, lock, clock, logger, on: connection)
+            await connection.close()
+            return lease
+        } catch {
+            await connection.close()
+            throw error
+        }
+    }
+
+    private static func register(
+        _ configuration: Configuration, _ lock: InstanceLock?, _ clock: DatabaseClock, _ logger: Logger,
+        on connection: PostgresConnection
+    ) async throws -> InstanceLease {
+        // On the same boot of this machine, and with the lock in hand, the predecessor is dead.
+        if let predecessor = lock?.predecessor() {
+            let isFenced = try await Self.fence(
+                predecessor.instanceID, nonce: predecessor.nonce, evenIfAlive: true, on: connection)
+            if isFenced {
+                logger.info("[SAGA] the instance before this one is dead: fenced \(predecessor.instanceID)")
+            }
+        }
+        var firstSeen: (instance: Int64, leaseUntil: Timestamp)?
+        while true {
+            var parameters = SQLParameters()
+            parameters.append(configuration.name)
+            parameters.append(configuration.duration.wholeMicroseconds)
+            let sent = BootTime.now
+            if let row = try await connection.run(SQLQuery(Self.register, parameters)).first {
+                clock.learn(try row.timestamp(1), sent: sent, received: BootTime.now)
+                let lease = InstanceLease(
+                    instanceID: try row.int64(0), configuration: configuration, clock: clock, logger: logger, sent: sent)
+                lock?.record(InstanceLock.Holder(instanceID: lease.instanceID, nonce: try row.uuid(2)))
+                return lease
+            }
+            // The name is held: by the dead, until their lease is over, or by the living, who renew it.
+            var name = SQLParameters()
+            name.append(configuration.name)
+            guard let holder = try await connection.run(SQLQuery(Self.holder, name)).first else { continue }
+            let (instance, leaseUntil) = (try holder.int64(0), try holder.timestamp(1))
+            if try !holder.bool(2) {
+                try await Self.fence(instance, nonce: nil, evenIfAlive: false, on: connection)
+                continue
+            }
+            if let firstSeen, firstSeen.instance != instance || firstSeen.leaseUntil != leaseUntil {
+                throw InstanceLeaseError(
+                    description: "DEVICERPC_INSTANCE: another live process holds the name \(configuration.name); "
+                        + "every replica needs a name of its own")
+            }
+            firstSeen = (instance, leaseUntil)
+            try await Task.sleep(for: Self.retryPause)
+        }
+    }
+
+    private static let recordBackend = SQLStatement(
+        "instance_backend",
+        "UPDATE saga_instance SET backend_pids[$2] = $3, backend_starts[$2] = $4 WHERE instance_id = $1")
+
+    /// Writes down which backend writes for this instance, so that whoever fences it can end it. A connection that can't be
+    /// written down is closed: it must not be used.
+    ///
+    /// - Parameter slot: from 0; a later connection in the same slot takes the place of the one before.
+    func register(backend: PostgresConnection, slot: Int) async {
+        var parameters = SQLParameters()
+        parameters.append(self.instanceID)
+        parameters.append(Int32(clamping: slot + 1))
+        parameters.append(backend.backendPID)
+        parameters.append(backend.backendStart)
+        do {
+            // By that very connection: nothing that it writes can come before the news of it.
+            _ = try await backend.run(SQLQuery(Self.recordBackend, parameters))
+        } catch {
+            self.logger.warning("[SAGA] a journal connection can't be registered: \(error)")
+            await backend.close()
+        }
+    }
+
+    // MARK: Renewing
+
+    private static let renew = SQLStatement(
+        "instance_renew",
+        """
+        UPDATE saga_instance SET lease_until = clock_timestamp() + $2 * interval '1 microsecond'
+        WHERE instance_id = $1 AND NOT fenced
+        RETURNING clock_timestamp(),
+            EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id <> $1 AND NOT o.fenced)
+        """)
+
+    /// Renews until fenced or cancelled, on a connection of its own, before everything else that this process does.
+    func run() async {
+        var connection: PostgresConnection?
+        while !Task.isCancelled, !self.isFenced {
+            do {
+                let line: PostgresConnection
+                if let connection {
+                    line = connection
+                } else {
+                    line = try await PostgresConnection.connect(self.configuration.leaseConnection)
+                    connection = line
+                }
+                try await self.renewOnce(on: line)
+                try? await Task.sleep(for: self.configuration.renewal)
+            } catch {
+                self.steadySince.store(0, ordering: .relaxed)
+                self.logger.warning("[SAGA] the lease was not renewed: \(error)")
+                await connection?.close()
+                connection = nil
+                try? await Task.sleep(for: Self.retryPause)
+            }
+        }
+        await connection?.close()
+    }
+
+    /// Renews the lease, or learns that this instance is fenced.
+    func renewOnce(on connection: PostgresConnection) async throws {
+        var parameters = SQLParameters()
+        parameters.append(self.instanceID)
+        parameters.append(self.configuration.duration.wholeMicroseconds)
+        let sent = BootTime.now
+        guard let row = try await connection.run(SQLQuery(Self.renew, parameters)).first else {
+            self.fenced.store(true, ordering: .releasing)
+            return
+        }
+        self.clock.learn(try row.timestamp(0), sent: sent, received: BootTime.now)
+        self.peers.store(try row.bool(1), ordering: .relaxed)
+        // A gap of a whole lease (this process was stopped, say) is a failure too.
+        if self.steadySince.load(ordering: .relaxed) == 0 || self.age >= self.configuration.duration {
+            self.steadySince.store(sent.nanoseconds, ordering: .relaxed)
+        }
+        self.renewed.store(sent.nanoseconds, ordering: .relaxed)
+    }
+
+    /// Leaves: what this instance still owns may be taken by others at once.
+    func release() async {
+        if let connection = try? await PostgresConnection.connect(self.configuration.leaseConnection) {
+            _ = try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)
+            await connection.close()
+        }
+        self.fenced.store(true, ordering: .releasing)
+    }
+
+    // MARK: Fencing others
+
+    private static let dead = SQLStatement(
+        "instance_dead",
+        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < clock_timestamp() AND instance_id <> $1")
+
+    /// One statement, so that no crash in between leaves a fenced instance with backends that nobody ends: a client that is
+    /// stopped in mid-pipeline would hold its row locks for ever.
+    private static let fence = SQLStatement(
+        "instance_fence",
+        """
+        WITH fenced AS (
+            UPDATE saga_instance SET fenced = true
+            WHERE instance_id = $1 AND NOT fenced AND (nonce = $2 OR $2 IS NULL)
+                AND ($3 OR lease_until < clock_timestamp())
+            RETURNING backend_pids, backend_starts
+        )
+        SELECT (SELECT count(*) FROM fenced), count(pg_terminate_backend(a.pid))
+        FROM fenced f, unnest(f.backend_pids, f.backend_starts) AS b(pid, start), pg_stat_activity a
+        WHERE a.pid = b.pid AND a.backend_start = b.start AND a.pid <> pg_backend_pid()
+        """)
+
+    /// Fences every instance whose lease has run out, if this one may.
+    func fenceDeadInstances(using pool: PostgresPool) async throws(PostgresError) {
+        guard self.mayFenceOthers else { return }
+        var parameters = SQLParameters()
+        parameters.append(self.instanceID)
+        for row in try await pool.run(SQLQuery(Self.dead, parameters)) {
+            let instance = try row.int64(0)
+            let isFenced = try await pool.withConnection { connection async throws(PostgresError) in
+                try await Self.fence(instance, nonce: nil, evenIfAlive: false, on: connection)
+            }
+            if isFenced { self.logger.warning("[SAGA] instance \(instance) is dead: fenced it") }
+        }
+    }
+
+    /// Fences an instance for good and ends its backends.
+    ///
+    /// - Parameter nonce: fence it only if it is the one with this nonce: ids repeat over databases.
+    /// - Returns: whether it was this call that did.
+    @discardableResult
+    private static func fence(
+        _ instance: Int64, nonce: String?, evenIfAlive: Bool, on connection: PostgresConnection
+    ) async throws(PostgresError) -> Bool {
+        var parameters = SQLParameters()
+        parameters.append(instance)
+        parameters.append(uuid: nonce)
+        parameters.append(evenIfAlive)
+        return try await connection.run(SQLQuery(Self.fence, parameters)).single().int64(0) > 0
+    }
+}

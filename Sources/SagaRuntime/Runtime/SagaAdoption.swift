@@ -1,0 +1,160 @@
+import Logging
+
+/// Takes up sagas whose owner is gone, and those that this instance owns and does not hold.
+///
+/// A small service with an interval and a batch size; every replica runs one, there is no leader.
+struct SagaAdoption: Sendable {
+    /// Adoptions without progress after which a saga runs alone.
+    static let quarantineFrom = 2
+    /// Adoptions without progress after which a saga parks.
+    static let poisonFrom = 4
+    static let batchSize = 200
+
+    var lease: InstanceLease
+    var worker: SagaWorker
+    var pool: PostgresPool
+    var reader: SagaReader
+    var registry: SagaRegistry
+    var clock: DatabaseClock
+    var interval: Duration
+    var maximumInFlight: Int
+    var logger: Logger
+
+    func run() async {
+        while !Task.isCancelled, !self.lease.isFenced {
+            do {
+                try await self.sweep()
+            } catch is CancellationError {
+                return
+            } catch {
+                self.logger.debug("[SAGA] the sweep failed, and is repeated: \(error)")
+            }
+            try? await Task.sleep(for: self.interval)
+        }
+    }
+
+    private func sweep() async throws {
+        guard self.lease.isTrusted else { return }
+        try await self.lease.fenceDeadInstances(using: self.pool)
+        var free = self.maximumInFlight - self.worker.count
+        while free > 0, !Task.isCancelled {
+            let claimed = try await self.claim(limit: min(free, Self.batchSize))
+            if claimed.isEmpty { return }
+            try await self.takeUp(claimed)
+            free -= claimed.count
+        }
+    }
+
+    private struct Claim {
+        var id: SagaID
+        var version: Int
+        var adoptions: Int
+    }
+
+    /// Owners whose rows may be taken: fenced ones (nobody at all may be one), and this instance itself.
+    private static let claim = SQLStatement(
+        "saga_claim",
+        """
+        WITH taken AS (
+            SELECT s.saga_id
+            FROM saga_state s
+            WHERE s.status IN ('RUNNING', 'COMPENSATING')
+                AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
+                    AND o.instance_id <> $1)
+                AND NOT (s.owner = $1 AND s.saga_id = ANY ($2::text[]))
+                AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+                AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
+                    AND m.lease_until > clock_timestamp())
+            ORDER BY s.saga_id
+            LIMIT $5
+            FOR UPDATE OF s SKIP LOCKED
+        )
+        UPDATE saga_state s
+        SET owner = $1, version = s.version + 1
+        FROM taken t
+        WHERE s.saga_id = t.saga_id
+        RETURNING s.saga_id, s.version, s.adoptions
+        """)
+
+    private func claim(limit: Int) async throws -> [Claim] {
+        var parameters = SQLParameters()
+        parameters.append(self.lease.instanceID)
+        // Read before the rows are: what is held by then is not taken from under its own task.
+        parameters.append(array: self.worker.heldIDs.map(\.rawValue))
+        parameters.append(array: self.registry.all.map(\.type))
+        parameters.append(array: self.registry.all.map { Int32(clamping: $0.version) })
+        parameters.append(Int64(limit))
+        let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
+        var claims: [Claim] = []
+        for row in rows {
+            guard let id = SagaID(try row.text(0)) else { continue }
+            claims.append(Claim(id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int16(2))))
+        }
+        return claims
+    }
+
+    private func takeUp(_ claims: [Claim]) async throws {
+        let histories = try await self.reader.decodable(claims.map(\.id))
+        let secrets = try await self.secrets(claims.map(\.id))
+        var alone: [SagaMachine] = []
+        for claim in claims {
+            switch histories[claim.id] {
+            case .success(let history):
+                guard let definition = self.registry[history.snapshot.type, history.snapshot.definitionVersion] else {
+                    continue
+                }
+                let machine = SagaMachine(
+                    definition: definition, snapshot: history.snapshot, version: claim.version,
+                    adoptions: claim.adoptions + 1, isPoisoned: claim.adoptions >= Self.poisonFrom,
+                    announceAdoption: true, secrets: secrets[claim.id] ?? [], now: self.clock.now(),
+                    random: { Double.random(in: 0..<1) })
+                if claim.adoptions >= Self.quarantineFrom, claim.adoptions < Self.poisonFrom {
+                    alone.append(machine)
+                } else {
+                    _ = self.worker.takeUp(machine, secrets: secrets[claim.id] ?? [])
+                }
+            case .failure(let error):
+                self.logger.critical(
+                    "[SAGA] quarantined: its rows can't be read",
+                    metadata: ["saga_id": "\(claim.id)", "error": "\(error)"])
+                self.worker.quarantine(claim.id)
+            case nil:
+                self.logger.critical(
+                    "[SAGA] quarantined: it has no events", metadata: ["saga_id": "\(claim.id)"])
+                self.worker.quarantine(claim.id)
+            }
+        }
+        if !alone.isEmpty { try await self.runAlone(alone, secrets) }
+    }
+
+    /// One after the other, with nothing else being taken up meanwhile: whoever crashes the server is told apart from
+    /// those that were merely there. Those that wait count no adoption, since they have not run.
+    private func runAlone(_ machines: [SagaMachine], _ secrets: [SagaID: [UInt8]]) async throws {
+        // First let what was taken up with them make its progress, which clears its count.
+        try await Task.sleep(for: .seconds(1))
+        for machine in machines {
+            let id = machine.snapshot.id
+            self.logger.warning(
+                "[SAGA] running alone after \(machine.adoptions) adoptions", metadata: ["saga_id": "\(id)"])
+            guard let handle = self.worker.takeUp(machine, secrets: secrets[id] ?? []) else { continue }
+            _ = await Race.run(limit: .seconds(10)) {
+                await handle.wait(until: .finished)
+            } meanwhile: {
+            }
+        }
+    }
+
+    private static let secretsQuery = SQLStatement(
+        "saga_secrets",
+        "SELECT x.saga_id, x.secrets FROM unnest($1::text[]) AS i(saga_id) JOIN saga_secret x ON x.saga_id = i.saga_id")
+
+    private func secrets(_ ids: [SagaID]) async throws -> [SagaID: [UInt8]] {
+        var parameters = SQLParameters()
+        parameters.append(array: ids.map(\.rawValue))
+        var secrets: [SagaID: [UInt8]] = [:]
+        for row in try await self.pool.run([SQLQuery(Self.secretsQuery, parameters)])[0] {
+            if let id = SagaID(try row.text(0)) { secrets[id] = try row.bytes(1) }
+        }
+        return secrets
+    }
+}

@@ -1,0 +1,420 @@
+public import Logging
+import Synchronization
+
+/// What the runtime needs to know.
+public struct SagaRuntimeConfiguration: Sendable {
+    /// Of engine connections; the session settings that the plans need are set by the runtime.
+    public var connection: PostgresConfiguration
+    /// The replica's name; a second live holder is a start error.
+    public var instanceName: String
+    /// Where the proof that a predecessor is dead is kept (a lock); `nil`: none.
+    public var dataDirectory: String?
+    /// Sagas that this process drives at once; beyond it `submit` says `overloaded`.
+    public var maximumInFlight = 8192
+    /// Connections that flush in parallel.
+    public var journalWriters = 2
+    /// Connections for everything that reads.
+    public var readers = 4
+    /// How long others wait before they take this instance for dead.
+    public var leaseDuration: Duration = .seconds(6)
+    /// How often the lease is renewed.
+    public var leaseRenewal: Duration = .seconds(2)
+    /// How often sagas without a living owner are looked for.
+    public var sweepInterval: Duration = .seconds(1)
+    /// False behind a transaction pooler: watchers of other replicas' sagas are served by polling alone.
+    public var usesNotifications = true
+
+    public init(connection: PostgresConfiguration, instanceName: String, dataDirectory: String?) {
+        self.connection = connection
+        self.instanceName = instanceName
+        self.dataDirectory = dataDirectory
+    }
+}
+
+/// What became of a new saga.
+public enum Submission: Sendable, Equatable {
+    /// It is durable.
+    case started(SagaID)
+    /// The same request came before: this is the saga that it started.
+    case duplicate(SagaID)
+
+    public var id: SagaID {
+        switch self {
+        case .started(let id), .duplicate(let id): id
+        }
+    }
+}
+
+/// The durable saga engine: drives sagas on PostgreSQL, survives the loss of any process, needs no control plane.
+///
+/// `run()` owns everything. An instance that finds itself fenced writes nothing more; a new one takes its place in the
+/// same process.
+public final class SagaRuntime: Sendable {
+    /// One registered instance, with everything that acts in its name.
+    private struct Incarnation: Sendable {
+        var lease: InstanceLease
+        var journal: Journal
+        var worker: SagaWorker
+    }
+
+    private struct State {
+        var current: Incarnation?
+        var isDraining = false
+        /// Held as long as this process lives, through all its incarnations.
+        var lock: InstanceLock?
+        var generator = SystemRandomNumberGenerator()
+    }
+
+    /// What closures made in `init` look through.
+    private final class Shared: Sendable {
+        let state = Mutex(State())
+        var current: Incarnation? { self.state.withLock { $0.current } }
+    }
+
+    private let configuration: SagaRuntimeConfiguration
+    private let registry: SagaRegistry
+    private let logger: Logger
+    private let observer: any SagaRuntimeObserver
+    private let clock: DatabaseClock
+    private let partitions: PartitionKeeper
+    private let reader: SagaReader
+    private let feed: EventFeed
+    private let relay: EventRelay
+    private let shared: Shared
+
+    /// For everything that reads: the device tables, lists, look-ups.
+    public let pool: PostgresPool
+
+    public init(
+        configuration: SagaRuntimeConfiguration, definitions: [SagaDefinition], logger: Logger,
+        observer: any SagaRuntimeObserver = NoObserver()
+    ) {
+        let shared = Shared()
+        let registry = SagaRegistry(definitions)
+        let feed = EventFeed()
+        let pool = PostgresPool(configuration.connection, size: configuration.readers, maximumWaiters: 20_000)
+        let reader = SagaReader(pool: pool, definitions: registry)
+        self.configuration = configuration
+        self.registry = registry
+        self.logger = logger
+        self.observer = observer
+        self.shared = shared
+        self.pool = pool
+        self.feed = feed
+        self.reader = reader
+        self.clock = DatabaseClock()
+        self.partitions = PartitionKeeper(pool: pool, clock: self.clock, logger: logger)
+        self.relay = EventRelay(
+            configuration: EventRelay.Configuration(
+                connection: configuration.connection, usesNotifications: configuration.usesNotifications),
+            pool: pool, feed: feed, reader: reader, isHeld: { shared.current?.worker.handle($0) != nil },
+            hasPeers: { shared.current?.lease.hasPeers ?? false }, logger: logger)
+    }
+
+    // MARK: Life
+
+    /// Runs until `beginGracefulShutdown()` or cancellation.
+    ///
+    /// - Throws: `InstanceLeaseError` if another live process holds the instance's name or its data directory.
+    public func run() async throws {
+        await self.prepare()
+        let failure = await withTaskGroup(of: (any Error)?.self) { group -> (any Error)? in
+            group.addTask {
+                await self.partitions.run()
+                return nil
+            }
+            group.addTask {
+                await self.relay.run()
+                return nil
+            }
+            group.addTask {
+                await self.measure()
+                return nil
+            }
+            group.addTask { await self.runIncarnations() }
+            let failure = await group.next() ?? nil
+            group.cancelAll()
+            return failure
+        }
+        await self.pool.shutdown()
+        if let failure { throw failure }
+    }
+
+    /// The clock and the partitions, as soon as the database answers.
+    private func prepare() async {
+        while !Task.isCancelled, !self.isDraining {
+            do {
+                try await self.clock.synchronise(with: self.pool)
+                try await self.partitions.ensure()
+                return
+            } catch {
+                self.logger.warning("[SAGA] waiting for the database: \(error)")
+                try? await Task.sleep(for: .milliseconds(500))
+            }
+        }
+    }
+
+    /// Drains: no new sagas, watchers end, calls under way are finished and recorded, the rest is left to others.
+    /// May be called more than once.
+    public func beginGracefulShutdown() {
+        let (isFirst, worker) = self.shared.state.withLock { state in
+            defer { state.isDraining = true }
+            return (!state.isDraining, state.current?.worker)
+        }
+        guard isFirst else { return }
+        self.feed.beginDraining()
+        worker?.beginDraining()
+    }
+
+    private var isDraining: Bool { self.shared.state.withLock { $0.isDraining } }
+
+    /// Runs one instance after the other; a new one takes over when the one before finds itself fenced.
+    private func runIncarnations() async -> (any Error)? {
+        await withTaskGroup(of: Void.self) { fenced in
+            while !Task.isCancelled, !self.isDraining {
+                let incarnation: Incarnation
+                do {
+                    incarnation = try await self.makeIncarnation()
+                } catch let error as InstanceLeaseError {
+                    fenced.cancelAll()
+                    return error
+                } catch {
+                    self.logger.warning("[SAGA] can't register this instance: \(error)")
+                    try? await Task.sleep(for: .milliseconds(500))
+                    continue
+                }
+                await self.run(incarnation)
+                // Its journal and worker live on, until the last call that was under way is answered for.
+                fenced.addTask {
+                    while incarnation.worker.count > 0, !Task.isCancelled {
+                        try? await Task.sleep(for: .milliseconds(100))
+                    }
+                    incarnation.worker.stop()
+                }
+            }
+            fenced.cancelAll()
+            return nil
+        }
+    }
+
+    private func makeIncarnation() async throws -> Incarnation {
+        let lease = try await InstanceLease.register(
+            InstanceLease.Configuration(
+                connection: self.configuration.connection, name: self.configuration.instanceName,
+                duration: self.configuration.leaseDuration, renewal: self.configuration.leaseRenewal),
+            lock: try self.lock(), clock: self.clock, logger: self.logger)
+        let journal = Journal(
+            configuration: Journal.Configuration(
+                connection: self.configuration.connection, writers: self.configuration.journalWriters),
+            owner: lease.instanceID, logger: self.logger, observer: self.observer,
+            registerBackends: { writer, connection in await lease.register(backend: connection, slot: writer) })
+        let relay = self.relay
+        let worker = SagaWorker(
+            SagaWorker.Dependencies(
+                journal: journal, lease: lease, clock: self.clock, feed: self.feed, reader: self.reader,
+                registry: self.registry, observer: self.observer, announce: { relay.announce($0) },
+                logger: self.logger))
+        return Incarnation(lease: lease, journal: journal, worker: worker)
+    }
+
+    private func lock() throws -> InstanceLock? {
+        guard let directory = self.configuration.dataDirectory else { return nil }
+        return try self.shared.state.withLock { state in
+            if let lock = state.lock { return lock }
+            let lock = try InstanceLock.acquire(in: directory)
+            state.lock = lock
+            return lock
+        }
+    }
+
+    /// Runs one instance until it is fenced, drained or cancelled.
+    private func run(_ incarnation: Incarnation) async {
+        let adoption = SagaAdoption(
+            lease: incarnation.lease, worker: incarnation.worker, pool: self.pool, reader: self.reader,
+            registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
+            maximumInFlight: self.configuration.maximumInFlight, logger: self.logger)
+        // Not structured under this function: after a fencing they go on until their last call is answered for.
+        let journal = Task { await incarnation.journal.run() }
+        let worker = Task { await incarnation.worker.run() }
+        let lease = Task { await incarnation.lease.run() }
+        let sweep = Task { await adoption.run() }
+        self.shared.state.withLock { $0.current = incarnation }
+        while !Task.isCancelled, !incarnation.lease.isFenced {
+            if self.isDraining {
+                incarnation.worker.beginDraining()
+                // Whatever waits for a call or a retry stops at once; what writes, ends its write.
+                for _ in 0..<600 where incarnation.worker.count > 0 { try? await Task.sleep(for: .milliseconds(50)) }
+                break
+            }
+            try? await Task.sleep(for: .milliseconds(50))
+        }
+        self.shared.state.withLock { $0.current = nil }
+        sweep.cancel()
+        if incarnation.lease.isFenced, !Task.isCancelled {
+            self.logger.error("[SAGA] this instance is fenced: it writes nothing more, a new one takes its place")
+            return
+        }
+        // Told to stop: what still runs is left to whoever adopts it, at once, because the lease ends here.
+        worker.cancel()
+        journal.cancel()
+        _ = await (worker.value, journal.value)
+        await incarnation.lease.release()
+        lease.cancel()
+        await lease.value
+    }
+
+    /// Gauges, every second.
+    private func measure() async {
+        while !Task.isCancelled {
+            if let current = self.shared.current {
+                self.observer.measured(
+                    inProgress: current.worker.count, parked: await self.parkedCount(),
+                    leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
+            }
+            try? await Task.sleep(for: .seconds(1))
+        }
+    }
+
+    private static let countParked = SQLStatement(
+        "saga_count_parked", "SELECT count(*) FROM saga_state WHERE status = 'PARKED'")
+
+    private func parkedCount() async -> Int {
+        guard let rows = try? await self.pool.run([SQLQuery(Self.countParked, SQLParameters())])[0],
+            let count = try? rows.single().int64(0)
+        else { return 0 }
+        return Int(count)
+    }
+
+    // MARK: State of service
+
+    /// Whether new sagas can be taken: the database answers, the lease is trusted, partitions exist, not draining.
+    public var isServing: Bool { self.problems.isEmpty }
+
+    /// Why not, in words; for `/readyz`.
+    public var problems: [String] {
+        var problems: [String] = []
+        if self.isDraining { problems.append("draining") }
+        guard let current = self.shared.current else { return problems + ["no registered instance"] }
+        if current.lease.isFenced { problems.append("fenced") } else if !current.lease.isTrusted { problems.append("the lease is not renewed") }
+        if self.partitions.daysAhead < 1 { problems.append("no partitions ahead") }
+        return problems
+    }
+
+    // MARK: Sagas
+
+    /// A new id, by the database's clock.
+    public func mintID() -> SagaID {
+        let now = self.clock.now().milliseconds
+        return self.shared.state.withLock { SagaID(milliseconds: now, using: &$0.generator) }
+    }
+
+    /// The database's clock, as this process tracks it.
+    public var now: Timestamp { self.clock.now() }
+
+    /// Starts a saga, or finds the one that the same request started before, and waits until it has come as far as
+    /// `milestone` (or is over). A caller that goes away does not stop it.
+    public func start(_ new: NewSaga, until milestone: Milestone) async throws -> (Submission, SagaSnapshot) {
+        guard let definition = self.registry.newest(new.type) else { throw SagaRuntimeError.unknownType(new.type) }
+        let current = try self.admit()
+        let (outcome, handle) = await current.worker.create(new, definition: definition)
+        switch outcome {
+        case .committed:
+            if let snapshot = await handle.wait(until: milestone) { return (.started(new.id), snapshot) }
+            try Task.checkCancellation()
+            return (.started(new.id), try await self.wait(for: new.id, until: milestone))
+        case .duplicate:
+            let id = try await self.original(of: new)
+            return (.duplicate(id), try await self.wait(for: id, until: milestone))
+        case .fenced:
+            throw self.isDraining
+                ? SagaRuntimeError.shuttingDown : .databaseUnavailable("this instance may not start sagas now")
+        case .rejected(let error):
+            throw SagaRuntimeError.refused(error.message)
+        }
+    }
+
+    private func admit() throws(SagaRuntimeError) -> Incarnation {
+        if self.isDraining { throw .shuttingDown }
+        guard let current = self.shared.current else { throw .databaseUnavailable("no registered instance") }
+        guard current.lease.isTrusted else { throw .databaseUnavailable("the lease is not renewed") }
+        guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
+        guard current.worker.count < self.configuration.maximumInFlight else {
+            throw .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))
+        }
+        return current
+    }
+
+    private static let originalRequest = SQLStatement(
+        "saga_original_request",
+        "SELECT saga_id, digest FROM saga_request WHERE user_id = $1 AND request_id = $2 AND method = $3")
+
+    /// The saga of a request that came before. A new statement: the flush's own snapshot may predate it.
+    private func original(of new: NewSaga) async throws(SagaRuntimeError) -> SagaID {
+        var parameters = SQLParameters()
+        parameters.append(new.userID)
+        parameters.append(new.requestID)
+        parameters.append(Int16(clamping: new.method))
+        do {
+            let rows = try await self.pool.run([SQLQuery(Self.originalRequest, parameters)])[0]
+            guard let row = rows.first, let id = SagaID(try row.text(0)) else { throw SagaRuntimeError.notFound }
+            guard try row.bytes(1) == new.requestDigest else { throw SagaRuntimeError.requestIDReused(id) }
+            return id
+        } catch let error as PostgresError {
+            throw .database(error)
+        } catch let error as SagaRuntimeError {
+            throw error
+        } catch {
+            throw .databaseUnavailable("\(error)")
+        }
+    }
+
+    /// Waits until a saga has come as far as `milestone`, whichever replica drives it.
+    public func wait(for id: SagaID, until milestone: Milestone) async throws -> SagaSnapshot {
+        while true {
+            if let handle = self.shared.current?.worker.handle(id), let snapshot = await handle.wait(until: milestone) {
+                return snapshot
+            }
+            try Task.checkCancellation()
+            guard let history = try await self.reader.history(id) else { throw SagaRuntimeError.notFound }
+            let provisionedStep =
+                self.registry[history.snapshot.type, history.snapshot.definitionVersion]?.provisionedStep ?? 0
+            if history.snapshot.hasReached(milestone, provisionedStep: provisionedStep) { return history.snapshot }
+            // News first, then a look at the whole: a watcher's cursor does the waiting.
+            for try await _ in self.follow(id, after: UInt32(history.events.count)) { break }
+        }
+    }
+
+    /// Follows a saga's events after a sequence.
+    public func follow(_ id: SagaID, after: UInt32) -> SagaFollower {
+        SagaFollower(id: id, after: after, feed: self.feed, reader: self.reader)
+    }
+
+    /// One saga as its events tell it; concurrent calls share queries. `nil`: unknown.
+    public func snapshot(_ id: SagaID) async throws(SagaRuntimeError) -> SagaSnapshot? {
+        try await self.reader.history(id)?.snapshot
+    }
+
+    /// The known ones of `ids`.
+    public func snapshots(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
+        try await self.reader.histories(ids).mapValues(\.snapshot)
+    }
+
+    /// Sagas newest first; see `SagaFilter`.
+    public func list(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaSnapshot] {
+        let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit)
+        let histories = try await self.reader.histories(ids)
+        return ids.compactMap { histories[$0]?.snapshot }
+    }
+
+    private static let digestKey = SQLStatement(
+        "saga_digest_key", "SELECT value FROM saga_setting WHERE name = 'request-digest-key'")
+
+    /// The key of the request digests, the same on all replicas.
+    public func requestDigestKey() async throws(SagaRuntimeError) -> [UInt8] {
+        do {
+            return try await self.pool.run([SQLQuery(Self.digestKey, SQLParameters())])[0].single().bytes(0)
+        } catch {
+            throw .database(error)
+        }
+    }
+}

@@ -1,0 +1,45 @@
+/// Why the runtime could not do what it was asked. Fields decide, never texts.
+public enum SagaRuntimeError: Error, Sendable, Equatable {
+    /// The same request id came with another request.
+    case requestIDReused(SagaID)
+    /// Too many sagas are in flight; come back after the delay.
+    case overloaded(retryAfter: Duration)
+    /// PostgreSQL can't be reached, or this process may not write now; `message` is for the log.
+    case databaseUnavailable(String)
+    case shuttingDown
+    case notFound
+    /// `after` lies beyond the newest event.
+    case outOfRange(newest: UInt32)
+    /// Rows that this binary can't read.
+    case unreadable(String)
+    /// No definition of this type is registered.
+    case unknownType(String)
+    /// The database refuses what it was given; a bug or a bad value that validation let through.
+    case refused(String)
+
+    static func database(_ error: PostgresError) -> SagaRuntimeError {
+        switch error.code {
+        case .decoding: .unreadable("\(error)")
+        case .overloaded: .overloaded(retryAfter: .milliseconds(200))
+        default: .databaseUnavailable("\(error)")
+        }
+    }
+}
+
+/// The definitions that this binary knows, by type and version.
+public struct SagaRegistry: Sendable {
+    private var definitions: [String: [Int: SagaDefinition]] = [:]
+
+    public init(_ definitions: [SagaDefinition]) {
+        for definition in definitions { self.definitions[definition.type, default: [:]][definition.version] = definition }
+    }
+
+    public subscript(type: String, version: Int) -> SagaDefinition? { self.definitions[type]?[version] }
+
+    /// What new sagas of a type run.
+    public func newest(_ type: String) -> SagaDefinition? {
+        self.definitions[type]?.max { $0.key < $1.key }?.value
+    }
+
+    var all: [SagaDefinition] { self.definitions.values.flatMap(\.values) }
+}

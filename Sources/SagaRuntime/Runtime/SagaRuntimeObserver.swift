@@ -1,0 +1,27 @@
+/// What the runtime tells its surroundings: metrics are made from it. Called from any thread; must not block.
+public protocol SagaRuntimeObserver: Sendable {
+    func sagaStarted(type: String)
+    /// The saga is over, or parked. `duration`: since it was created.
+    func sagaEnded(type: String, status: SagaStatus, failure: SagaFailure?, duration: Duration)
+    func stepRetried(step: String, isCompensation: Bool)
+    func stepCompensated(step: String)
+    func sagaAdopted(type: String)
+    func flushed(records: Int, duration: Duration)
+    /// Gauges, told every few seconds.
+    func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int)
+}
+
+extension SagaRuntimeObserver {
+    public func sagaStarted(type: String) {}
+    public func sagaEnded(type: String, status: SagaStatus, failure: SagaFailure?, duration: Duration) {}
+    public func stepRetried(step: String, isCompensation: Bool) {}
+    public func stepCompensated(step: String) {}
+    public func sagaAdopted(type: String) {}
+    public func flushed(records: Int, duration: Duration) {}
+    public func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {}
+}
+
+/// Looks away.
+public struct NoObserver: SagaRuntimeObserver {
+    public init() {}
+}

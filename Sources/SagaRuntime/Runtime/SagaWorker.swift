@@ -1,0 +1,331 @@
+import Logging
+import Synchronization
+
+/// Drives the sagas that this instance owns: asks each machine what to do, does it, and reports back.
+///
+/// One task per saga, so that a saga is as sequential as its machine. Everything that a saga does ends in `drive`.
+final class SagaWorker: Sendable {
+    struct Dependencies: Sendable {
+        var journal: Journal
+        var lease: InstanceLease
+        var clock: DatabaseClock
+        var feed: EventFeed
+        var reader: SagaReader
+        var registry: SagaRegistry
+        var observer: any SagaRuntimeObserver
+        /// Tells other replicas' watchers.
+        var announce: @Sendable (SagaID) -> Void
+        var logger: Logger
+    }
+
+    private struct State {
+        var held: [SagaID: SagaHandle] = [:]
+        var isDraining = false
+    }
+
+    private struct Assignment: Sendable {
+        var machine: SagaMachine
+        var secrets: [UInt8]
+        var handle: SagaHandle
+        /// Told how flush 1 of a new saga ended.
+        var created: CheckedContinuation<JournalOutcome, Never>?
+    }
+
+    private let dependencies: Dependencies
+    private let state = Mutex(State())
+    private let assignments: AsyncStream<Assignment>
+    private let assign: AsyncStream<Assignment>.Continuation
+    private let random: @Sendable () -> Double
+
+    init(_ dependencies: Dependencies, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }) {
+        self.dependencies = dependencies
+        self.random = random
+        (self.assignments, self.assign) = AsyncStream.makeStream()
+    }
+
+    /// Sagas that this process drives.
+    var count: Int { self.state.withLock { $0.held.count } }
+    var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys) } }
+    func handle(_ id: SagaID) -> SagaHandle? { self.state.withLock { $0.held[id] } }
+
+    /// Runs until cancelled; cancelling abandons every call and leaves every saga to whoever adopts it.
+    func run() async {
+        await withDiscardingTaskGroup { group in
+            for await assignment in self.assignments {
+                group.addTask { await self.drive(assignment) }
+            }
+            if Task.isCancelled { group.cancelAll() }
+        }
+        let handles = self.state.withLock { state in
+            defer { state.held = [:] }
+            return Array(state.held.values)
+        }
+        for handle in handles { handle.end() }
+    }
+
+    /// Stops starting things: calls under way finish and are recorded, everything else stays for whoever adopts it.
+    func beginDraining() { self.state.withLock { $0.isDraining = true } }
+
+    /// No further sagas; `run` ends once those that are held have ended.
+    func stop() { self.assign.finish() }
+
+    // MARK: Taking sagas on
+
+    /// Inserts a new saga and starts driving it. Returns how its flush 1 ended, and the handle to wait on.
+    func create(_ new: NewSaga, definition: SagaDefinition) async -> (JournalOutcome, SagaHandle) {
+        let handle = SagaHandle(provisionedStep: definition.provisionedStep)
+        let machine = SagaMachine(
+            definition: definition, new: new, now: self.dependencies.clock.now(), random: self.random)
+        self.state.withLock { $0.held[new.id] = handle }
+        let outcome = await withCheckedContinuation { continuation in
+            let assignment = Assignment(machine: machine, secrets: new.secrets, handle: handle, created: continuation)
+            if case .enqueued = self.assign.yield(assignment) { return }
+            self.release(new.id)
+            continuation.resume(returning: .fenced)
+        }
+        return (outcome, handle)
+    }
+
+    /// Goes on with a saga that this instance has just become the owner of. False: it is held already.
+    func takeUp(_ machine: SagaMachine, secrets: [UInt8]) -> SagaHandle? {
+        let id = machine.snapshot.id
+        let handle = SagaHandle(provisionedStep: machine.definition.provisionedStep)
+        let isNew = self.state.withLock { state in
+            guard state.held[id] == nil else { return false }
+            state.held[id] = handle
+            return true
+        }
+        guard isNew else { return nil }
+        handle.update(machine.snapshot)
+        guard case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: secrets, handle: handle, created: nil))
+        else {
+            self.release(id)
+            return nil
+        }
+        return handle
+    }
+
+    /// Holds a saga's id without driving it: its rows can't be read or written, and taking it up again would not help.
+    func quarantine(_ id: SagaID) {
+        self.state.withLock { $0.held[id] = SagaHandle(provisionedStep: 0) }
+    }
+
+    private func release(_ id: SagaID) {
+        let handle = self.state.withLock { $0.held.removeValue(forKey: id) }
+        handle?.end()
+    }
+
+    // MARK: Driving one saga
+
+    private func drive(_ assignment: Assignment) async {
+        var machine = assignment.machine
+        let id = machine.snapshot.id
+        var created = assignment.created
+        var rejections = 0
+        var lastExecuted: (call: SagaMachine.StepCall, output: String)?
+        loop: while !Task.isCancelled {
+            let action = machine.next(now: self.dependencies.clock.now())
+            switch action {
+            case .finished:
+                break loop
+
+            case .write(let record):
+                let outcome = await self.dependencies.journal.write(record)
+                created?.resume(returning: outcome)
+                let wasCreation = created != nil
+                created = nil
+                switch outcome {
+                case .committed(let granted, let output):
+                    rejections = 0
+                    lastExecuted = nil
+                    let events = machine.recordWritten(
+                        record, .committed(granted: granted, databaseOutput: output),
+                        now: self.dependencies.clock.now())
+                    self.committed(machine.snapshot, record, events, assignment.handle)
+                case .duplicate:
+                    break loop
+                case .fenced:
+                    if let lastExecuted {
+                        await self.discard(machine, lastExecuted.call, output: lastExecuted.output, assignment.secrets)
+                    }
+                    break loop
+                case .rejected(let error):
+                    rejections += 1
+                    if wasCreation { break loop }
+                    if rejections > 1 {
+                        self.log(.critical, "quarantined: the database refuses its records", machine.snapshot)
+                        return
+                    }
+                    _ = machine.recordWritten(record, .rejected(error), now: self.dependencies.clock.now())
+                }
+
+            case .call(let call, let until):
+                guard await self.mayCall() else { break loop }
+                let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
+                if case .succeeded(let output) = outcome { lastExecuted = (call, output) }
+                machine.callReturned(call, outcome, now: self.dependencies.clock.now())
+
+            case .wait(let until):
+                guard !self.isDraining else { break loop }
+                await self.sleep(until: until)
+            }
+        }
+        created?.resume(returning: .fenced)
+        self.release(id)
+    }
+
+    private var isDraining: Bool { self.state.withLock { $0.isDraining } }
+
+    /// Waits for the trust in the lease; false if no call may start any more.
+    private func mayCall() async -> Bool {
+        while !Task.isCancelled {
+            if self.isDraining || self.dependencies.lease.isFenced { return false }
+            if self.dependencies.lease.isTrusted { return true }
+            try? await Task.sleep(for: .milliseconds(50))
+        }
+        return false
+    }
+
+    private func sleep(until: Timestamp) async {
+        let rest = until - self.dependencies.clock.now()
+        // Short naps, so that draining and a corrected clock are noticed.
+        try? await Task.sleep(for: max(.milliseconds(1), min(rest, .milliseconds(500))))
+    }
+
+    private func committed(
+        _ snapshot: SagaSnapshot, _ record: SagaRecord, _ events: [SagaEvent], _ handle: SagaHandle
+    ) {
+        handle.update(snapshot)
+        self.dependencies.feed.publish(snapshot.id, events)
+        self.dependencies.announce(snapshot.id)
+        let observer = self.dependencies.observer
+        for event in events {
+            switch event.type {
+            case .sagaStarted: observer.sagaStarted(type: snapshot.type)
+            case .sagaAdopted: observer.sagaAdopted(type: snapshot.type)
+            case .stepRetrying:
+                observer.stepRetried(step: event.step, isCompensation: snapshot.status == .compensating)
+            case .stepCompensated: observer.stepCompensated(step: event.step)
+            case .sagaCompleted, .sagaCompensated, .sagaParked:
+                observer.sagaEnded(
+                    type: snapshot.type, status: snapshot.status, failure: snapshot.failure,
+                    duration: event.time - snapshot.createdAt)
+            case .stepStarted, .stepSucceeded, .stepFailed, .stepSkipped, .sagaCompensating, .stepCompensating,
+                .stepCompensationFailed, .sagaResumed:
+                break
+            }
+            self.log(event, snapshot)
+        }
+    }
+
+    // MARK: Calls
+
+    /// Calls the other side, and gives up at `until`. A call that was given up is cancelled and may still take effect;
+    /// the machine counts it as unknown.
+    private func perform(
+        _ call: SagaMachine.StepCall, _ machine: SagaMachine, secrets: [UInt8], until: Timestamp?
+    ) async -> SagaMachine.CallOutcome {
+        guard case .remote(let step) = machine.definition.steps[call.step].action else { return .abandoned }
+        let context = self.context(call, machine, secrets)
+        let name = context.step
+        FaultPoint.hit("call.\(name).\(call.kind.rawValue).before")
+        let rest = until.map { $0 - self.dependencies.clock.now() } ?? .seconds(60)
+        let outcome = await Race.run(limit: max(rest, .milliseconds(1))) {
+            await Self.call(step, call.kind, context)
+        } meanwhile: {
+            FaultPoint.hit("call.\(name).\(call.kind.rawValue).during")
+        }
+        FaultPoint.hit("call.\(name).\(call.kind.rawValue).after")
+        return outcome ?? .abandoned
+    }
+
+    private static func call(
+        _ step: any RemoteStep, _ kind: SagaMachine.StepCall.Kind, _ context: StepContext
+    ) async -> SagaMachine.CallOutcome {
+        do throws(StepError) {
+            switch kind {
+            case .execute: return .succeeded(output: try await step.execute(context))
+            case .resolve: return .resolved(try await step.resolve(context))
+            case .compensate: return .undone(try await step.compensate(context))
+            }
+        } catch {
+            return .failed(error)
+        }
+    }
+
+    private func context(_ call: SagaMachine.StepCall, _ machine: SagaMachine, _ secrets: [UInt8]) -> StepContext {
+        let lease = self.dependencies.lease
+        return StepContext(
+            sagaID: machine.snapshot.id, step: machine.definition.steps[call.step].name, attempt: call.attempt,
+            generation: call.generation, request: machine.snapshot.request, outputs: machine.snapshot.outputs,
+            secrets: secrets, isInDoubt: call.isInDoubt, isRepeat: call.isRepeat, deadline: machine.snapshot.deadline,
+            authorize: { () throws(StepError) in
+                guard lease.isTrusted else {
+                    throw StepError(.leaseLost, reason: "LEASE_LOST", message: "the lease is not certain any more")
+                }
+            })
+    }
+
+    /// This instance was fenced while a call was under way: unless the saga, as others left it, holds what the call
+    /// made, it is removed.
+    private func discard(
+        _ machine: SagaMachine, _ call: SagaMachine.StepCall, output: String, _ secrets: [UInt8]
+    ) async {
+        guard case .remote(let step) = machine.definition.steps[call.step].action else { return }
+        var context = self.context(call, machine, secrets)
+        // Removing what nobody owns needs no lease; the key of the generation is this call's alone.
+        context.authorize = { () throws(StepError) in }
+        let giveUp = self.dependencies.clock.now() + .seconds(900)
+        while self.dependencies.clock.now() < giveUp {
+            if let history = try? await self.dependencies.reader.history(machine.snapshot.id) {
+                let now = history.snapshot.steps[call.step]
+                switch (history.snapshot.status, now.status) {
+                case (_, .succeeded) where now.generation == call.generation:
+                    // The same key, so the same effect: whoever owns the saga has adopted it.
+                    return
+                case (.parked, .running), (.parked, .failed), (.parked, .compensationFailed):
+                    // An operator looks into what is left, by the saga's label.
+                    return
+                case (.compensated, _), (.completed, _), (.parked, _), (_, .succeeded):
+                    do throws(StepError) {
+                        try await step.discard(context, output: output)
+                        self.log(.warning, "discarded what a fenced call had made", machine.snapshot)
+                        return
+                    } catch {
+                        self.log(.warning, "can't discard what a fenced call had made: \(error.message)", machine.snapshot)
+                    }
+                case (.running, _), (.compensating, _):
+                    // Still in doubt there: its owner finds the effect by its key, adopts or undoes it.
+                    break
+                }
+            }
+            try? await Task.sleep(for: .milliseconds(250))
+        }
+        self.log(.error, "gave up discarding what a fenced call had made; look for its label", machine.snapshot)
+    }
+
+    // MARK: Logs
+
+    private func log(_ level: Logger.Level, _ message: String, _ snapshot: SagaSnapshot) {
+        self.dependencies.logger.log(level: level, "[SAGA] \(message)", metadata: ["saga_id": "\(snapshot.id)"])
+    }
+
+    private func log(_ event: SagaEvent, _ snapshot: SagaSnapshot) {
+        let level: Logger.Level =
+            switch event.type {
+            case .sagaParked, .stepCompensationFailed: .error
+            case .stepFailed, .stepRetrying, .sagaCompensating, .sagaCompensated, .sagaAdopted: .warning
+            case .sagaCompleted: .info
+            case .sagaStarted, .stepStarted, .stepSucceeded, .stepCompensating, .stepCompensated, .sagaResumed,
+                .stepSkipped:
+                .debug
+            }
+        guard level >= self.dependencies.logger.logLevel else { return }
+        var metadata: Logger.Metadata = ["saga_id": "\(snapshot.id)", "sequence": "\(event.sequence)"]
+        if !event.step.isEmpty { metadata["step"] = "\(event.step)" }
+        if event.attempt > 0 { metadata["attempt"] = "\(event.attempt)" }
+        if !event.reason.isEmpty { metadata["reason"] = "\(event.reason)" }
+        if !event.message.isEmpty { metadata["error"] = "\(event.message)" }
+        self.dependencies.logger.log(level: level, "[SAGA] \(event.type)", metadata: metadata)
+    }
+}

@@ -1,0 +1,56 @@
+/// One durable fact about a saga, as the journal packs it: what cannot be told from the events before it.
+///
+/// `SagaEvent` is the public view of it; `SagaSnapshot` is the fold over all of them.
+struct JournalEvent: Sendable, Equatable {
+    struct Flags: OptionSet, Sendable, Equatable {
+        var rawValue: UInt8
+        /// STEP_FAILED, STEP_RETRYING: whether the effect exists is not known.
+        static let outcomeUnknown = Flags(rawValue: 1)
+        /// STEP_RETRYING: definitely nothing happened, and no further attempt starts before a new STEP_STARTED.
+        static let withdrawn = Flags(rawValue: 2)
+    }
+
+    var type: SagaEventType
+    var time: Timestamp
+    /// `nil` for events of the whole saga.
+    var step: Int?
+    var attempt = 0
+    var generation = 0
+    var flags: Flags = []
+    var cause: FailureCause?
+    var reason = ""
+    var message = ""
+    var retryAt: Timestamp?
+    /// STEP_SUCCEEDED of a remote step. (A database step's output stands in its row's own column.)
+    var output: String?
+    /// SAGA_STARTED only.
+    var birth: SagaBirth?
+}
+
+/// What is written once about a saga, with its first event. Whose it is and what it is about (user, resource, batch)
+/// stands beside it in searchable columns.
+struct SagaBirth: Sendable, Equatable {
+    var type: String
+    var definitionVersion: Int
+    var deadline: Timestamp
+    var requestID: String
+    var request: [UInt8]
+    var hasSecrets: Bool
+}
+
+/// A row of `saga_event`: the events of one flush.
+struct EventRow: Sendable, Equatable {
+    /// The *last* sequence that the row holds.
+    var lastSequence: Int
+    /// First row of a saga only.
+    var userID: String?
+    var resourceID: String?
+    var batchID: String?
+    var events: [UInt8]
+    var databaseOutput: String?
+}
+
+/// Stored bytes that don't decode. Never trapped on: the saga is quarantined or the read fails.
+struct JournalDecodingError: Error, Sendable, Equatable {
+    var message: String
+}

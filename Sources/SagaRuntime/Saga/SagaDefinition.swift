@@ -1,0 +1,153 @@
+/// A kind of saga: its steps in forward order. Registered by code under `(type, version)`; rows name both.
+public struct SagaDefinition: Sendable {
+    /// e.g. `DEVICE_CREATION`.
+    public var type: String
+    public var version: Int
+    public var steps: [StepDefinition]
+    /// The index of the last step that `Milestone.provisioned` waits for.
+    public var provisionedStep: Int
+
+    public init(type: String, version: Int, steps: [StepDefinition], provisionedStep: Int) {
+        self.type = type
+        self.version = version
+        self.steps = steps
+        self.provisionedStep = provisionedStep
+    }
+}
+
+public struct StepDefinition: Sendable {
+    public enum Action: Sendable {
+        case remote(any RemoteStep)
+        case database(DatabaseStep)
+    }
+
+    /// e.g. `ALLOCATE_PORTS`.
+    public var name: String
+    public var action: Action
+    /// Whether the undo calls `RemoteStep.compensate`. False: its undo is part of another step's, or pure database.
+    public var undoIsRemote: Bool
+    /// Written in the flush that records the step's success.
+    public var onSucceeded: [SideEffect]
+    /// Written in the flush that records the start of its undo.
+    public var onCompensating: [SideEffect]
+    /// Written in the flush that records the end of its undo.
+    public var onCompensated: [SideEffect]
+    /// Steps whose undo must be over before this one's starts; a parked undo stops only these.
+    public var undoAfter: [String]
+    public var retry: RetryPolicy
+    public var undoRetry: RetryPolicy
+    /// The longest that one call to the other side takes before it counts as unknown.
+    public var callLimit: Duration
+    /// The reason of a failure that is nobody's word: every attempt's outcome stayed unknown and nothing came of them.
+    public var unavailableReason: String
+
+    public init(
+        name: String, action: Action, undoIsRemote: Bool = false, onSucceeded: [SideEffect] = [],
+        onCompensating: [SideEffect] = [], onCompensated: [SideEffect] = [], undoAfter: [String] = [],
+        retry: RetryPolicy = .forward, undoRetry: RetryPolicy = .undo, callLimit: Duration = .seconds(30),
+        unavailableReason: String = "UNAVAILABLE"
+    ) {
+        self.name = name
+        self.action = action
+        self.undoIsRemote = undoIsRemote
+        self.onSucceeded = onSucceeded
+        self.onCompensating = onCompensating
+        self.onCompensated = onCompensated
+        self.undoAfter = undoAfter
+        self.retry = retry
+        self.undoRetry = undoRetry
+        self.callLimit = callLimit
+        self.unavailableReason = unavailableReason
+    }
+}
+
+/// A step that is one SQL statement over the whole batch, inside the flush: exactly once, no round trip of its own.
+///
+/// `ctes` is spliced into the journal's guarded statement, after a relation
+/// `accepted(saga_id text, argument jsonb, ordinal bigint)` that holds the sagas of the batch that passed the guard. It
+/// is one or more comma-separated common table expressions without the word WITH, the last of which is named `granted`
+/// and has the columns `(saga_id text, output text)`; a saga that is not in it is refused. No parameters of its own.
+public struct DatabaseStep: Sendable {
+    /// Identifies the statement (prepared once per connection).
+    public var name: String
+    public var ctes: String
+    /// Parameters of one saga, as JSON text.
+    public var argument: @Sendable (SagaView) -> String
+    /// What a refusal is called, e.g. `PORTS_EXHAUSTED`; `nil`: it never refuses, and has no output.
+    public var refusal: StepError?
+
+    public init(
+        name: String, ctes: String, argument: @escaping @Sendable (SagaView) -> String, refusal: StepError?
+    ) {
+        self.name = name
+        self.ctes = ctes
+        self.argument = argument
+        self.refusal = refusal
+    }
+}
+
+/// A statement that rides in a flush and touches only the sagas that passed the guard.
+///
+/// `statement` follows a relation `accepted(saga_id text, argument jsonb)` and is one INSERT, UPDATE or DELETE (it may
+/// begin with further CTEs: start it with `, name AS (…)`).
+public struct SideEffect: Sendable {
+    public var name: String
+    public var statement: String
+    public var argument: @Sendable (SagaView) -> String
+
+    public init(name: String, statement: String, argument: @escaping @Sendable (SagaView) -> String) {
+        self.name = name
+        self.statement = statement
+        self.argument = argument
+    }
+}
+
+/// What SQL arguments are made from: a saga's identity, request and outputs so far.
+public struct SagaView: Sendable {
+    public var sagaID: SagaID
+    public var userID: String
+    /// What the saga is about: the device's id (UUID text).
+    public var resourceID: String
+    public var request: [UInt8]
+    public var outputs: [String: String]
+    public var createdAt: Timestamp
+
+    public init(
+        sagaID: SagaID, userID: String, resourceID: String, request: [UInt8], outputs: [String: String],
+        createdAt: Timestamp
+    ) {
+        self.sagaID = sagaID
+        self.userID = userID
+        self.resourceID = resourceID
+        self.request = request
+        self.outputs = outputs
+        self.createdAt = createdAt
+    }
+}
+
+/// How often and how far apart attempts are: exponential back-off with full jitter.
+public struct RetryPolicy: Sendable, Equatable {
+    /// Attempts after the first.
+    public var maximumRetries: Int
+    public var initialDelay: Duration
+    public var maximumDelay: Duration
+
+    public init(maximumRetries: Int, initialDelay: Duration, maximumDelay: Duration) {
+        self.maximumRetries = maximumRetries
+        self.initialDelay = initialDelay
+        self.maximumDelay = maximumDelay
+    }
+
+    /// 3 retries: up to 1, 2 and 4 s.
+    public static let forward = RetryPolicy(maximumRetries: 3, initialDelay: .seconds(1), maximumDelay: .seconds(30))
+    /// About 6 hours: up to 1 s doubling to 5 min.
+    public static let undo = RetryPolicy(maximumRetries: 80, initialDelay: .seconds(1), maximumDelay: .seconds(300))
+
+    /// The delay before attempt `attempt + 1`; `random` in 0..<1 (full jitter).
+    public func delay(afterAttempt attempt: Int, random: Double, atLeast: Duration?) -> Duration {
+        let factor = Int64(1) << Int64(min(max(attempt - 1, 0), 30))
+        let ceiling = min(self.initialDelay.wholeMicroseconds &* factor, self.maximumDelay.wholeMicroseconds)
+        let jittered = Duration.microseconds(Int64(Double(max(ceiling, 0)) * random))
+        return max(jittered, atLeast ?? .zero)
+    }
+}

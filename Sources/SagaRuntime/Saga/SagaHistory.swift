@@ -1,0 +1,45 @@
+/// Everything that the journal holds of one saga, decoded.
+struct SagaHistory: Sendable, Equatable {
+    var snapshot: SagaSnapshot
+    /// All of them, from sequence 1 on.
+    var events: [SagaEvent]
+
+    /// Folds the rows of one saga.
+    ///
+    /// - Parameters:
+    ///   - rows: all of the saga's rows, by ascending sequence.
+    ///   - stepNames: the plan of a `(type, version)`, `nil` where this binary doesn't know it.
+    /// - Throws: `JournalDecodingError` for anything that doesn't add up; nothing in a row is trusted.
+    init(
+        id: SagaID, rows: [EventRow], stepNames: (_ type: String, _ version: Int) -> [String]?
+    ) throws(JournalDecodingError) {
+        guard let first = rows.first else { throw JournalDecodingError(message: "\(id) has no events") }
+        var snapshot: SagaSnapshot?
+        var events: [SagaEvent] = []
+        for row in rows {
+            let packed = try JournalEventCodec.decode(row.events)
+            guard row.lastSequence == events.count + packed.count else {
+                throw JournalDecodingError(
+                    message: "\(id): the row at sequence \(row.lastSequence) holds \(packed.count) events after \(events.count)")
+            }
+            for event in packed {
+                if snapshot == nil {
+                    guard let birth = event.birth, event.type == .sagaStarted else {
+                        throw JournalDecodingError(message: "\(id) does not begin with SAGA_STARTED")
+                    }
+                    guard let names = stepNames(birth.type, birth.definitionVersion) else {
+                        throw JournalDecodingError(
+                            message: "\(id) is of \(birth.type) version \(birth.definitionVersion), unknown here")
+                    }
+                    snapshot = SagaSnapshot(
+                        id: id, birth: birth, userID: first.userID ?? "", resourceID: first.resourceID ?? "",
+                        batchID: first.batchID ?? "", time: event.time, stepNames: names)
+                }
+                if let seen = try snapshot?.apply(event, databaseOutput: row.databaseOutput) { events.append(seen) }
+            }
+        }
+        guard let snapshot else { throw JournalDecodingError(message: "\(id) has no events") }
+        self.snapshot = snapshot
+        self.events = events
+    }
+}

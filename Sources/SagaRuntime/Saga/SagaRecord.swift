@@ -1,0 +1,68 @@
+/// What one flush writes for one saga: the only way a saga changes.
+struct SagaRecord: Sendable {
+    /// What is written if this comes to pass: the events, and the state after them.
+    struct Outcome: Sendable {
+        var events: [JournalEvent]
+        /// The state after the events. (The output of a database step in this record is still missing from it.)
+        var snapshot: SagaSnapshot
+        var sideEffects: [SideEffect]
+    }
+
+    /// The version of the row that this record replaces; 0 inserts the saga.
+    var expectedVersion: Int
+    /// Runs inside the flush; it decides between the two outcomes.
+    var databaseStep: DatabaseStep?
+    /// Written if there is no database step, or it granted.
+    var granted: Outcome
+    /// Written if the database step refused.
+    var refused: Outcome?
+    /// New sagas only.
+    var birth: NewSaga?
+    /// The row's count of adoptions without progress after this flush.
+    var adoptions = 0
+    /// For the metrics and the fault points: what this flush is about, e.g. `create`, `forward`, `undo`, `end`.
+    var kind: Kind
+
+    enum Kind: String, Sendable, CaseIterable {
+        case create, forward, retry, undo, end, park, adopt
+    }
+}
+
+/// What a caller asks for.
+public struct NewSaga: Sendable {
+    public var id: SagaID
+    public var type: String
+    public var userID: String
+    /// What the saga is about: the device's id (UUID text).
+    public var resourceID: String
+    /// Empty: not idempotent.
+    public var requestID: String
+    /// 1 CreateDevice, 2 DeleteDevice.
+    public var method: Int
+    /// HMAC of the normalised request; the same request has the same digest.
+    public var requestDigest: [UInt8]
+    /// Empty: none.
+    public var batchID: String
+    /// The definition's own encoding.
+    public var request: [UInt8]
+    /// Empty: none. Erased when the saga ends.
+    public var secrets: [UInt8]
+    public var timeout: Duration
+
+    public init(
+        id: SagaID, type: String, userID: String, resourceID: String, requestID: String, method: Int,
+        requestDigest: [UInt8], batchID: String, request: [UInt8], secrets: [UInt8], timeout: Duration
+    ) {
+        self.id = id
+        self.type = type
+        self.userID = userID
+        self.resourceID = resourceID
+        self.requestID = requestID
+        self.method = method
+        self.requestDigest = requestDigest
+        self.batchID = batchID
+        self.request = request
+        self.secrets = secrets
+        self.timeout = timeout
+    }
+}

@@ -1,0 +1,204 @@
+/// A saga as its events tell it: the fold over all of them, and the only place where events gain their meaning.
+public struct SagaSnapshot: Sendable, Equatable {
+    public var id: SagaID
+    public var type: String
+    public var definitionVersion: Int
+    public var status: SagaStatus = .running
+    /// Index of the current step; the last step's once completed.
+    public var stepIndex = 0
+    public var steps: [StepSnapshot]
+    public var failure: SagaFailure?
+    public var userID: String
+    /// What the saga is about: the device's id (UUID text).
+    public var resourceID: String
+    public var requestID: String
+    public var batchID: String
+    public var createdAt: Timestamp
+    public var updatedAt: Timestamp
+    /// Forward work past this instant is undone.
+    public var deadline: Timestamp
+    public var completedAt: Timestamp?
+    public var lastSequence = 0
+    /// The definition's own encoding of what was asked for.
+    public var request: [UInt8]
+    /// Option values were stored in `saga_secret`.
+    public var hasSecrets: Bool
+
+    public var currentStep: String {
+        self.steps.indices.contains(self.stepIndex) ? self.steps[self.stepIndex].name : ""
+    }
+
+    /// Steps that succeeded or were skipped, and are not undone.
+    public var stepsDone: Int { self.steps.count { $0.isDone } }
+
+    /// Outputs of the steps that have one, by name.
+    public var outputs: [String: String] {
+        var outputs: [String: String] = [:]
+        for step in self.steps {
+            if let output = step.output { outputs[step.name] = output }
+        }
+        return outputs
+    }
+}
+
+/// One step as the events tell it.
+public struct StepSnapshot: Sendable, Equatable {
+    public var name: String
+    public var status: StepStatus = .pending
+    /// Forward attempts so far.
+    public var attempts = 0
+    public var compensationAttempts = 0
+    public var startedAt: Timestamp?
+    public var finishedAt: Timestamp?
+    /// Last error, for people.
+    public var error = ""
+    /// JSON text, once succeeded.
+    public var output: String?
+    /// Of the idempotency key.
+    public var generation = 0
+    /// Its intent is durable and its outcome is not: the effect may exist.
+    public var isInDoubt = false
+    /// The outcome of one of its attempts was unknown: that attempt's effect may still appear.
+    public var hadUnknownOutcome = false
+    /// Succeeded or skipped, and not undone.
+    public var isDone = false
+    /// When the next attempt (of either direction) may start.
+    public var retryAt: Timestamp?
+
+    /// Whether there is, or may be, something to undo.
+    var needsUndo: Bool {
+        switch self.status {
+        case .succeeded, .compensating, .compensationFailed: true
+        case .running, .failed: self.isInDoubt
+        case .pending, .compensated, .skipped: false
+        }
+    }
+}
+
+extension SagaSnapshot {
+    /// The state right after birth, before any event.
+    init(id: SagaID, birth: SagaBirth, userID: String, resourceID: String, batchID: String, time: Timestamp, stepNames: [String]) {
+        self.init(
+            id: id, type: birth.type, definitionVersion: birth.definitionVersion,
+            steps: stepNames.map { StepSnapshot(name: $0) }, userID: userID, resourceID: resourceID,
+            requestID: birth.requestID, batchID: batchID, createdAt: time, updatedAt: time, deadline: birth.deadline,
+            request: birth.request, hasSecrets: birth.hasSecrets)
+    }
+
+    /// Folds one event in and returns what watchers see of it.
+    @discardableResult
+    mutating func apply(_ event: JournalEvent, databaseOutput: String? = nil) throws(JournalDecodingError) -> SagaEvent {
+        if let step = event.step, !self.steps.indices.contains(step) {
+            throw JournalDecodingError(message: "\(self.id) has no step \(step)")
+        }
+        self.lastSequence += 1
+        self.updatedAt = event.time
+        switch event.type {
+        case .sagaStarted, .sagaAdopted:
+            break
+        case .stepStarted:
+            self.update(event) { step in
+                step.status = .running
+                step.attempts = event.attempt
+                step.generation = event.generation
+                step.isInDoubt = true
+                step.retryAt = nil
+                if step.startedAt == nil { step.startedAt = event.time }
+            }
+        case .stepRetrying:
+            let isUndo = self.status == .compensating
+            self.update(event) { step in
+                if isUndo {
+                    step.compensationAttempts = event.attempt
+                } else {
+                    step.attempts = event.attempt
+                    step.generation = event.generation
+                    step.isInDoubt = !event.flags.contains(.withdrawn)
+                    if event.flags.contains(.outcomeUnknown) { step.hadUnknownOutcome = true }
+                }
+                step.error = event.message
+                step.retryAt = event.retryAt
+            }
+        case .stepSucceeded:
+            self.update(event) { step in
+                step.status = .succeeded
+                step.attempts = max(step.attempts, event.attempt)
+                step.output = event.output ?? databaseOutput
+                step.isInDoubt = false
+                step.isDone = true
+                step.retryAt = nil
+                step.finishedAt = event.time
+            }
+        case .stepSkipped:
+            self.update(event) { step in
+                step.status = .skipped
+                step.isDone = true
+                step.isInDoubt = false
+                step.finishedAt = event.time
+            }
+        case .stepFailed:
+            self.update(event) { step in
+                step.status = .failed
+                step.attempts = max(step.attempts, event.attempt)
+                step.error = event.message
+                step.isInDoubt = event.flags.contains(.outcomeUnknown)
+                step.retryAt = nil
+                step.finishedAt = event.time
+            }
+        case .sagaCompensating:
+            self.status = .compensating
+            self.failure = SagaFailure(
+                cause: event.cause ?? .stepFailed, step: event.step.map { self.steps[$0].name } ?? self.currentStep,
+                reason: event.reason, message: event.message)
+        case .stepCompensating:
+            self.update(event) { step in
+                step.status = .compensating
+                step.compensationAttempts = event.attempt
+                step.retryAt = nil
+            }
+        case .stepCompensated:
+            self.update(event) { step in
+                step.status = .compensated
+                step.compensationAttempts = max(step.compensationAttempts, event.attempt)
+                step.isInDoubt = false
+                step.isDone = false
+                step.retryAt = nil
+                step.finishedAt = event.time
+            }
+        case .stepCompensationFailed:
+            self.update(event) { step in
+                step.status = .compensationFailed
+                step.compensationAttempts = max(step.compensationAttempts, event.attempt)
+                step.error = event.message
+                step.retryAt = nil
+            }
+        case .sagaCompleted:
+            self.status = .completed
+            self.completedAt = event.time
+        case .sagaCompensated:
+            self.status = .compensated
+            self.completedAt = event.time
+        case .sagaParked:
+            self.status = .parked
+            if let step = event.step { self.stepIndex = step }
+            if self.failure == nil {
+                self.failure = SagaFailure(
+                    cause: event.cause ?? .stepFailed, step: self.currentStep, reason: event.reason,
+                    message: event.message)
+            }
+        case .sagaResumed:
+            self.status = self.failure == nil ? .running : .compensating
+        }
+        return SagaEvent(
+            sequence: UInt32(self.lastSequence), time: event.time, type: event.type,
+            step: event.step.map { self.steps[$0].name } ?? "", stepIndex: event.step ?? self.stepIndex,
+            attempt: event.attempt, message: event.message, sagaStatus: self.status, stepsDone: self.stepsDone,
+            stepsTotal: self.steps.count, reason: event.reason, retryAt: event.retryAt)
+    }
+
+    private mutating func update(_ event: JournalEvent, _ change: (inout StepSnapshot) -> Void) {
+        guard let index = event.step else { return }
+        self.stepIndex = index
+        change(&self.steps[index])
+    }
+}

@@ -1,0 +1,83 @@
+/// What a remote step knows when it is called.
+public struct StepContext: Sendable {
+    public var sagaID: SagaID
+    public var step: String
+    /// From 1; the attempt of this direction.
+    public var attempt: Int
+    /// Rises only after a definite "did not happen" or a finished undo; part of the idempotency key.
+    public var generation: Int
+    /// The saga's request, as `NewSaga.request` brought it (the definition's own encoding).
+    public var request: [UInt8]
+    /// Outputs of the steps that are done, by step name (JSON text).
+    public var outputs: [String: String]
+    /// Secret option values, while the saga lives (`saga_secret`); empty if there are none.
+    public var secrets: [UInt8]
+    /// The effect of an earlier attempt under this or an older generation may exist.
+    public var isInDoubt: Bool
+    /// This very call may have been sent before: by a process that is gone, or without an answer.
+    public var isRepeat: Bool
+    /// When forward work must be over.
+    public var deadline: Timestamp
+    /// Throws `leaseLost` if this process may no longer start effects. To be called right before **every** request to
+    /// a provider or service.
+    public var authorize: @Sendable () throws(StepError) -> Void
+
+    public init(
+        sagaID: SagaID, step: String, attempt: Int, generation: Int, request: [UInt8], outputs: [String: String],
+        secrets: [UInt8], isInDoubt: Bool, isRepeat: Bool = false, deadline: Timestamp,
+        authorize: @escaping @Sendable () throws(StepError) -> Void
+    ) {
+        self.sagaID = sagaID
+        self.step = step
+        self.attempt = attempt
+        self.generation = generation
+        self.request = request
+        self.outputs = outputs
+        self.secrets = secrets
+        self.isInDoubt = isInDoubt
+        self.isRepeat = isRepeat
+        self.deadline = deadline
+        self.authorize = authorize
+    }
+
+    /// `saga id : step : generation`, the key that every request of this step carries.
+    public var idempotencyKey: String { "\(self.sagaID.rawValue):\(self.step):\(self.generation)" }
+}
+
+/// What asking after an unknown outcome found.
+public enum Resolution: Sendable {
+    /// The effect exists: adopt it.
+    case happened(output: String)
+    /// Nothing is there. It counts only once the settle time has passed.
+    case absent
+    /// Create is unique by key: calling `execute` again under the same key is safe at once.
+    case repeatable
+    /// Nobody can be asked: the saga parks.
+    case undecidable(StepError)
+}
+
+/// What an undo found.
+public enum Undone: Sendable {
+    /// Something was there and is gone now.
+    case undone
+    /// Nothing was there. For a step in doubt it counts only once the settle time has passed.
+    case nothingFound
+}
+
+/// A step whose effect lies outside the database. It may be called any number of times under one key.
+public protocol RemoteStep: Sendable {
+    /// False: there is nothing to do for this saga, the step is SKIPPED. Pure.
+    func isNeeded(request: [UInt8]) -> Bool
+    /// Brings the effect about under `context.idempotencyKey`. Returns the step's output (JSON text, at most 4 KiB).
+    func execute(_ context: StepContext) async throws(StepError) -> String
+    /// Asks what became of an earlier attempt whose outcome is unknown.
+    func resolve(_ context: StepContext) async throws(StepError) -> Resolution
+    /// Undoes the effect, over all generations if `context.isInDoubt`. "Not found" is `nothingFound`, not an error.
+    func compensate(_ context: StepContext) async throws(StepError) -> Undone
+    /// Called by a process that found itself fenced after `execute` returned `output`: removes what it made, unless the
+    /// saga (as other processes left it) holds it.
+    func discard(_ context: StepContext, output: String) async throws(StepError)
+    /// How long after this side gave up on a call its effect may still appear or stay invisible: what is left of the
+    /// call on the other side plus the provider's own lag. "Not found" counts as "did not happen" only after it.
+    func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration
+}

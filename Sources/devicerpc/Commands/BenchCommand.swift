@@ -1,0 +1,99 @@
+import ArgumentParser
+import DeviceRPC
+import Glibc
+
+struct BenchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "bench", abstract: "Loads a server and measures it, closed loop.",
+        discussion: """
+            A fixed number of calls is in flight; each that ends is followed by the next. create makes devices; get asks \
+            for random ones of the newest sagas (--ids of them); health is grpc.health.v1.Health/Check.
+            """)
+
+    enum Method: String, CaseIterable, ExpressibleByArgument { case create, get, health }
+
+    @Argument(help: "create, get or health.")
+    var method: Method
+
+    @Option(help: "Calls in flight.")
+    var inFlight: Int = 64
+
+    @Option(help: "Connections that the calls are spread over.")
+    var connections: Int = 4
+
+    @Option(help: ArgumentHelp("How long to go on, if there is no --count.", valueName: "duration"))
+    var duration = DurationArgument(.seconds(10))
+
+    @Option(help: "How many calls to make, instead of a duration.")
+    var count: Int?
+
+    @Option(help: "For get: how many of the newest sagas to choose from.")
+    var ids: Int = 1000
+
+    @Option(help: ArgumentHelp("How long each call may take.", valueName: "duration"))
+    var timeout = DurationArgument(.seconds(60))
+
+    @OptionGroup(title: "Request of create")
+    var create: CreateOptions
+
+    @OptionGroup(title: "Client")
+    var client: ClientOptions
+
+    func validate() throws {
+        if !(1...65536).contains(self.inFlight) { throw ValidationError("--in-flight must be from 1 to 65536.") }
+        if !(1...1024).contains(self.connections) { throw ValidationError("--connections must be from 1 to 1024.") }
+        if let count = self.count, count < 1 { throw ValidationError("--count must be positive.") }
+    }
+
+    func run() async throws {
+        try await self.client.run { first in
+            let call = try await self.makeCall(first)
+            let clients = (0..<self.connections).map { _ in DeviceClient(server: self.client.server) }
+            let generator = LoadGenerator(
+                inFlight: self.inFlight, limit: self.count.map { .calls($0) } ?? .duration(self.duration.duration))
+            let result = await generator.run { worker in try await call(clients[worker % clients.count]) }
+            for client in clients { await client.close() }
+            switch self.client.output {
+            case .json: StandardOutput.write(result.json(self.method.rawValue, self.inFlight, self.connections) + "\n")
+            case .text: StandardOutput.write(result.text())
+            }
+            if result.latencies.count == 0 { throw Exit(.unavailable) }
+        }
+    }
+
+    private func makeCall(_ client: DeviceClient) async throws -> @Sendable (DeviceClient) async throws -> Void {
+        let timeout = self.timeout.duration
+        switch self.method {
+        case .health:
+            return { try await $0.checkHealth(timeout: timeout) }
+        case .create:
+            var template = try self.create.request()
+            if template.userID.isEmpty { template.userID = "bench" }
+            if template.name.isEmpty { template.name = "bench" }
+            let request = template
+            return { client in
+                var request = request
+                request.requestID = RandomID.make(prefix: "bench")
+                _ = try await client.createDevice(request, timeout: timeout)
+            }
+        case .get:
+            let ids = try await self.sagaIDs(client)
+            return { client in
+                let id = ids[Int.random(in: 0..<ids.count)]
+                _ = try await client.getSaga(.with { $0.sagaID = id }, timeout: timeout)
+            }
+        }
+    }
+
+    private func sagaIDs(_ client: DeviceClient) async throws -> [String] {
+        var request = V1.ListSagasRequest.with { $0.pageSize = 1000 }
+        var ids: [String] = []
+        repeat {
+            let response = try await client.listSagas(request, timeout: .seconds(60))
+            ids += response.sagas.map(\.sagaID)
+            request.pageToken = response.nextPageToken
+        } while !request.pageToken.isEmpty && ids.count < self.ids
+        if ids.isEmpty { throw UsageError("the server has no sagas to ask for; run bench create first") }
+        return Array(ids.prefix(self.ids))
+    }
+}

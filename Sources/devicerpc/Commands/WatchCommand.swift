@@ -1,0 +1,33 @@
+import ArgumentParser
+import DeviceRPC
+
+struct WatchCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "watch", abstract: "Shows a saga's steps until it is over or parked.",
+        discussion: """
+            Every event comes once and in order, also when the server goes away in between. One line per event in a \
+            pipe, one JSON object per line with --output json.
+
+            \(ExitStatus.help)
+            """)
+
+    @Argument(help: "The saga's id.")
+    var sagaID: String
+
+    @Option(name: .customLong("after"), help: "Only events after this sequence.")
+    var afterSequence: UInt32 = 0
+
+    @Option(help: ArgumentHelp("How long the server may be away.", valueName: "duration"))
+    var timeout = DurationArgument(.seconds(60))
+
+    @OptionGroup(title: "Client")
+    var client: ClientOptions
+
+    func run() async throws {
+        try await self.client.run { client in
+            let watcher = SagaWatcher(client: client, options: self.client, patience: self.timeout.duration)
+            let status = try await watcher.follow(self.sagaID, after: self.afterSequence)
+            if status != .completed { throw Exit(ExitStatus(status)) }
+        }
+    }
+}

@@ -1,0 +1,69 @@
+/// Renders the table of settings: `docs/configuration.md` and the tail of `serve --help`.
+enum ConfigurationReference {
+    /// All of `docs/configuration.md`.
+    static func markdown() -> String {
+        var text = """
+            # Configuration
+
+            <!-- Made by `devicerpc configuration-reference`; change Sources/devicerpc/Configuration/Settings.swift instead. -->
+
+            Every setting has a name in the file, a name in the environment and, unless it is a secret, a flag of
+            `devicerpc serve` (and of `devicerpc migrate`). Flags win over the environment, the environment over the file
+            given with `--config` (YAML or JSON; `DEVICERPC_CONFIG` names it too), the file over the defaults. In a file the
+            dots are levels:
+
+            ```yaml
+            listen: 127.0.0.1:50051
+            ops:
+              listen: 127.0.0.1:9464
+            log:
+              format: json
+            ```
+
+            A wrong value stops the start with exit code 2 and names the setting, the problem and what is allowed; so do
+            environment names with our prefix and file keys that are not in these tables. An empty environment variable
+            counts as unset. Secrets are never printed.
+
+            """
+        for topic in SettingDescription.Topic.allCases {
+            text += "\n## \(topic.rawValue)\n\n| Environment | File | Flag | Default | Allowed |\n|---|---|---|---|---|\n"
+            let settings = Settings.all.filter { $0.topic == topic }
+            for setting in settings {
+                let cells = [
+                    "`\(setting.environmentName)`", "`\(setting.name)`", setting.hasFlag ? "`\(setting.flag)`" : "–",
+                    setting.defaultText.isEmpty ? "–" : Self.cell(setting.defaultText), Self.cell(setting.allowed),
+                ]
+                text += "| " + cells.joined(separator: " | ") + " |\n"
+            }
+            text += "\n"
+            for setting in settings {
+                text += "- `\(setting.environmentName)`\(setting.isSecret ? " (secret)" : ""): \(setting.summary)\n"
+            }
+        }
+        text += """
+
+            ## Commands that call a server
+
+            `DEVICERPC_SERVER` (`host:port`, 127.0.0.1:50051) is the server that `create`, `get`, `watch`, `batch`, `list`,
+            `sagas` and `bench` call unless `--server` says another. `NO_COLOR` (any value) turns colours off.
+
+            """
+        return text
+    }
+
+    /// The flags, for `serve --help`.
+    static func help() -> String {
+        var text = "Settings, as flag or in the environment; docs/configuration.md has them with their names in a file.\n"
+        for topic in SettingDescription.Topic.allCases {
+            text += "\n\(topic.rawValue.uppercased()):\n"
+            for setting in Settings.all where setting.topic == topic {
+                let name = setting.hasFlag ? "\(setting.flag)  (\(setting.environmentName))" : setting.environmentName
+                text += "  \(name)\n      \(setting.summary)\n      allowed: \(setting.allowed)"
+                text += setting.defaultText.isEmpty ? "\n" : "; default: \(setting.defaultText)\n"
+            }
+        }
+        return text
+    }
+
+    private static func cell(_ text: String) -> String { String(text.flatMap { $0 == "|" ? "\\|" : "\($0)" }) }
+}

@@ -1,0 +1,213 @@
+import Logging
+import SagaRuntime
+
+/// The server's configuration, validated: what `Server` is wired from.
+struct ServerConfiguration: Sendable {
+    struct Listeners: Sendable {
+        var rpc: ListenAddress
+        var operators: ListenAddress
+        var drainTimeout: Duration
+        /// 0: one per core.
+        var eventLoops: Int
+        var maximumMessageBytes: Int
+    }
+
+    struct Database: Sendable {
+        /// A libpq URI or conninfo; `nil`: the embedded PostgreSQL. Holds a password, perhaps: never print it.
+        var url: String?
+        var journalConnections: Int
+        var queryConnections: Int
+        var usesNotifications: Bool
+    }
+
+    struct Engine: Sendable {
+        /// The replica's name; `nil`: a unique one.
+        var instance: String?
+        var installation: String
+        var maximumSagas: Int
+    }
+
+    struct Provisioning: Sendable {
+        /// `nil`: a request must name its provider.
+        var defaultProvider: String?
+        var isSimulatedEnabled: Bool
+        var simulatedLatency: Duration
+        var simulatedBoot: Duration
+        /// 0: as many as are needed.
+        var simulatedHosts: Int
+        var simulatedOptions: String?
+        var portCoolDown: Duration
+        var adbPorts: ClosedRange<Int>
+        var webRTCPorts: ClosedRange<Int>
+        var isRedroidEnabled: Bool
+        /// What the redroid provider reads, by environment name (`RedroidConfiguration.keys`).
+        var redroidEnvironment: [String: String]
+    }
+
+    struct UserService: Sendable {
+        var url: String
+        var isIdempotent: Bool
+        var timeout: Duration
+        /// Never print it.
+        var jwtSecret: String
+    }
+
+    struct Log: Sendable {
+        var level: Logger.Level
+        var format: LogFormat
+    }
+
+    var listeners: Listeners
+    var database: Database
+    var engine: Engine
+    var provisioning: Provisioning
+    /// `nil`: quota is not reported.
+    var userService: UserService?
+    var log: Log
+    /// Always set: the default depends on who runs the server.
+    var dataDirectory: String
+    /// Where the lock lies that proves a predecessor's death; `nil` with a database of one's own and no data directory
+    /// named: replicas on one machine must not share the default.
+    var lockDirectory: String?
+
+    /// Reads and validates everything.
+    ///
+    /// - Throws: `ConfigurationError` with all problems at once.
+    static func load(
+        flags: [String: String], environment: [String: String], filePath: String?, homeDirectory: String, isRoot: Bool
+    ) async throws(ConfigurationError) -> ServerConfiguration {
+        let reader = try await SettingsReader(flags: flags, environment: environment, filePath: filePath)
+        let configuration = ServerConfiguration(reader, homeDirectory: homeDirectory, isRoot: isRoot)
+        try reader.finish()
+        return configuration
+    }
+
+    private init(_ reader: SettingsReader, homeDirectory: String, isRoot: Bool) {
+        self.listeners = Listeners(
+            rpc: reader.read(Settings.listen), operators: reader.read(Settings.opsListen),
+            drainTimeout: reader.read(Settings.drainTimeout), eventLoops: reader.read(Settings.eventLoops),
+            maximumMessageBytes: reader.read(Settings.maximumMessageBytes))
+        self.database = Database(
+            url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
+            queryConnections: reader.read(Settings.queryConnections),
+            usesNotifications: reader.read(Settings.notifications))
+        self.engine = Engine(
+            instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
+            maximumSagas: reader.read(Settings.maximumSagas))
+        self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil)
+        self.userService = Self.userService(reader)
+        self.log = Log(level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat))
+        let dataDirectory = reader.read(Settings.dataDirectory)
+        self.dataDirectory =
+            dataDirectory ?? (isRoot ? "/var/lib/devicerpc" : homeDirectory + "/.local/share/devicerpc")
+        self.lockDirectory = self.database.url == nil ? self.dataDirectory : dataDirectory
+        Self.checkSecurity(reader, self.listeners)
+        Self.checkNames(reader, self.engine, self.database)
+    }
+
+    private static func provisioning(_ reader: SettingsReader, isDatabaseEmbedded: Bool) -> Provisioning {
+        let isSimulatedEnabled = reader.read(Settings.simulated) ?? isDatabaseEmbedded
+        var defaultProvider = reader.read(Settings.provider)
+        switch defaultProvider {
+        case nil:
+            defaultProvider = isSimulatedEnabled ? "simulated" : nil
+            if !isSimulatedEnabled {
+                reader.problem(
+                    Settings.provider.description,
+                    "required where the simulated provider doesn't exist (allowed: redroid; or DEVICERPC_SIMULATED=true)")
+            }
+        case "simulated" where !isSimulatedEnabled:
+            reader.problem(
+                Settings.provider.description,
+                "simulated doesn't exist with a DATABASE_URL unless DEVICERPC_SIMULATED=true (allowed: redroid)")
+        case "simulated", "redroid":
+            break
+        default:
+            reader.problem(Settings.provider.description, "no such provider (allowed: simulated, redroid)")
+        }
+        var redroidEnvironment: [String: String] = [:]
+        for setting in Settings.redroid {
+            redroidEnvironment[setting.description.environmentName] = reader.read(setting)
+        }
+        let isRedroidEnabled =
+            reader.read(Settings.redroidEnabled)
+            ?? (defaultProvider == "redroid" || redroidEnvironment["REDROID_IMAGE"] != nil)
+        if defaultProvider == "redroid", !isRedroidEnabled {
+            reader.problem(Settings.redroidEnabled.description, "false with DEVICERPC_PROVIDER redroid (allowed: true)")
+        }
+        let adbPorts = Self.range(reader, Settings.adbPortStart, Settings.adbPortEnd)
+        let webRTCPorts = Self.range(reader, Settings.webRTCPortStart, Settings.webRTCPortEnd)
+        if adbPorts.count != webRTCPorts.count {
+            reader.problem(
+                Settings.webRTCPortEnd.description,
+                "\(webRTCPorts.count) WebRTC ports for \(adbPorts.count) adb ports (allowed: ranges of equal length)")
+        }
+        if adbPorts.overlaps(webRTCPorts) {
+            reader.problem(
+                Settings.webRTCPortStart.description, "overlaps the adb ports (allowed: ranges that share no port)")
+        }
+        return Provisioning(
+            defaultProvider: defaultProvider, isSimulatedEnabled: isSimulatedEnabled,
+            simulatedLatency: reader.read(Settings.simulatedLatency), simulatedBoot: reader.read(Settings.simulatedBoot),
+            simulatedHosts: reader.read(Settings.simulatedHosts),
+            simulatedOptions: reader.read(Settings.simulatedOptions), portCoolDown: reader.read(Settings.portCoolDown),
+            adbPorts: adbPorts, webRTCPorts: webRTCPorts,
+            isRedroidEnabled: isRedroidEnabled, redroidEnvironment: redroidEnvironment)
+    }
+
+    private static func range(_ reader: SettingsReader, _ start: Setting<Int>, _ end: Setting<Int>) -> ClosedRange<Int> {
+        let (first, last) = (reader.read(start), reader.read(end))
+        guard first <= last else {
+            reader.problem(
+                end.description, "\(last) lies before \(start.description.environmentName) \(first) (allowed: not less)")
+            return start.fallback...end.fallback
+        }
+        return first...last
+    }
+
+    private static func userService(_ reader: SettingsReader) -> UserService? {
+        let url = reader.read(Settings.userServiceURL)
+        let secret = reader.read(Settings.jwtSecret)
+        let isIdempotent = reader.read(Settings.userServiceIdempotent)
+        let timeout = reader.read(Settings.userServiceTimeout)
+        guard let url else { return nil }
+        if secret == nil, !reader.problems.contains(where: { $0.hasPrefix(Settings.jwtSecret.description.environmentName) }) {
+            reader.problem(
+                Settings.jwtSecret.description, "missing (\(Settings.jwtSecret.description.allowed))")
+        }
+        return UserService(url: url, isIdempotent: isIdempotent, timeout: timeout, jwtSecret: secret ?? "")
+    }
+
+    private static func checkSecurity(_ reader: SettingsReader, _ listeners: Listeners) {
+        if reader.read(Settings.auth) != .none {
+            reader.problem(Settings.auth.description, "this version can't authenticate callers yet (allowed: none)")
+        }
+        for setting in [Settings.tlsCertificate, Settings.tlsKey, Settings.tlsClientCA] where reader.read(setting) != nil {
+            reader.problem(setting.description, "this version serves cleartext only (allowed: unset)")
+        }
+        if !reader.read(Settings.insecureListen), !listeners.rpc.isLoopback {
+            reader.problem(
+                Settings.listen.description,
+                "\(listeners.rpc) is reachable from other machines, without TLS and authentication "
+                    + "(allowed: a loopback address, or --insecure-listen for a network that is trusted)")
+        }
+    }
+
+    private static func checkNames(_ reader: SettingsReader, _ engine: Engine, _ database: Database) {
+        let isInstallationValid =
+            (1...40).contains(engine.installation.utf8.count)
+            && engine.installation.utf8.allSatisfy { (97...122).contains($0) || (48...57).contains($0) || $0 == 45 }
+        if !isInstallationValid {
+            reader.problem(
+                Settings.installation.description, "is not usable (allowed: \(Settings.installation.description.allowed))")
+        }
+        if let url = database.url, let problem = PostgresConfiguration.problem(inConninfo: url) {
+            reader.problem(
+                Settings.databaseURL.description, "\(problem) (allowed: \(Settings.databaseURL.description.allowed))")
+        }
+        if let instance = engine.instance, instance.unicodeScalars.count > 100 {
+            reader.problem(
+                Settings.instance.description, "is too long (allowed: \(Settings.instance.description.allowed))")
+        }
+    }
+}

@@ -1,0 +1,238 @@
+import Logging
+
+/// Every configuration key of the server: the one table that the sources, `serve --help`, `docs/configuration.md` and
+/// the errors are made from.
+enum Settings {
+    // MARK: Server
+
+    static let listen = Setting<ListenAddress>.address(
+        "listen", "DEVICERPC_LISTEN", .server, default: ListenAddress(host: "127.0.0.1", port: 50051),
+        "Where the gRPC server listens.")
+    static let opsListen = Setting<ListenAddress>.address(
+        "ops.listen", "DEVICERPC_OPS_LISTEN", .server, default: ListenAddress(host: "127.0.0.1", port: 9464),
+        "Where /metrics, /healthz and /readyz are served, over HTTP/1.1 without authentication.")
+    static let dataDirectory = Setting<String?>.optionalText(
+        "data-dir", "DEVICERPC_DATA_DIR", .server,
+        defaultText: "~/.local/share/devicerpc, for root /var/lib/devicerpc", allowed: "a path",
+        "The directory of the embedded PostgreSQL and of the file that proves a predecessor's death. Made if missing.")
+    static let instance = Setting<String?>.optionalText(
+        "instance", "DEVICERPC_INSTANCE", .server, defaultText: "host name, process id and a random part",
+        allowed: "1 to 100 characters, one living process per name",
+        "This replica's name. A fixed one lets a restarted server take up its own sagas at once.")
+    static let installation = Setting<String>.text(
+        "installation", "DEVICERPC_INSTALLATION", .server, default: "default",
+        allowed: "1 to 40 characters of a-z, 0-9 and -",
+        "Labels what this installation makes at providers; all replicas on one database share it, and no two "
+            + "installations on one provider account may.")
+    static let drainTimeout = Setting<Duration>.duration(
+        "drain-timeout", "DEVICERPC_DRAIN_TIMEOUT", .server, default: .seconds(30), in: .zero ... .seconds(3600),
+        "How long a stopping server waits for calls and provider requests under way before it leaves the rest to "
+            + "the other replicas.")
+    static let eventLoops = Setting<Int>.integer(
+        "event-loops", "DEVICERPC_EVENT_LOOPS", .server, default: 0, in: 0...256,
+        "Threads that serve connections; 0: one per core.")
+    static let maximumMessageBytes = Setting<Int>.integer(
+        "max-message-bytes", "DEVICERPC_MAX_MESSAGE_BYTES", .server, default: 4_194_304, in: 1024...67_108_864,
+        "The largest request message that is taken; a larger one is RESOURCE_EXHAUSTED before it is buffered.")
+    static let maximumSagas = Setting<Int>.integer(
+        "max-sagas", "DEVICERPC_MAX_SAGAS", .server, default: 8192, in: 1...1_000_000,
+        "Sagas in flight on this replica; beyond it CreateDevice answers OVERLOADED.")
+
+    // MARK: Security
+
+    static let insecureListen = Setting<Bool>.boolean(
+        "insecure-listen", "DEVICERPC_INSECURE_LISTEN", .security, default: false,
+        "Allows listen beyond this machine without TLS and without authentication of callers.")
+    static let auth = Setting<AuthenticationMode>.choice(
+        "auth", "DEVICERPC_AUTH", .security, default: .none,
+        "How callers prove who they are. jwt is reserved: this version refuses to start with it.")
+    static let tlsCertificate = Setting<String?>.optionalText(
+        "tls.cert", "DEVICERPC_TLS_CERT", .security, allowed: "a path",
+        "PEM file of the server's certificate chain. Reserved: this version serves cleartext only and refuses to "
+            + "start with it.")
+    static let tlsKey = Setting<String?>.optionalText(
+        "tls.key", "DEVICERPC_TLS_KEY", .security, allowed: "a path",
+        "PEM file of the server's private key. Reserved, as tls.cert.")
+    static let tlsClientCA = Setting<String?>.optionalText(
+        "tls.client-ca", "DEVICERPC_TLS_CLIENT_CA", .security, allowed: "a path",
+        "PEM file of the authorities whose client certificates are asked for and accepted. Reserved, as tls.cert.")
+
+    // MARK: Database and engine
+
+    static let databaseURL = Setting<String?>.optionalText(
+        "database.url", "DATABASE_URL", .database, defaultText: "an embedded PostgreSQL in the data directory",
+        allowed: "a libpq URI (postgresql://…) or conninfo", isSecret: true,
+        "The database. Unset: a PostgreSQL of the server's own, started and stopped with it.")
+    static let journalConnections = Setting<Int>.integer(
+        "database.journal-connections", "DEVICERPC_JOURNAL_CONNECTIONS", .database, default: 2, in: 1...8,
+        "Connections that write the journal, each one flush at a time.")
+    static let queryConnections = Setting<Int>.integer(
+        "database.query-connections", "DEVICERPC_QUERY_CONNECTIONS", .database, default: 4, in: 1...64,
+        "Connections for reads.")
+
+    static let notifications = Setting<Bool>.boolean(
+        "database.notifications", "DEVICERPC_NOTIFICATIONS", .database, default: true,
+        "Whether replicas wake each other by NOTIFY. false behind a transaction pooler: they poll, twice a second.")
+
+    // MARK: Provisioning
+
+    static let provider = Setting<String?>.optionalText(
+        "provider", "DEVICERPC_PROVIDER", .provisioning,
+        defaultText: "simulated where that exists; else required", allowed: "simulated, redroid",
+        "The provider of requests that name none.")
+    static let simulated = Setting<Bool?>.optionalBoolean(
+        "simulated.enabled", "DEVICERPC_SIMULATED", .provisioning, defaultText: "true with the embedded PostgreSQL, else false",
+        "Whether the simulated provider exists.")
+    static let simulatedLatency = Setting<Duration>.duration(
+        "simulated.latency", "DEVICERPC_SIMULATED_LATENCY", .provisioning, default: .milliseconds(300),
+        in: .zero ... .seconds(600), "How long each call to the simulated provider takes, unless a request says.")
+    static let simulatedBoot = Setting<Duration>.duration(
+        "simulated.boot", "DEVICERPC_SIMULATED_BOOT", .provisioning, default: .milliseconds(700),
+        in: .zero ... .seconds(3600), "How long a simulated device boots, unless a request says.")
+    static let simulatedHosts = Setting<Int>.integer(
+        "simulated.hosts", "DEVICERPC_SIMULATED_HOSTS", .provisioning, default: 0, in: 0...10_000,
+        "Caps the simulated provider's hosts, so that ports can run out; 0: as many as are needed.")
+    static let simulatedOptions = Setting<String?>.optionalText(
+        "simulated.options", "DEVICERPC_SIMULATED_OPTIONS", .provisioning,
+        allowed: "name=value pairs of docs/simulated-provider.md, joined by ;",
+        "What every simulated device does, unless a request says, e.g. fail=create:unavailable;fail_times=2.")
+    static let portCoolDown = Setting<Duration>.duration(
+        "ports.cool-down", "DEVICERPC_PORT_COOL_DOWN", .provisioning, default: .seconds(30), in: .zero ... .seconds(86400),
+        "How long a released pair of ports rests before it is given to another device.")
+    static let adbPortStart = Setting<Int>.integer(
+        "ports.adb.start", "ADB_PORT_START", .provisioning, default: 5555, in: 1...65535,
+        "First port for adb on each host.")
+    static let adbPortEnd = Setting<Int>.integer(
+        "ports.adb.end", "ADB_PORT_END", .provisioning, default: 6554, in: 1...65535,
+        "Last port for adb on each host.")
+    static let webRTCPortStart = Setting<Int>.integer(
+        "ports.webrtc.start", "WEBRTC_PORT_START", .provisioning, default: 8080, in: 1...65535,
+        "First port for WebRTC on each host; the range is as long as adb's.")
+    static let webRTCPortEnd = Setting<Int>.integer(
+        "ports.webrtc.end", "WEBRTC_PORT_END", .provisioning, default: 9079, in: 1...65535,
+        "Last port for WebRTC on each host.")
+
+    // MARK: User service
+
+    static let userServiceURL = Setting<String?>.optionalText(
+        "user-service.url", "USER_SERVICE_URL", .userService,
+        defaultText: "none; the step REPORT_QUOTA_USAGE is skipped",
+        allowed: "http://… or https://…", schemes: ["http://", "https://"],
+        "The user service, which counts devices against quotas.")
+    static let userServiceIdempotent = Setting<Bool>.boolean(
+        "user-service.idempotent", "USER_SERVICE_IDEMPOTENT", .userService, default: false,
+        "Whether the user service honours Idempotency-Key. If not, a report whose outcome is unknown parks the saga.")
+    static let userServiceTimeout = Setting<Duration>.duration(
+        "user-service.timeout", "DEVICERPC_USER_SERVICE_TIMEOUT", .userService, default: .seconds(5),
+        in: .milliseconds(10) ... .seconds(60), "The longest that one request to the user service takes.")
+    static let jwtSecret = Setting<String?>.optionalText(
+        "jwt-secret", "JWT_SECRET", .userService, allowed: "at least 32 bytes; required with USER_SERVICE_URL",
+        isSecret: true, hasFlag: false, minimumLength: 32,
+        "Signs the token (HS256) that the user service is called with.")
+
+    // MARK: Logging
+
+    static let logLevel = Setting<LogLevel>.choice(
+        "log.level", "DEVICERPC_LOG_LEVEL", .logging, default: .info, "The least severe level that is written.")
+    static let logFormat = Setting<LogFormat>.choice(
+        "log.format", "DEVICERPC_LOG_FORMAT", .logging, default: .text,
+        "Lines for people or one JSON object per line; on standard error.")
+
+    // MARK: Redroid
+
+    static let redroidEnabled = Setting<Bool?>.optionalBoolean(
+        "redroid.enabled", "DEVICERPC_REDROID", .redroid,
+        defaultText: "true if DEVICERPC_PROVIDER is redroid or REDROID_IMAGE is set", "Whether the redroid provider exists.")
+
+    /// Settings that the redroid provider reads itself, by their environment names.
+    static let redroid: [Setting<String?>] = [
+        .optionalText(
+            "redroid.image", "REDROID_IMAGE", .redroid,
+            defaultText: "redroid/redroid:<version>.0.0-latest for 11, 12 and 13",
+            allowed: "version=image pairs joined by commas, or one image whose tag begins with its Android version",
+            "The container image by Android version. Callers never choose an image, since it runs privileged."),
+        .optionalText(
+            "redroid.docker-host", "DOCKER_HOST", .redroid, defaultText: "unix:///var/run/docker.sock",
+            allowed: "unix:///path or tcp://host:port", "The Docker engine."),
+        .optionalText(
+            "redroid.gpu-mode", "REDROID_GPU_MODE", .redroid, defaultText: "auto", allowed: "auto, host, guest",
+            "How devices render, where a request doesn't say."),
+        .optionalText(
+            "redroid.fps", "DEVICERPC_REDROID_FPS", .redroid, defaultText: "30", allowed: "1 to 240",
+            "Frames per second, where a request doesn't say."),
+        .optionalText(
+            "redroid.boot-args", "DEVICERPC_REDROID_BOOT_ARGS", .redroid, allowed: "name=value pairs joined by spaces",
+            "Further boot arguments for every device, e.g. androidboot.use_memfd=1."),
+        .optionalText(
+            "redroid.boot-timeout", "DEVICERPC_REDROID_BOOT_TIMEOUT", .redroid, defaultText: "60",
+            allowed: "seconds, 1 to 3600", "How long a device may take to boot."),
+        .optionalText(
+            "redroid.storage-quota", "DEVICERPC_REDROID_STORAGE_QUOTA", .redroid, defaultText: "false",
+            allowed: "true, false",
+            "Limits /data to the device's storage; needs project quotas under the engine's volumes."),
+        .optionalText(
+            "redroid.bind-address", "DEVICERPC_REDROID_BIND_ADDRESS", .redroid, defaultText: "127.0.0.1",
+            allowed: "an address of the engine's host",
+            "Where devices' ports are bound. adb on it is a root shell without authentication."),
+        .optionalText(
+            "redroid.advertised-host", "DEVICERPC_REDROID_ADVERTISED_HOST", .redroid,
+            defaultText: "the bind address, or the engine's host", allowed: "a host",
+            "The host that callers are told to connect to."),
+        .optionalText(
+            "redroid.port-host", "DEVICERPC_REDROID_PORT_HOST", .redroid,
+            defaultText: "the engine's host, or localhost", allowed: "a name",
+            "The name of the engine's host in the port pool."),
+        .optionalText(
+            "redroid.adb-host", "ADB_HOST", .redroid, defaultText: "127.0.0.1", allowed: "a host",
+            "The adb server that checks whether a device has booted."),
+        .optionalText(
+            "redroid.adb-port", "ADB_PORT", .redroid, defaultText: "5037", allowed: "1 to 65535",
+            "The adb server's port."),
+        .optionalText(
+            "redroid.adb-autostart", "DEVICERPC_ADB_AUTOSTART", .redroid,
+            defaultText: "true where ADB_HOST is this machine", allowed: "true, false",
+            "Starts an adb server where none listens."),
+        .optionalText(
+            "redroid.adb-target", "DEVICERPC_REDROID_ADB_TARGET", .redroid,
+            defaultText: "the bind address, or the engine's host", allowed: "a host",
+            "The host under which the adb server reaches devices' ports."),
+    ]
+
+    /// Descriptions of all settings, in the order of the reference.
+    static let all: [SettingDescription] = [
+        listen.description, opsListen.description, dataDirectory.description, instance.description,
+        installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
+        maximumSagas.description,
+        insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
+        tlsClientCA.description,
+        databaseURL.description, journalConnections.description, queryConnections.description,
+        notifications.description,
+        provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
+        simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
+        adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,
+        redroidEnabled.description,
+    ] + redroid.map(\.description) + [
+        userServiceURL.description, userServiceIdempotent.description, userServiceTimeout.description,
+        jwtSecret.description,
+        logLevel.description, logFormat.description,
+    ]
+
+    static let byFileKey = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.name, $0) })
+    static let byFlag = Dictionary(uniqueKeysWithValues: Self.all.filter(\.hasFlag).map { ($0.flag, $0) })
+    static let byEnvironmentName = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.environmentName, $0) })
+
+    /// Environment names of ours that are no settings of the server: clients and test builds read them.
+    static let otherEnvironmentNames: Set<String> = [
+        "DEVICERPC_SERVER", "DEVICERPC_CONFIG", "DEVICERPC_FAULT", "DEVICERPC_FAULT_LOG",
+    ]
+}
+
+/// How callers prove who they are.
+enum AuthenticationMode: String, CaseIterable, Sendable { case none, jwt }
+
+/// swift-log's levels by their names.
+enum LogLevel: String, CaseIterable, Sendable {
+    case trace, debug, info, notice, warning, error, critical
+
+    var level: Logger.Level { Logger.Level(rawValue: self.rawValue) ?? .info }
+}

@@ -1,0 +1,33 @@
+import ArgumentParser
+
+/// The one binary: the server, the clients and the tools of operators.
+@main
+struct DeviceRPCCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "devicerpc", abstract: "Creates cloud phones as durable sagas, over gRPC.",
+        discussion: ExitStatus.help, version: Version.current,
+        subcommands: [
+            ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, BatchCommand.self,
+            ListCommand.self, SagasCommand.self, MigrateCommand.self, BenchCommand.self, VersionCommand.self,
+            ConfigurationReferenceCommand.self, FaultPointsCommand.self,
+        ])
+
+    /// Parses and runs, with exit codes of our own (`ExitStatus`).
+    static func main() async {
+        do {
+            var command = try Self.parseAsRoot()
+            if var asynchronous = command as? any AsyncParsableCommand {
+                try await asynchronous.run()
+            } else {
+                try command.run()
+            }
+        } catch let exit as Exit {
+            Self.exit(withError: ExitCode(exit.status.rawValue))
+        } catch {
+            let code = Self.exitCode(for: error)
+            if code.isSuccess || code != .validationFailure { Self.exit(withError: error) }
+            StandardError.write(Self.fullMessage(for: error) + "\n")
+            Self.exit(withError: ExitCode(ExitStatus.usage.rawValue))
+        }
+    }
+}

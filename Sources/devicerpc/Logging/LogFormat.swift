@@ -1,0 +1,2 @@
+/// How log lines look.
+enum LogFormat: String, CaseIterable, Sendable { case text, json }

@@ -1,0 +1,67 @@
+/// What a family of series is: its exposition type, help and buckets.
+struct MetricFamilyDescription: Sendable {
+    enum Kind: String, Sendable { case counter, gauge, histogram }
+
+    let name: String
+    let kind: Kind
+    let help: String
+    /// Upper bounds of a histogram's buckets, ascending, without +Inf.
+    let buckets: [Double]
+
+    static func counter(_ name: String, _ help: String) -> Self {
+        Self(name: name, kind: .counter, help: help, buckets: [])
+    }
+    static func gauge(_ name: String, _ help: String) -> Self {
+        Self(name: name, kind: .gauge, help: help, buckets: [])
+    }
+    static func histogram(_ name: String, _ help: String, _ buckets: [Double]) -> Self {
+        Self(name: name, kind: .histogram, help: help, buckets: buckets)
+    }
+}
+
+/// Bucket bounds by what is measured.
+enum Buckets {
+    /// Seconds, 100 µs to 10 s: calls, flushes.
+    static let fast: [Double] = [
+        0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10,
+    ]
+    /// Seconds, 5 ms to an hour: sagas and their steps.
+    static let slow: [Double] = [
+        0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120, 300, 600, 1800, 3600,
+    ]
+    /// Rows, sagas, bytes in powers of two and four.
+    static let counts: [Double] = [1, 2, 4, 8, 16, 32, 64, 128, 256, 512, 1024, 2048, 4096]
+}
+
+/// The metrics that this product promises, with their help; others are taken too, with a plain help text.
+enum KnownMetrics {
+    static let all: [MetricFamilyDescription] = [
+        .counter("saga_device_creation_total", "Device creations that ended, by status: completed, failed, timeout."),
+        .histogram(
+            "saga_device_creation_duration_seconds", "Time from acceptance to the end of a device creation.",
+            Buckets.slow),
+        .counter("saga_device_creation_retry_count", "Retries of forward steps of device creations, by step."),
+        .counter("saga_device_creation_compensate_total", "Undone steps of device creations, by step."),
+        .gauge("saga_device_creation_in_progress", "Device creations that this replica is working on."),
+        .gauge("saga_in_progress", "Sagas of all types that this replica is working on."),
+        .gauge("saga_parked", "Sagas in the database that wait for an operator."),
+        .counter("saga_parked_total", "Sagas that this replica parked, by reason."),
+        .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
+        .counter("saga_adopted_total", "Sagas taken over from other replicas, by type."),
+        .histogram("saga_flush_duration_seconds", "Time of one journal transaction, from BEGIN to COMMIT.", Buckets.fast),
+        .histogram("saga_flush_records", "Sagas in one journal transaction.", Buckets.counts),
+        .gauge("saga_lease_age_seconds", "Time since the last lease renewal that succeeded was sent."),
+        .gauge("saga_partitions_ahead_days", "Days for which partitions exist beyond today."),
+        .counter("rpc_server_calls_total", "Calls that ended, by method and status code."),
+        .histogram("rpc_server_call_duration_seconds", "Time of calls that ended, by method.", Buckets.fast),
+        .gauge("rpc_server_calls_in_progress", "Calls under way, by method; WatchSaga's are the open watchers."),
+        .gauge("devicerpc_info", "Always 1; the version is a label."),
+        .gauge("devicerpc_ready", "1 if this replica takes new work, as /readyz says."),
+        .counter("process_cpu_seconds_total", "User and system CPU time."),
+        .gauge("process_resident_memory_bytes", "Resident memory."),
+        .gauge("process_open_fds", "Open file descriptors."),
+        .gauge("process_start_time_seconds", "When the process started, seconds since the Unix epoch."),
+    ]
+
+    static let byName = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.name, $0) })
+}

@@ -1,0 +1,59 @@
+import RPCTransport
+
+/// Counts and times calls by method and status code. On the path of every call: no lock, no allocation.
+final class RPCMetrics: RPCObserver {
+    private final class Method: Sendable {
+        let label: String
+        let started = AtomicCounters(count: 1)
+        let ended = AtomicCounters(count: RPCCode.allCases.count)
+        let durations: HistogramSeries
+
+        init(label: String, durations: HistogramSeries) {
+            self.label = label
+            self.durations = durations
+        }
+    }
+
+    /// By path. Fixed: methods are known before the first call.
+    private let methods: [String: Method]
+
+    init(services: [RPCService], registry: MetricsRegistry) {
+        var methods: [String: Method] = [:]
+        for service in services {
+            for method in service.methods {
+                let label = "\(service.name)/\(method.name)"
+                methods["/" + label] = Method(
+                    label: label, durations: registry.histogram("rpc_server_call_duration_seconds", [("method", label)]))
+            }
+        }
+        self.methods = methods
+        let all = Array(methods.values)
+        registry.onScrape { [unowned registry] in Self.publish(all, registry) }
+    }
+
+    func callStarted(method: String) { self.methods[method]?.started.increment(0) }
+
+    func callEnded(method: String, code: RPCCode, duration: Duration) {
+        guard let method = self.methods[method] else { return }
+        method.ended.increment(code.rawValue)
+        let (seconds, attoseconds) = duration.components
+        method.durations.record(Double(seconds) + Double(attoseconds) / 1e18)
+    }
+
+    private static func publish(_ methods: [Method], _ registry: MetricsRegistry) {
+        for method in methods {
+            var ended: UInt64 = 0
+            for code in RPCCode.allCases {
+                let count = method.ended.load(code.rawValue)
+                ended &+= count
+                // A code that never came has no series, but for OK: rates need a zero to start from.
+                if count == 0, code != .ok { continue }
+                registry.counter("rpc_server_calls_total", [("method", method.label), ("code", code.name)])
+                    .set(Int64(clamping: count))
+            }
+            let started = method.started.load(0)
+            registry.gauge("rpc_server_calls_in_progress", [("method", method.label)])
+                .set(Double(started) - Double(min(started, ended)))
+        }
+    }
+}

@@ -1,0 +1,86 @@
+import DeviceProvisioning
+import SagaRuntime
+import Synchronization
+
+/// What operators see of the sagas; the names that begin with saga_device_creation are theirs since before.
+final class SagaMetrics: SagaRuntimeObserver {
+    private let registry: MetricsRegistry
+    private let completed: CounterSeries
+    private let failed: CounterSeries
+    private let timedOut: CounterSeries
+    private let duration: HistogramSeries
+    private let creationsInProgress: GaugeSeries
+    private let inProgress: GaugeSeries
+    private let parked: GaugeSeries
+    private let leaseAge: GaugeSeries
+    private let daysAhead: GaugeSeries
+    private let flushDuration: HistogramSeries
+    private let flushRecords: HistogramSeries
+
+    init(registry: MetricsRegistry) {
+        func ended(_ status: String) -> CounterSeries {
+            registry.counter("saga_device_creation_total", [("status", status)])
+        }
+        self.registry = registry
+        self.completed = ended("completed")
+        self.failed = ended("failed")
+        self.timedOut = ended("timeout")
+        self.duration = registry.histogram("saga_device_creation_duration_seconds")
+        self.creationsInProgress = registry.gauge("saga_device_creation_in_progress")
+        self.inProgress = registry.gauge("saga_in_progress")
+        self.parked = registry.gauge("saga_parked")
+        self.leaseAge = registry.gauge("saga_lease_age_seconds")
+        self.daysAhead = registry.gauge("saga_partitions_ahead_days")
+        self.flushDuration = registry.histogram("saga_flush_duration_seconds")
+        self.flushRecords = registry.histogram("saga_flush_records")
+        // Rates need a zero to start from.
+        for step in Self.steps {
+            _ = registry.counter("saga_device_creation_retry_count", [("step", step)])
+            _ = registry.counter("saga_device_creation_compensate_total", [("step", step)])
+        }
+    }
+
+    private static let steps = [
+        "ALLOCATE_PORTS", "CREATE_PROVIDER_DEVICE", "CREATE_DATABASE_RECORD", "REPORT_QUOTA_USAGE", "START_DEVICE",
+    ]
+
+    func sagaEnded(type: String, status: SagaStatus, failure: SagaFailure?, duration: Duration) {
+        if status == .parked {
+            self.registry.counter("saga_parked_total", [("reason", failure?.reason ?? "")]).increment(by: 1)
+        }
+        guard type == DeviceCreation.type, status.isTerminal else { return }
+        switch (status, failure?.cause) {
+        case (.completed, _): self.completed.increment(by: 1)
+        case (_, .timedOut): self.timedOut.increment(by: 1)
+        default: self.failed.increment(by: 1)
+        }
+        self.duration.record(duration.inSeconds)
+    }
+
+    func stepRetried(step: String, isCompensation: Bool) {
+        let name = isCompensation ? "saga_undo_retry_total" : "saga_device_creation_retry_count"
+        self.registry.counter(name, [("step", step)]).increment(by: 1)
+    }
+
+    func stepCompensated(step: String) {
+        self.registry.counter("saga_device_creation_compensate_total", [("step", step)]).increment(by: 1)
+    }
+
+    func sagaAdopted(type: String) {
+        self.registry.counter("saga_adopted_total", [("type", type)]).increment(by: 1)
+    }
+
+    func flushed(records: Int, duration: Duration) {
+        self.flushRecords.record(Double(records))
+        self.flushDuration.record(duration.inSeconds)
+    }
+
+    func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {
+        self.inProgress.set(Double(inProgress))
+        // Creations are all that there are, so far.
+        self.creationsInProgress.set(Double(inProgress))
+        self.parked.set(Double(parked))
+        self.leaseAge.set(leaseAge.inSeconds)
+        self.daysAhead.set(Double(daysAhead))
+    }
+}

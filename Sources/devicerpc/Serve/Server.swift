@@ -1,0 +1,199 @@
+import DeviceProvisioning
+import DeviceRPC
+import FoundationEssentials
+import Glibc
+import Logging
+import NIOCore
+import RPCTransport
+import SagaRuntime
+import ServiceLifecycle
+
+/// The whole server, wired: what is made from the configuration, in which order it starts, and how it ends.
+///
+/// Start: database, migrations, ports, engine, gRPC. End, at the first signal: health and readiness say so, the engine
+/// takes no new sagas and records the calls under way, connections are drained; then the operators' port, then the
+/// database.
+struct Server {
+    /// Connections for the simulated provider, the device tables, port keeping and the probe.
+    private static let toolConnections = 4
+    private static let maximumWaiters = 20_000
+
+    let configuration: ServerConfiguration
+    let registry: MetricsRegistry
+    let logger: Logger
+    /// Told once when the server takes calls, with what to tell people.
+    let onReady: @Sendable (ServerAddresses) -> Void
+
+    func run() async throws {
+        let database = try await ServerDatabase.open(self.configuration, logger: self.logger)
+        let result: Result<Void, any Error>
+        do {
+            result = .success(try await self.serve(database))
+        } catch {
+            result = .failure(error)
+        }
+        await database.close()
+        try result.get()
+    }
+
+    private func serve(_ database: ServerDatabase) async throws {
+        let applied = try await database.migrate(logger: self.logger)
+        if !applied.isEmpty { self.logger.info("migrated the database", metadata: ["versions": "\(applied)"]) }
+        let connection = PostgresConfiguration.engine(conninfo: database.conninfo)
+        let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
+        let providers = try self.makeProviders(tools)
+        let quota = try self.makeQuotaClient()
+        try await PortKeeper(providers: providers, database: tools).prepare()
+
+        let runtime = SagaRuntime(
+            configuration: self.runtimeConfiguration(connection),
+            definitions: [
+                DeviceCreation.definition(
+                    providers: providers, quota: quota,
+                    configuration: DeviceCreation.Configuration(
+                        portCoolDown: self.configuration.provisioning.portCoolDown))
+            ],
+            logger: self.logger, observer: SagaMetrics(registry: self.registry))
+        let service = DeviceService(
+            runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
+            digestKey: try await runtime.requestDigestKey(), logger: self.logger)
+        let health = HealthService(["": .notServing, DeviceService.name: .notServing])
+        let application = service.services + [health.service]
+        let services = application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
+        let rpc = RPCServer(
+            configuration: self.rpcConfiguration(), services: services, logger: self.logger,
+            observer: RPCMetrics(services: services, registry: self.registry))
+
+        try await self.run(Parts(runtime: runtime, rpc: rpc, health: health, tools: tools))
+
+        await providers.shutdown()
+        await quota?.shutdown()
+        await tools.shutdown()
+    }
+
+    // MARK: Running
+
+    private struct Parts: Sendable {
+        let runtime: SagaRuntime
+        let rpc: RPCServer
+        let health: HealthService
+        let tools: PostgresPool
+    }
+
+    /// Runs everything until a signal, or until a part of it fails.
+    private func run(_ parts: Parts) async throws {
+        let gate = ShutdownGate()
+        let state = ServingState(runtime: parts.runtime, gate: gate, health: parts.health)
+        let probe = DatabaseProbe(pool: parts.tools) { state.databaseProblem = $0 }
+        let operators = OperatorsServer(
+            address: self.configuration.listeners.operators, registry: self.registry, logger: self.logger,
+            readiness: { state.readiness })
+        let ready = self.registry.gauge("devicerpc_ready")
+        self.registry.onScrape { ready.set(state.readiness.isReady ? 1.0 : 0.0) }
+
+        let rpcAddress = try await self.listen(parts.rpc)
+        let group = ServiceGroupBox()
+        let signals = SignalService(logger: self.logger) {
+            gate.close()
+            state.publish()
+            parts.runtime.beginGracefulShutdown()
+            parts.rpc.beginGracefulShutdown()
+            await group.triggerGracefulShutdown()
+        }
+        // The last one goes first.
+        let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
+            .init(service: signals), .init(service: operators), .init(service: probe),
+            .init(service: RuntimeService(runtime: parts.runtime)), .init(service: RPCServerService(server: parts.rpc)),
+            .init(
+                service: ReadyService(
+                    state: state,
+                    onReady: {
+                        self.onReady(
+                            ServerAddresses(rpc: rpcAddress, operators: await operators.boundAddress()))
+                    }),
+                successTerminationBehavior: .ignore),
+        ]
+        try await group.run(services, logger: self.logger)
+    }
+
+    private func listen(_ server: RPCServer) async throws -> ListenAddress {
+        let wanted = self.configuration.listeners.rpc
+        do {
+            let address = try await server.start()
+            return ListenAddress(host: wanted.host, port: address.port ?? wanted.port)
+        } catch {
+            throw ConfigurationError(
+                problems: ["\(Settings.listen.description.environmentName): can't listen on \(wanted): \(error)"])
+        }
+    }
+
+    // MARK: Making the parts
+
+    private func makeProviders(_ tools: PostgresPool) throws -> ProviderRegistry {
+        let settings = self.configuration.provisioning
+        var providers: [any DeviceProvider] = []
+        if settings.isSimulatedEnabled {
+            var simulated = SimulatedConfiguration(
+                behaviour: SimulatedBehaviour(latency: settings.simulatedLatency, boot: settings.simulatedBoot))
+            if settings.simulatedHosts > 0 {
+                simulated.hosts = SimulatedConfiguration.cappedHosts(
+                    count: settings.simulatedHosts, adb: settings.adbPorts, webRTC: settings.webRTCPorts)
+            }
+            if let options = settings.simulatedOptions {
+                try simulated.apply(
+                    options: options, key: Settings.simulatedOptions.description.environmentName)
+            }
+            providers.append(SimulatedProvider(configuration: simulated, database: tools))
+        }
+        if settings.isRedroidEnabled {
+            let redroid = try RedroidConfiguration(
+                installation: self.configuration.engine.installation, adbPorts: settings.adbPorts,
+                webRTCPorts: settings.webRTCPorts, setting: { settings.redroidEnvironment[$0] })
+            providers.append(RedroidProvider(configuration: redroid, logger: self.logger))
+        }
+        // Validated: there is a default, and it is among them.
+        let kind = settings.defaultProvider.flatMap { ProviderKind(name: $0) } ?? .simulated
+        return ProviderRegistry(providers, default: kind)
+    }
+
+    private func makeQuotaClient() throws -> QuotaClient? {
+        guard let service = self.configuration.userService else { return nil }
+        return QuotaClient(
+            configuration: try QuotaConfiguration(
+                baseURL: service.url, jwtSecret: service.jwtSecret, isIdempotent: service.isIdempotent,
+                timeout: service.timeout))
+    }
+
+    private func runtimeConfiguration(_ connection: PostgresConfiguration) -> SagaRuntimeConfiguration {
+        var runtime = SagaRuntimeConfiguration(
+            connection: connection, instanceName: self.configuration.engine.instance ?? Self.uniqueInstanceName(),
+            dataDirectory: self.configuration.lockDirectory)
+        runtime.maximumInFlight = self.configuration.engine.maximumSagas
+        runtime.journalWriters = self.configuration.database.journalConnections
+        runtime.readers = self.configuration.database.queryConnections
+        runtime.usesNotifications = self.configuration.database.usesNotifications
+        return runtime
+    }
+
+    private func rpcConfiguration() -> RPCServerConfiguration {
+        let listeners = self.configuration.listeners
+        var rpc = RPCServerConfiguration(host: listeners.rpc.host, port: listeners.rpc.port)
+        rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
+        rpc.maximumMessageBytes = listeners.maximumMessageBytes
+        rpc.drainTimeout = listeners.drainTimeout
+        return rpc
+    }
+
+    /// Host, process and a random part, so that no two processes ever share it.
+    private static func uniqueInstanceName() -> String {
+        var name = [CChar](repeating: 0, count: 65)
+        let host = gethostname(&name, 64) == 0 ? String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : "host"
+        return "\(host.prefix(60))-\(getpid())-\(String(UInt32.random(in: 0 ... .max), radix: 36))"
+    }
+}
+
+/// Where a server can be reached.
+struct ServerAddresses: Sendable {
+    let rpc: ListenAddress
+    let operators: ListenAddress
+}

@@ -1,0 +1,67 @@
+import Logging
+import RPCTransport
+import SagaRuntime
+import ServiceLifecycle
+import Synchronization
+
+/// The engine, as a part of the service group.
+struct RuntimeService: Service {
+    let runtime: SagaRuntime
+
+    func run() async throws {
+        try await withGracefulShutdownHandler {
+            try await self.runtime.run()
+        } onGracefulShutdown: {
+            self.runtime.beginGracefulShutdown()
+        }
+    }
+}
+
+/// The gRPC server, as a part of the service group.
+struct RPCServerService: Service {
+    let server: RPCServer
+
+    func run() async throws {
+        try await withGracefulShutdownHandler {
+            try await self.server.run()
+        } onGracefulShutdown: {
+            self.server.beginGracefulShutdown()
+        }
+    }
+}
+
+/// Waits until the server takes calls, and says so.
+struct ReadyService: Service {
+    let state: ServingState
+    let onReady: @Sendable () async -> Void
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            while !Task.isCancelled {
+                if self.state.readiness.isReady {
+                    self.state.publish()
+                    await self.onReady()
+                    return
+                }
+                try? await Task.sleep(for: .milliseconds(20))
+            }
+        }
+    }
+}
+
+/// A service group whose parts can end it.
+final class ServiceGroupBox: Sendable {
+    private let group = Mutex<ServiceGroup?>(nil)
+
+    func run(_ services: [ServiceGroupConfiguration.ServiceConfiguration], logger: Logger) async throws {
+        var quiet = logger
+        quiet.logLevel = max(logger.logLevel, .warning)
+        let group = ServiceGroup(configuration: ServiceGroupConfiguration(services: services, logger: quiet))
+        self.group.withLock { $0 = group }
+        try await group.run()
+    }
+
+    func triggerGracefulShutdown() async {
+        await self.group.withLock { $0 }?.triggerGracefulShutdown()
+    }
+}

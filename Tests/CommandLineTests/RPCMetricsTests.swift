@@ -1,0 +1,61 @@
+import RPCTransport
+import SagaRuntime
+import Testing
+
+@testable import devicerpc
+
+@Suite struct RPCMetricsTests {
+    @Test func callsAreCountedByMethodAndCode() {
+        let registry = MetricsRegistry()
+        let service = RPCService(name: "a.B", methods: [.unary("C") { message, _ in RPCReply(message: message) }])
+        let metrics = RPCMetrics(services: [service], registry: registry)
+        for code in [RPCCode.ok, .ok, .notFound] {
+            metrics.callStarted(method: "/a.B/C")
+            metrics.callEnded(method: "/a.B/C", code: code, duration: .milliseconds(2))
+        }
+        metrics.callStarted(method: "/a.B/C")
+        metrics.callStarted(method: "/made/up")
+        let text = registry.expose()
+        #expect(text.contains("rpc_server_calls_total{code=\"OK\",method=\"a.B/C\"} 2\n"))
+        #expect(text.contains("rpc_server_calls_total{code=\"NOT_FOUND\",method=\"a.B/C\"} 1\n"))
+        #expect(text.contains("rpc_server_calls_in_progress{method=\"a.B/C\"} 1\n"))
+        #expect(text.contains("rpc_server_call_duration_seconds_bucket{method=\"a.B/C\",le=\"0.0025\"} 3\n"))
+        #expect(!text.contains("made"))
+    }
+
+    @Test func sagasAreCountedByStatus() {
+        let registry = MetricsRegistry()
+        let metrics = SagaMetrics(registry: registry)
+        func end(_ status: SagaStatus, _ cause: FailureCause?) {
+            let failure = cause.map { SagaFailure(cause: $0, step: "S", reason: "R", message: "") }
+            metrics.sagaEnded(type: "DEVICE_CREATION", status: status, failure: failure, duration: .seconds(1))
+        }
+        end(.completed, nil)
+        end(.compensated, .stepFailed)
+        end(.compensated, .cancelled)
+        end(.compensated, .timedOut)
+        end(.parked, .stepFailed)
+        metrics.stepRetried(step: "START_DEVICE", isCompensation: false)
+        metrics.stepCompensated(step: "ALLOCATE_PORTS")
+        metrics.measured(inProgress: 3, parked: 1, leaseAge: .milliseconds(1500), daysAhead: 7)
+        let text = registry.expose()
+        for line in [
+            "saga_device_creation_total{status=\"completed\"} 1", "saga_device_creation_total{status=\"failed\"} 2",
+            "saga_device_creation_total{status=\"timeout\"} 1", "saga_device_creation_duration_seconds_count 4",
+            "saga_device_creation_retry_count{step=\"START_DEVICE\"} 1",
+            "saga_device_creation_compensate_total{step=\"ALLOCATE_PORTS\"} 1",
+            "saga_device_creation_in_progress 3", "saga_parked 1", "saga_parked_total{reason=\"R\"} 1",
+            "saga_lease_age_seconds 1.5",
+        ] {
+            #expect(text.contains(line + "\n"), "\(line)")
+        }
+    }
+
+    @Test func readinessNamesReasons() {
+        let readiness = Readiness(checks: [.init("a", true), .init("b", false, "x\"y")])
+        #expect(!readiness.isReady)
+        #expect(
+            readiness.json()
+                == "{\"ready\":false,\"checks\":{\"a\":{\"ok\":true},\"b\":{\"ok\":false,\"detail\":\"x\\\"y\"}}}\n")
+    }
+}

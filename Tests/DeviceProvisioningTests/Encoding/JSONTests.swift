@@ -1,0 +1,44 @@
+import Testing
+
+@testable import DeviceProvisioning
+
+@Suite struct JSONTests {
+    @Test func writesWhatItReads() throws {
+        let text = JSONWriter.object { writer in
+            writer.member("text", "a\"b\\c\n\u{1}\u{0}ü😀")
+            writer.member("number", 42)
+            writer.member("flag", true)
+            writer.member("raw", json: #"{"x":[1,null]}"#)
+            writer.member("list", ["a", "b"])
+            writer.member("map", ["z": "1", "a": "2"])
+        }
+        #expect(text.hasSuffix(#""list":["a","b"],"map":{"a":"2","z":"1"}}"#))
+        let value = try JSONValue(parsing: text)
+        #expect(value["text"]?.string == "a\"b\\c\n\u{1}ü😀")
+        #expect(value["number"]?.integer == 42)
+        #expect(value["flag"]?.bool == true)
+        #expect(value["raw"]?["x"] == .array([.number("1"), .null]))
+        #expect(value["map"]?.strings == ["z": "1", "a": "2"])
+    }
+
+    @Test(arguments: [
+        "", "{", "}", "{\"a\"}", "{\"a\":}", "{\"a\":1,}", "[1,]", "[1 2]", "01", "-", "1.", "1e", "tru", "\"a", "\"\\x\"",
+        "\"\\u12\"", "\"\\ud800x\"", "\"\u{1}\"", "{} x", "nulll",
+    ])
+    func refusesWhatIsNotJSON(_ text: String) {
+        #expect(throws: JSONValue.Malformed.self) { try JSONValue(parsing: text) }
+    }
+
+    @Test func readsEscapes() throws {
+        #expect(try JSONValue(parsing: #""\u0041\ud83d\ude00\/\b\f\n\r\t""#).string == "A😀/\u{8}\u{c}\n\r\t")
+        #expect(try JSONValue(parsing: #""\udc00""#).string == "\u{FFFD}")
+        #expect(try JSONValue(parsing: " [ -0.5e+3 , true ] ") == .array([.number("-0.5e+3"), .bool(true)]))
+    }
+
+    @Test func depthAndLengthAreBounded() {
+        let deep = String(repeating: "[", count: 1000) + String(repeating: "]", count: 1000)
+        #expect(throws: JSONValue.Malformed.self) { try JSONValue(parsing: deep) }
+        let long = "\"" + String(repeating: "a", count: JSONValue.maximumBytes) + "\""
+        #expect(throws: JSONValue.Malformed.self) { try JSONValue(parsing: long) }
+    }
+}

@@ -1,0 +1,242 @@
+import SagaRuntime
+import Testing
+
+@testable import DeviceProvisioning
+
+@Suite struct SimulatedProviderTests {
+    private static func context(
+        _ view: SagaView, _ step: String = DeviceStep.createProviderDevice, options: [String: String] = [:],
+        attempt: Int = 1, generation: Int = 1, isInDoubt: Bool = false, outputs: [String: String] = [:]
+    ) -> StepContext {
+        StepContext(
+            sagaID: view.sagaID, step: step, attempt: attempt, generation: generation, request: view.request,
+            outputs: outputs.merging(
+                [DeviceStep.allocatePorts: #"{"host":"sim-00001","adb":5555,"webrtc":8080}"#]) { $1 },
+            secrets: ProviderOptions.encoded(options), isInDoubt: isInDoubt,
+            deadline: Timestamp(milliseconds: 2_000_000_000_000), authorize: { () throws(StepError) in })
+    }
+
+    private static func registry(
+        _ fixture: FlushFixture, _ behaviour: SimulatedBehaviour = SimulatedBehaviour()
+    ) -> ProviderRegistry {
+        let provider = SimulatedProvider(
+            configuration: SimulatedConfiguration(behaviour: behaviour), database: fixture.pool)
+        return ProviderRegistry([provider], default: .simulated)
+    }
+
+    private static func thrown<Value>(_ body: () async throws(StepError) -> Value) async -> StepError? {
+        do throws(StepError) {
+            _ = try await body()
+            return nil
+        } catch {
+            return error
+        }
+    }
+
+    private static let living = "SELECT count(*) FROM simulated_device WHERE destroyed_at IS NULL"
+
+    @Test func createsStartsFindsAndDestroys() async throws {
+        let fixture = try await FlushFixture()
+        let registry = Self.registry(fixture)
+        let create = CreateProviderDeviceStep(providers: registry)
+        let start = StartDeviceStep(providers: registry)
+        let view = FlushFixture.view(.simulated)
+        let output = try await create.execute(Self.context(view))
+        let outputs = [DeviceStep.createProviderDevice: output]
+        let connection = try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs))
+        #expect(connection == #"{"host":"sim-00001","adb":5555,"webrtc":8080}"#)
+        // Both may be repeated, by any process.
+        #expect(try await create.execute(Self.context(view, attempt: 2)) == output)
+        #expect(try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs)) == connection)
+        #expect(try await fixture.count(Self.living) == 1)
+        #expect(try await fixture.count("SELECT create_calls::bigint FROM simulated_device") == 2)
+        guard case .happened(output) = try await create.resolve(Self.context(view, isInDoubt: true)) else {
+            Issue.record("not found")
+            return
+        }
+        guard case .undone = try await create.compensate(Self.context(view, outputs: outputs)),
+            case .nothingFound = try await create.compensate(Self.context(view, outputs: outputs)),
+            case .nothingFound = try await create.compensate(Self.context(view, isInDoubt: true))
+        else {
+            Issue.record("not undone, or twice")
+            return
+        }
+        #expect(try await fixture.count(Self.living) == 0)
+        let gone = await Self.thrown { () throws(StepError) in
+            try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs))
+        }
+        #expect(gone?.errorClass == .notFound)
+        #expect(try await registry[.simulated]?.listOwned().isEmpty == true)
+        await fixture.close()
+    }
+
+    @Test func failsAsItIsTold() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        let view = FlushFixture.view(.simulated)
+        for (told, expected, reason) in [
+            ("invalid", StepError.Class.invalid, "PROVIDER_REFUSED"), ("refused", .refused, "PROVIDER_REFUSED"),
+            ("unavailable", .unavailable, "PROVIDER_UNAVAILABLE"), ("unknown", .unknownOutcome, "PROVIDER_UNAVAILABLE"),
+            ("throttled", .throttled(after: nil), "PROVIDER_UNAVAILABLE"),
+            ("conflict", .conflict(redoing: "ALLOCATE_PORTS"), "PORT_TAKEN"),
+        ] {
+            let options = ["fail": "create:\(told)", "fail_times": "1"]
+            let error = await Self.thrown { () throws(StepError) in
+                try await create.execute(Self.context(view, options: options))
+            }
+            #expect(error?.errorClass == expected && error?.reason == reason)
+        }
+        #expect(try await fixture.count(Self.living) == 0)
+        _ = try await create.execute(Self.context(view, options: ["fail": "create:refused", "fail_times": "1"], attempt: 2))
+        #expect(try await fixture.count(Self.living) == 1)
+        let start = StartDeviceStep(providers: Self.registry(fixture))
+        let error = await Self.thrown { () throws(StepError) in
+            try await start.execute(
+                Self.context(
+                    view, DeviceStep.startDevice, options: ["fail": "start:refused"],
+                    outputs: [DeviceStep.createProviderDevice: #"{"id":"x","generation":1}"#]))
+        }
+        #expect(error?.reason == "BOOT_FAILED")
+        await fixture.close()
+    }
+
+    @Test func aLostReplyIsAdopted() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        let view = FlushFixture.view(.simulated)
+        let options = ["lose_reply": "create"]
+        let error = await Self.thrown { () throws(StepError) in
+            try await create.execute(Self.context(view, options: options))
+        }
+        #expect(error?.errorClass == .unknownOutcome)
+        guard case .happened(let output) = try await create.resolve(Self.context(view, options: options, isInDoubt: true))
+        else {
+            Issue.record("not adopted")
+            return
+        }
+        #expect(try ProviderDevice(output: output).generation == 1)
+        await fixture.close()
+    }
+
+    /// The hard path: keys are not known, the effect comes late, and look-ups lag.
+    @Test func lateEffectsAreSeenOnceTheSettleTimeIsOver() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        let view = FlushFixture.view(.simulated)
+        let options = ["lose_reply": "true", "late_ms": "150", "lookup_lag_ms": "100", "unique_keys": "false"]
+        let secrets = ProviderOptions.encoded(options)
+        #expect(create.settleTime(request: view.request, secrets: secrets) == .milliseconds(1250))
+        #expect(create.settleTime(request: view.request, secrets: []) == .seconds(1))
+        _ = await Self.thrown { () throws(StepError) in try await create.execute(Self.context(view, options: options)) }
+        guard case .absent = try await create.resolve(Self.context(view, options: options, isInDoubt: true)),
+            case .nothingFound = try await create.compensate(Self.context(view, options: options, isInDoubt: true))
+        else {
+            Issue.record("seen too early")
+            return
+        }
+        try await Task.sleep(for: .milliseconds(300))
+        guard case .happened = try await create.resolve(Self.context(view, options: options, isInDoubt: true)),
+            case .undone = try await create.compensate(Self.context(view, options: options, isInDoubt: true))
+        else {
+            Issue.record("never seen")
+            return
+        }
+        #expect(try await fixture.count(Self.living) == 0)
+        await fixture.close()
+    }
+
+    @Test func aRepeatedKeyEndsTheDelayAndMakesNoSecondDevice() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        let view = FlushFixture.view(.simulated)
+        let options = ["lose_reply": "create", "late_ms": "3600000"]
+        _ = await Self.thrown { () throws(StepError) in try await create.execute(Self.context(view, options: options)) }
+        guard case .repeatable = try await create.resolve(Self.context(view, options: options, isInDoubt: true)) else {
+            Issue.record("not repeatable")
+            return
+        }
+        _ = try await create.execute(Self.context(view, options: options, attempt: 2))
+        #expect(try await fixture.count("SELECT count(*) FROM simulated_device WHERE appears_at <= now()") == 1)
+        await fixture.close()
+    }
+
+    /// Extras can only be late effects of attempts that had been given up.
+    @Test func resolvingDestroysWhatIsNotAdopted() async throws {
+        let fixture = try await FlushFixture()
+        let registry = Self.registry(fixture)
+        let create = CreateProviderDeviceStep(providers: registry)
+        let view = FlushFixture.view(.simulated)
+        let options = ["unique_keys": "false"]
+        for generation in [1, 2, 2] {
+            _ = try await create.execute(Self.context(view, options: options, generation: generation))
+        }
+        #expect(try await fixture.count(Self.living) == 3)
+        guard case .happened(let output) = try await create.resolve(
+            Self.context(view, options: options, generation: 2, isInDoubt: true))
+        else {
+            Issue.record("not adopted")
+            return
+        }
+        #expect(try ProviderDevice(output: output).generation == 2)
+        #expect(try await fixture.count(Self.living) == 1)
+        // A fenced process that made a third one removes it, and only it.
+        let third = try await create.execute(Self.context(view, options: options, generation: 3))
+        let context = Self.context(view, generation: 3, outputs: [DeviceStep.createProviderDevice: output])
+        try await create.discard(context, output: output)
+        #expect(try await fixture.count(Self.living) == 2)
+        try await create.discard(context, output: third)
+        #expect(try await fixture.count(Self.living) == 1)
+        await fixture.close()
+    }
+
+    @Test func bootingGoesOnWhileNobodyWaits() async throws {
+        let fixture = try await FlushFixture()
+        let registry = Self.registry(fixture, SimulatedBehaviour(boot: .milliseconds(400)))
+        let view = FlushFixture.view(.simulated)
+        let output = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(view))
+        let start = StartDeviceStep(providers: registry)
+        let context = Self.context(view, DeviceStep.startDevice, outputs: [DeviceStep.createProviderDevice: output])
+        let clock = ContinuousClock()
+        let first = try await clock.measure { _ = try await start.execute(context) }
+        #expect(first >= .milliseconds(390))
+        let second = try await clock.measure { _ = try await start.execute(context) }
+        #expect(second < .milliseconds(300))
+        // Given up half-way: a lost reply.
+        let other = FlushFixture.view(.simulated)
+        let made = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(other))
+        let hanging = Task {
+            await Self.thrown { () throws(StepError) in
+                try await start.execute(
+                    Self.context(other, DeviceStep.startDevice, outputs: [DeviceStep.createProviderDevice: made]))
+            }
+        }
+        hanging.cancel()
+        #expect(await hanging.value?.errorClass == .unknownOutcome)
+        await fixture.close()
+    }
+
+    @Test func callsThatComeTogetherShareTransactions() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for _ in 0..<400 {
+                group.addTask { _ = try await create.execute(Self.context(FlushFixture.view(.simulated))) }
+            }
+            try await group.waitForAll()
+        }
+        #expect(try await fixture.count(Self.living) == 400)
+        #expect(try await fixture.count("SELECT count(DISTINCT xmin::text) FROM simulated_device") < 100)
+        await fixture.close()
+    }
+
+    @Test func nothingHappensWithoutTrustInTheLease() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        var context = Self.context(FlushFixture.view(.simulated))
+        context.authorize = { () throws(StepError) in throw StepError(.leaseLost, reason: "LEASE_LOST", message: "") }
+        let untrusted = context
+        #expect(await Self.thrown { () throws(StepError) in try await create.execute(untrusted) }?.errorClass == .leaseLost)
+        #expect(try await fixture.count(Self.living) == 0)
+        await fixture.close()
+    }
+}

@@ -1,0 +1,127 @@
+"""Fixtures of the end-to-end tests."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from support.postgres import Cluster
+from support.server import run_command
+from support.world import World
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[Cluster]:
+    """One PostgreSQL for all tests. A test that stops it takes `own_cluster`."""
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+@pytest.fixture
+def own_cluster() -> Iterator[Cluster]:
+    """A PostgreSQL that a test may stop, restart and break."""
+    cluster = Cluster()
+    try:
+        cluster.start()
+        yield cluster
+    finally:
+        cluster.remove()
+
+
+def _migrate(cluster: Cluster) -> str:
+    database = cluster.create_database()
+    done = run_command(["migrate"], {"DATABASE_URL": database.url})
+    assert done.returncode == 0, f"devicerpc migrate: {done.returncode}\n{done.stdout}\n{done.stderr}"
+    return database.name
+
+
+@pytest.fixture(scope="session")
+def template(cluster: Cluster) -> str:
+    """A migrated database that the others are copied from. That servers migrate by themselves: test_clients.py."""
+    return _migrate(cluster)
+
+
+def _attach(request: pytest.FixtureRequest, world: World) -> None:
+    request.node.stash.setdefault(_WORLDS, []).append(world)
+
+
+_WORLDS: pytest.StashKey[list[World]] = pytest.StashKey()
+
+
+@pytest.fixture
+def world(request: pytest.FixtureRequest, cluster: Cluster, template: str) -> Iterator[World]:
+    """A database of one's own, a user service and, once asked for, replicas."""
+    world = World(cluster, template)
+    _attach(request, world)
+    try:
+        yield world
+        _no_bad_requests(world)
+    finally:
+        world.close()
+
+
+@pytest.fixture
+def make_world(
+    request: pytest.FixtureRequest, cluster: Cluster, template: str
+) -> Iterator[Callable[..., World]]:
+    """Worlds with other parts: `make_world(user_service=False)`, `make_world(cluster=own_cluster)`."""
+    worlds: list[World] = []
+
+    def make(*, cluster_: Cluster | None = None, migrated: bool = True, **options: Any) -> World:
+        name = template if migrated and cluster_ is None else None
+        world = World(cluster_ or cluster, name, **options)
+        worlds.append(world)
+        _attach(request, world)
+        return world
+
+    try:
+        yield make
+        for world in worlds:
+            _no_bad_requests(world)
+    finally:
+        for world in worlds:
+            world.close()
+
+
+def _no_bad_requests(world: World) -> None:
+    assert not world.ledger or not world.ledger.bad_requests, (
+        f"the user service got requests that it can't accept: {world.ledger.bad_requests[:5]}"
+    )
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+    """A failure shows the ends of the logs of the servers that took part."""
+    report = yield
+    if report.when == "call" and report.failed:
+        for world in item.stash.get(_WORLDS, []):
+            report.sections.append(("server logs", world.log_tails()))
+            keep = os.environ.get("DEVICERPC_KEEP_LOGS")
+            if keep:
+                _keep(world, keep, item.name)
+    return report
+
+
+def _keep(world: World, folder: str, name: str) -> None:
+    """Copies the whole logs to where somebody can read them after the test."""
+    import pathlib
+    import re
+    import shutil
+
+    target = pathlib.Path(folder) / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
+    target.mkdir(parents=True, exist_ok=True)
+    for server in world.servers:
+        if server.log.exists():
+            shutil.copy(server.log, target / f"{server.name}.log")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """test_up.py builds over the binary under test: it comes last."""
+    items.sort(key=lambda item: item.path.name == "test_up.py")

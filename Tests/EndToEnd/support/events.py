@@ -1,0 +1,83 @@
+"""Tells a saga's state from its events, as the contract says that one can."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from .client import STEPS, event_name, status_name, step_statuses
+
+_STEP_STATUS_AFTER = {
+    "STEP_STARTED": "RUNNING",
+    "STEP_RETRYING": None,  # stays as it is: RUNNING forward, COMPENSATING in the undo
+    "STEP_SUCCEEDED": "SUCCEEDED",
+    "STEP_FAILED": "FAILED",
+    "STEP_SKIPPED": "SKIPPED",
+    "STEP_COMPENSATING": "COMPENSATING",
+    "STEP_COMPENSATED": "COMPENSATED",
+    "STEP_COMPENSATION_FAILED": "COMPENSATION_FAILED",
+}
+_SAGA_STATUS_AFTER = {
+    "SAGA_STARTED": "RUNNING",
+    "SAGA_COMPENSATING": "COMPENSATING",
+    "SAGA_COMPLETED": "COMPLETED",
+    "SAGA_COMPENSATED": "COMPENSATED",
+    "SAGA_PARKED": "PARKED",
+}
+
+
+@dataclasses.dataclass
+class Replayed:
+    status: str
+    steps: dict[str, str]
+    last_sequence: int
+    adoptions: int
+
+
+def replay(events: Sequence[Any]) -> Replayed:
+    """Checks that the events are whole and in order, and folds them."""
+    state = Replayed("", {step: "PENDING" for step in STEPS}, 0, 0)
+    for event in events:
+        name = event_name(event)
+        where = f"event {event.sequence} {name} {event.step}"
+        assert event.sequence == state.last_sequence + 1, f"{where} follows {state.last_sequence}"
+        state.last_sequence = event.sequence
+        if name.startswith("STEP_"):
+            assert name in _STEP_STATUS_AFTER, f"{where}: unknown"
+            assert event.step in state.steps, f"{where}: unknown step"
+            assert event.step_index == STEPS.index(event.step), where
+            status = _STEP_STATUS_AFTER[name]
+            if status is not None:
+                state.steps[event.step] = status
+        elif name == "SAGA_ADOPTED":
+            state.adoptions += 1
+        elif name == "SAGA_RESUMED":
+            pass
+        else:
+            assert name in _SAGA_STATUS_AFTER, f"{where}: unknown"
+            state.status = _SAGA_STATUS_AFTER[name]
+        shown = status_name_of(event)
+        assert shown == state.status, f"{where} says {shown}, the events say {state.status}"
+        done = sum(status in ("SUCCEEDED", "SKIPPED") for status in state.steps.values())
+        assert event.steps_total == len(STEPS), where
+        assert event.steps_done == done, f"{where} says {event.steps_done} steps done, the events say {done}"
+    return state
+
+
+def status_name_of(event: Any) -> str:
+    from .stubs import saga_pb2
+
+    return str(saga_pb2.SagaStatus.Name(event.saga_status)).removeprefix("SAGA_STATUS_")
+
+
+def check_against_saga(events: Sequence[Any], saga: Any) -> None:
+    """The state told from the events is the one that GetSaga shows."""
+    told = replay(events)
+    assert told.status == status_name(saga), f"{saga.saga_id}: events {told.status}, GetSaga {status_name(saga)}"
+    assert told.last_sequence == saga.last_sequence, f"{saga.saga_id}: {told.last_sequence} != {saga.last_sequence}"
+    assert told.steps == step_statuses(saga), f"{saga.saga_id}: {told.steps} != {step_statuses(saga)}"
+
+
+def sequences(events: Iterable[Any]) -> list[int]:
+    return [event.sequence for event in events]

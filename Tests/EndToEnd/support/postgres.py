@@ -1,0 +1,195 @@
+"""A PostgreSQL cluster of the tests' own, in a temporary directory."""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import pathlib
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import psycopg
+
+from .processes import ChildProcess
+from .waiting import free_port, wait_until
+
+# The tests kill the server, never the machine: without fsync they lose nothing that they look at.
+_SETTINGS = """
+fsync = off
+full_page_writes = off
+max_connections = 300
+shared_buffers = 128MB
+max_wal_size = 2GB
+autovacuum = on
+timezone = 'UTC'
+listen_addresses = '127.0.0.1'
+log_min_messages = warning
+log_line_prefix = '%m [%p] %a '
+deadlock_timeout = '200ms'
+"""
+
+
+def find_binaries() -> pathlib.Path:
+    """The folder of initdb and postgres: the newest that is installed."""
+    candidates = sorted(pathlib.Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    for folder in reversed(candidates):
+        if (folder / "initdb").exists() and (folder / "postgres").exists():
+            return folder
+    found = shutil.which("postgres")
+    if found and shutil.which("initdb"):
+        return pathlib.Path(found).parent
+    raise AssertionError("PostgreSQL is not installed: run ./dev once, it installs what is missing")
+
+
+class Cluster:
+    """Starts and stops one PostgreSQL server. PostgreSQL refuses to run as root; then it runs as user postgres."""
+
+    def __init__(self) -> None:
+        self._binaries = find_binaries()
+        self._user = "postgres" if os.geteuid() == 0 else None
+        self._home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-postgres-"))
+        if self._user:
+            shutil.chown(self._home, self._user, self._user)
+        self._data = self._home / "data"
+        self.port = free_port()
+        self._process: ChildProcess | None = None
+        self._numbers = itertools.count(1)
+        self._initdb()
+
+    def _initdb(self) -> None:
+        done = subprocess.run(
+            [
+                self._binaries / "initdb", "--pgdata", self._data, "--username", "postgres", "--auth", "trust",
+                "--encoding", "UTF8", "--locale", "C.UTF-8", "--no-sync", "--no-instructions",
+            ],
+            capture_output=True,
+            text=True,
+            cwd=self._home,
+            **({"user": self._user, "group": self._user, "extra_groups": []} if self._user else {}),
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        with (self._data / "postgresql.conf").open("a") as settings:
+            settings.write(_SETTINGS)
+            settings.write(f"unix_socket_directories = '{self._home}'\nport = {self.port}\n")
+
+    @property
+    def is_running(self) -> bool:
+        return self._process is not None and self._process.is_running
+
+    def start(self, environment: Mapping[str, str] | None = None) -> None:
+        """Starts it and waits until it answers. `environment`: in addition to the tests' own."""
+        if self.is_running:
+            return
+        self._process = ChildProcess(
+            [self._binaries / "postgres", "-D", self._data], self._home / "postgres.log",
+            {**os.environ, **(environment or {})}, user=self._user, cwd=self._home,
+        )
+
+        def answers() -> bool:
+            assert self._process is not None and self._process.is_running, (
+                self._process.log_tail() if self._process else "not started"
+            )
+            try:
+                with self.connect("postgres"):
+                    return True
+            except psycopg.OperationalError:
+                return False
+
+        wait_until(answers, 30, "PostgreSQL to accept connections")
+
+    def stop(self, how: str = "fast") -> None:
+        """`fast` closes its connections first; `immediate` is what a crash looks like to the clients."""
+        if self._process is None:
+            return
+        self._process.end({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how], timeout=20)
+        self._process = None
+
+    def remove(self) -> None:
+        self.stop("immediate")
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def log_tail(self) -> str:
+        return self._process.log_tail() if self._process else "PostgreSQL does not run"
+
+    def conninfo(self, database: str, port: int | None = None) -> str:
+        """What the server under test gets as DATABASE_URL. No TLS: the tests' proxy reads along."""
+        return (
+            f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
+            "?sslmode=disable&gssencmode=disable"
+        )
+
+    @contextlib.contextmanager
+    def connect(self, database: str) -> Iterator[psycopg.Connection[Any]]:
+        with psycopg.connect(self.conninfo(database), autocommit=True, connect_timeout=5) as connection:
+            yield connection
+
+    def create_database(self, template: str | None = None) -> Database:
+        name = f"e2e_{next(self._numbers)}"
+        with self.connect("postgres") as connection:
+            suffix = f' TEMPLATE "{template}"' if template else ""
+            connection.execute(f'CREATE DATABASE "{name}"{suffix}')
+        return Database(self, name)
+
+
+class Database:
+    """One database of a test."""
+
+    def __init__(self, cluster: Cluster, name: str) -> None:
+        self.cluster = cluster
+        self.name = name
+
+    @property
+    def url(self) -> str:
+        return self.cluster.conninfo(self.name)
+
+    def url_through(self, port: int) -> str:
+        """The same database by way of a proxy on `port`."""
+        return self.cluster.conninfo(self.name, port)
+
+    def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
+        with self.cluster.connect(self.name) as connection:
+            return connection.execute(sql, parameters or None).fetchall()
+
+    def records(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
+        with self.cluster.connect(self.name) as connection:
+            cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
+            return cursor.execute(sql, parameters or None).fetchall()
+
+    def value(self, sql: str, *parameters: Any) -> Any:
+        rows = self.rows(sql, *parameters)
+        assert len(rows) == 1, f"{len(rows)} rows from {sql}"
+        return rows[0][0]
+
+    def execute(self, sql: str, *parameters: Any) -> None:
+        with self.cluster.connect(self.name) as connection:
+            connection.execute(sql, parameters or None)
+
+    def has_table(self, table: str) -> bool:
+        return bool(self.value("SELECT to_regclass(%s) IS NOT NULL", table))
+
+    def terminate_backends(self) -> int:
+        """Ends every connection to this database but one's own. Returns how many there were."""
+        return len(
+            self.rows(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = %s AND pid <> pg_backend_pid() AND backend_type = 'client backend'",
+                self.name,
+            )
+        )
+
+    def drop(self) -> None:
+        if not self.cluster.is_running:
+            return
+        for _ in range(5):
+            try:
+                with self.cluster.connect("postgres") as connection:
+                    connection.execute(f'DROP DATABASE IF EXISTS "{self.name}" WITH (FORCE)')
+                return
+            except psycopg.Error:
+                time.sleep(0.1)

@@ -1,0 +1,87 @@
+"""A handful of sagas that between them do everything that a saga can do, each with its only right outcome."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+from . import ledger as ledgers
+from .client import DeviceClient, PendingCall, RPCFailure, create_request, unique
+from .world import World
+
+
+@dataclasses.dataclass(frozen=True)
+class Part:
+    """One saga of a scenario."""
+
+    name: str
+    options: dict[str, str] = dataclasses.field(default_factory=dict)
+    # What the user service does with this saga's increments or decrements: operation, action, how often.
+    service: tuple[tuple[str, ledgers.Action, int | None], ...] = ()
+    # The reason that its caller gets; empty: the device runs.
+    reason: str = ""
+    saga_timeout: float | None = None
+
+
+FORWARD: tuple[Part, ...] = (
+    Part("plain"),
+    Part("retried", {"fail": "create:unavailable", "fail_times": "1"}),
+    Part("create's reply lost", {"lose_reply": "create"}),
+    Part("create's reply lost, no keys", {"lose_reply": "create", "unique_keys": "false"}),
+    Part("port taken", {"fail": "create:conflict", "fail_times": "1"}),
+    Part("start's reply lost", {"lose_reply": "start"}),
+    Part("report's reply lost", service=(("increment", ledgers.lose_reply(), 1),)),
+    Part("report fails once", service=(("increment", ledgers.fail(503), 1),)),
+)
+
+BACKWARD: tuple[Part, ...] = (
+    Part("boot fails", {"fail": "start:refused"}, reason="BOOT_FAILED"),
+    Part("create refused", {"fail": "create:refused"}, reason="PROVIDER_REFUSED"),
+    Part("report refused", service=(("increment", ledgers.refuse(), None),), reason="QUOTA_REFUSED"),
+    Part(
+        "destroy fails once", {"fail": "start:refused,destroy:unavailable", "fail_times": "1"},
+        service=(("decrement", ledgers.fail(500), 1),), reason="BOOT_FAILED",
+    ),
+    Part(
+        "undo's replies lost", {"fail": "start:refused", "lose_reply": "destroy"},
+        service=(("decrement", ledgers.lose_reply(), 1),), reason="BOOT_FAILED",
+    ),
+    Part("undo refused", {"fail": "start:refused,destroy:refused"}, reason="PARKED"),
+)
+
+
+class Scenario:
+    """Starts its sagas, each under a request id of its own, so that they can be asked for again after a crash."""
+
+    def __init__(self, world: World, parts: Sequence[Part], copies: int = 1) -> None:
+        self.world = world
+        self._requests: list[tuple[Part, Any]] = []
+        for copy in range(copies):
+            for part in parts:
+                user = unique(f"user {part.name} {copy}")
+                assert world.ledger
+                for operation, action, times in part.service:
+                    world.ledger.rule(action, operation=operation, user=user, times=times)
+                request = create_request(
+                    part.name, user=user, options=part.options, request_id=unique("part"),
+                    saga_timeout=part.saga_timeout,
+                )
+                self._requests.append((part, request))
+
+    @property
+    def size(self) -> int:
+        return len(self._requests)
+
+    def start(self, client: DeviceClient, timeout: float = 60) -> list[PendingCall]:
+        return [client.start(request, timeout) for _, request in self._requests]
+
+    def finish(self, client: DeviceClient, timeout: float = 60) -> None:
+        """Asks for every saga again by its request id, and checks that it came to its only right end."""
+        wrong = []
+        for (part, _), call in zip(self._requests, self.start(client, timeout), strict=True):
+            outcome = call.outcome()
+            reason = outcome.reason or outcome.code.name if isinstance(outcome, RPCFailure) else ""
+            if reason != part.reason:
+                wrong.append(f"{part.name}: {outcome if reason else 'runs'}, expected {part.reason or 'a running device'}")
+        assert not wrong, "\n".join(wrong)

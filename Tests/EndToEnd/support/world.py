@@ -1,0 +1,106 @@
+"""Everything that one test has to itself: a database, a user service, replicas; and the audit that closes the test."""
+
+from __future__ import annotations
+
+import pathlib
+import shutil
+import tempfile
+import time
+from collections.abc import Mapping
+from typing import Any
+
+from . import audit as auditing
+from .client import DeviceClient
+from .ledger import Ledger
+from .pgproxy import PostgresProxy
+from .postgres import Cluster, Database
+from .server import Server
+from .waiting import wait_until
+
+# A lease is 6 s, renewed every 2 s and looked after every second (architecture, part 4.3).
+LEASE_SECONDS = 6.0
+
+
+class World:
+    """Made by the fixture `world`; `close` ends everything in it."""
+
+    def __init__(self, cluster: Cluster, template: str | None, user_service: bool = True) -> None:
+        self.cluster = cluster
+        self.home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-"))
+        self.database: Database = cluster.create_database(template)
+        self.ledger = Ledger() if user_service else None
+        self.servers: list[Server] = []
+        self._proxies: list[PostgresProxy] = []
+        self.was_audited = False
+
+    # Making parts
+
+    def server(
+        self, name: str | None = None, *, environment: Mapping[str, str] | None = None, proxy: PostgresProxy | None = None,
+        start: bool = True,
+    ) -> Server:
+        """A replica; started and SERVING unless `start` is false."""
+        name = name or f"replica-{len(self.servers) + 1}"
+        url = self.database.url_through(proxy.port) if proxy else self.database.url
+        settings = {"DATABASE_URL": url}
+        if self.ledger:
+            settings["USER_SERVICE_URL"] = self.ledger.url
+        server = Server(name, self.home / name, {**settings, **(environment or {})})
+        self.servers.append(server)
+        if start:
+            server.start()
+        return server
+
+    def proxy(self) -> PostgresProxy:
+        proxy = PostgresProxy(self.cluster.port)
+        self._proxies.append(proxy)
+        return proxy
+
+    # Looking from outside
+
+    def saga_row(self, saga_id: str) -> dict[str, Any]:
+        rows = self.database.records("SELECT * FROM saga_state WHERE saga_id = %s", saga_id)
+        assert len(rows) == 1, f"{len(rows)} rows of {saga_id} in saga_state"
+        return rows[0]
+
+    def count(self, status: str) -> int:
+        return int(self.database.value("SELECT count(*) FROM saga_state WHERE status::text = %s", status))
+
+    def moving(self) -> int:
+        return int(
+            self.database.value("SELECT count(*) FROM saga_state WHERE status IN ('RUNNING', 'COMPENSATING')")
+        )
+
+    def wait_all_over(self, timeout: float = 30) -> float:
+        """Waits until no saga moves any more. Returns the seconds that took."""
+        start = time.monotonic()
+
+        def over() -> bool:
+            assert self.moving() == 0, "sagas still move:\n" + "\n".join(
+                str(row) for row in self.database.rows(
+                    "SELECT saga_id, status, current_step, owner, version, retry_count, error_message FROM saga_state"
+                    " WHERE status IN ('RUNNING', 'COMPENSATING') LIMIT 10"
+                )
+            )
+            return True
+
+        wait_until(over, timeout, "all sagas to be over", interval=0.05)
+        return time.monotonic() - start
+
+    def audit(self, client: DeviceClient, **options: Any) -> auditing.Findings:
+        """The audit from outside; see support/audit.py. Fails with all that it found."""
+        self.was_audited = True
+        return auditing.audit(self.database, client, self.ledger, **options)
+
+    def log_tails(self) -> str:
+        return "\n".join(server.log_tail() for server in self.servers)
+
+    def close(self) -> None:
+        for server in self.servers:
+            server.close()
+        for proxy in self._proxies:
+            proxy.close()
+        if self.ledger:
+            self.ledger.close()
+        self.database.drop()
+        shutil.rmtree(self.home, ignore_errors=True)

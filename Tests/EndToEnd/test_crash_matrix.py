@@ -1,0 +1,172 @@
+"""3. SIGKILL before and after every flush and around and during every remote call, forward and backward; then a restart.
+
+The list of points comes from the binary (`devicerpc fault-points`, test builds only). Each point is a test of its own,
+which fails if the point was never hit. The points run a few at once: most of their time goes by waiting.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import os
+import random
+import signal
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from support.postgres import Cluster
+from support.scenario import BACKWARD, FORWARD, Part, Scenario
+from support.server import binary, run_command
+from support.waiting import wait_until
+from support.world import World
+
+# How many points run at once.
+WORKERS = 3
+
+
+def _points() -> list[str]:
+    """The binary's list. Without one there is a single test that says so."""
+    try:
+        binary()
+    except AssertionError:
+        return []
+    done = run_command(["fault-points"])
+    return [line for line in done.stdout.split() if "." in line] if done.returncode == 0 else []
+
+
+def _directions(point: str) -> list[str]:
+    """In which scenarios the point must be hit."""
+    _, what, *_ = point.split(".")
+    if ".compensate." in point or what in ("undo", "park"):
+        return ["backward"]
+    if point.startswith("call.") or what == "create":
+        return ["forward"]
+    return ["forward", "backward"]
+
+
+def _cases() -> list[tuple[str, str]]:
+    return [(point, direction) for point in _points() for direction in _directions(point)]
+
+
+_PARTS: dict[str, tuple[Part, ...]] = {"forward": FORWARD, "backward": BACKWARD}
+
+
+def crash(world: World, point: str, direction: str) -> None:
+    """One cell of the matrix."""
+    log = world.home / "faults.log"
+    scenario = Scenario(world, _PARTS[direction])
+    server = world.server(start=False)
+    server.launch({"DEVICERPC_FAULT": point, "DEVICERPC_FAULT_LOG": str(log)})
+    server.wait_ready()
+    client = server.client()
+    calls = scenario.start(client)
+
+    # Every call ends only with its saga, or with the server.
+    deadline = time.monotonic() + 45
+    while server.is_running:
+        if all(call.is_done for call in calls):
+            time.sleep(0.5)
+            assert not server.is_running, (
+                f"{point} was never hit ({direction}): all {len(calls)} sagas came to their ends"
+            )
+        assert time.monotonic() < deadline, f"{point} was not hit ({direction}) in 45 s"
+        time.sleep(0.02)
+    assert server.returncode == -signal.SIGKILL, f"it ended with {server.returncode}\n{server.log_tail()}"
+    assert log.read_text().split() == [point.partition(":")[0]]
+    for call in calls:
+        call.outcome()
+
+    server.start()
+    survivor = server.client()
+    scenario.finish(survivor)
+    world.wait_all_over()
+    findings = world.audit(survivor)
+    assert len(findings.sagas) == scenario.size, "a saga too many, or one too few"
+
+
+@pytest.fixture(scope="module")
+def pool() -> Iterator[concurrent.futures.ThreadPoolExecutor]:
+    with concurrent.futures.ThreadPoolExecutor(WORKERS) as pool:
+        yield pool
+
+
+@pytest.fixture(scope="module")
+def matrix(
+    request: pytest.FixtureRequest, cluster: Cluster, template: str, pool: concurrent.futures.ThreadPoolExecutor
+) -> Iterator[dict[tuple[str, str], concurrent.futures.Future[None]]]:
+    """The cells that this run selected, under way."""
+    selected = [
+        (str(item.callspec.params["point"]), str(item.callspec.params["direction"]))
+        for item in request.session.items
+        if isinstance(item, pytest.Function) and item.originalname == "test_crash_at" and hasattr(item, "callspec")
+    ]
+
+    def run(point: str, direction: str) -> None:
+        world = World(cluster, template)
+        try:
+            crash(world, point, direction)
+            assert world.ledger
+            assert not world.ledger.bad_requests
+        except BaseException as error:
+            error.add_note(world.log_tails())
+            raise
+        finally:
+            world.close()
+
+    futures = {cell: pool.submit(run, *cell) for cell in selected}
+    try:
+        yield futures
+    finally:
+        for future in futures.values():
+            future.cancel()
+
+
+def test_the_binary_lists_its_points() -> None:
+    points = _points()
+    assert len(points) > 20, f"devicerpc fault-points gave {points}: is it a test build?"
+    assert len(set(points)) == len(points)
+    kinds = {point.rpartition(".")[2] for point in points}
+    assert {"before", "during", "after"} <= kinds
+
+
+@pytest.mark.parametrize(("point", "direction"), _cases())
+def test_crash_at(
+    matrix: dict[tuple[str, str], concurrent.futures.Future[None]], point: str, direction: str
+) -> None:
+    matrix[point, direction].result(timeout=170)
+
+
+def test_crash_upon_crash(world: World) -> None:
+    """Crashes at random points, also while the traces of the last crash are being cleared away."""
+    seed = int(os.environ.get("DEVICERPC_TEST_SEED", random.SystemRandom().randrange(1 << 30)))
+    print(f"DEVICERPC_TEST_SEED={seed}")
+    dice = random.Random(seed)
+    points = [point for point in _points() if not point.startswith("flush.adopt")]
+    scenario = Scenario(world, FORWARD + BACKWARD, copies=2)
+    server = world.server(start=False)
+    crashes = 0
+    # Fewer in a row than make a saga poison: from 4 adoptions without progress on it would be parked.
+    for _ in range(3):
+        server.launch({"DEVICERPC_FAULT": f"{dice.choice(points)}:{dice.randint(1, 3)}"})
+        try:
+            server.wait_ready()
+        except AssertionError:
+            assert server.returncode == -signal.SIGKILL, server.log_tail()
+            crashes += 1
+            continue
+        calls = scenario.start(server.client())
+        try:
+            wait_until(lambda: not server.is_running, 4, "a crash")
+            crashes += 1
+        except AssertionError:
+            server.kill()
+        for call in calls:
+            call.outcome()
+    server.start()
+    client = server.client()
+    scenario.finish(client)
+    world.wait_all_over()
+    findings = world.audit(client)
+    assert len(findings.sagas) == scenario.size
+    assert crashes > 0, "no point was hit: nothing was shown"

@@ -1,0 +1,176 @@
+"""8. A deadline that passes while a step hangs; a saga that crashes its server."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import Any
+
+import grpc
+import pytest
+
+from support import ledger as ledgers
+from support.client import (
+    RPCFailure,
+    cause_name,
+    create_request,
+    event_name,
+    status_name,
+    unique,
+)
+from support.server import Server
+from support.waiting import wait_until
+from support.world import World
+
+
+@pytest.mark.parametrize("hanging", ["create", "start", "report"])
+def test_deadline_while_a_step_hangs(world: World, hanging: str) -> None:
+    client = world.server().client()
+    options = {"create": {"latency_ms": "60000"}, "start": {"boot_ms": "60000"}, "report": {}}[hanging]
+    if hanging == "report":
+        assert world.ledger
+        world.ledger.rule(ledgers.hang(8), operation="increment")
+    started = time.monotonic()
+    accepted = client.create(when="ACCEPTED", options=options, saga_timeout=2)
+    saga = client.wait_finished(accepted.saga_id, timeout=60)
+    took = time.monotonic() - started
+    print(f"{hanging}: over after {took:.1f} s")
+    assert status_name(saga) == "COMPENSATED"
+    assert cause_name(saga) == "TIMED_OUT" and saga.failure.reason == "TIMED_OUT"
+    step = {"create": "CREATE_PROVIDER_DEVICE", "start": "START_DEVICE", "report": "REPORT_QUOTA_USAGE"}[hanging]
+    assert saga.failure.step == step
+    events = list(client.watch(accepted.saga_id))
+    turned = next(event for event in events if event_name(event) == "SAGA_COMPENSATING")
+    late = (turned.time.ToNanoseconds() - saga.deadline.ToNanoseconds()) / 1e9
+    assert 0 <= late < 1.5, f"forward work was given up {late:.2f} s after the deadline"
+    # What comes too late is undone as well.
+    if hanging == "report":
+        time.sleep(max(0.0, started + 11 - time.monotonic()))
+    world.audit(client)
+
+
+def test_answer_at_the_deadline(world: World) -> None:
+    client = world.server().client()
+    with pytest.raises(RPCFailure) as caught:
+        client.create(options={"latency_ms": "60000"}, saga_timeout=1, timeout=90)
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.ABORTED, "TIMED_OUT")
+    assert caught.value.trailers["grpc-retry-pushback-ms"] == "-1"
+    world.audit(client)
+
+
+def test_deadline_passes_while_nobody_runs(world: World) -> None:
+    """The deadline is a row, not a timer."""
+    server = world.server()
+    accepted = server.client().create(when="ACCEPTED", options={"latency_ms": "1000", "boot_ms": "10000"}, saga_timeout=3)
+    time.sleep(1.5)
+    server.kill()
+    time.sleep(2.5)
+    server.start()
+    saga = server.client().wait_finished(accepted.saga_id, timeout=45)
+    assert status_name(saga) == "COMPENSATED" and cause_name(saga) == "TIMED_OUT"
+    world.audit(server.client())
+
+
+def test_retries_end_with_the_deadline(world: World) -> None:
+    client = world.server().client()
+    started = time.monotonic()
+    with pytest.raises(RPCFailure) as caught:
+        client.create(options={"fail": "create:unavailable"}, saga_timeout=1, timeout=60)
+    assert caught.value.reason in ("TIMED_OUT", "PROVIDER_UNAVAILABLE")
+    assert time.monotonic() - started < 10
+    world.audit(client)
+
+
+def test_done_before_the_deadline_stays_done(world: World) -> None:
+    client = world.server().client()
+    answer = client.create(saga_timeout=2)
+    time.sleep(2.5)
+    assert status_name(client.saga(answer.saga_id)) == "COMPLETED"
+    world.audit(client)
+
+
+# Calls to the provider that kill the process (an option of test builds): on the way forward, and in the undo.
+_POISONS: dict[str, dict[str, str]] = {
+    "on the way forward": {"crash": "create"},
+    "at the last step": {"crash": "start"},
+    "in the undo": {"fail": "start:refused", "crash": "destroy"},
+}
+
+
+def _supervise(server: Server, lives: int) -> int:
+    """Starts the server again whenever it dies of SIGKILL, until it lives for 3 s. Returns how often it died."""
+    deaths = 0
+    while True:
+        until = time.monotonic() + 3
+        while server.is_running and time.monotonic() < until:
+            time.sleep(0.02)
+        if server.is_running:
+            return deaths
+        assert server.returncode == -signal.SIGKILL, f"it ended with {server.returncode}\n{server.log_tail()}"
+        deaths += 1
+        assert deaths <= lives, f"it died {deaths} times: the poison is not contained\n{server.log_tail()}"
+        server.launch()
+
+
+@pytest.mark.parametrize("options", list(_POISONS.values()), ids=list(_POISONS))
+def test_poison(world: World, options: dict[str, str]) -> None:
+    """A saga that kills its server parks as POISON; its neighbours get through, and so do later ones."""
+    server = world.server()
+    neighbours: list[Any] = []
+    for _ in range(12):
+        request = create_request(request_id=unique("neighbour"), options={"latency_ms": "400"})
+        neighbours.append(request)
+        server.client().start(request)
+    wait_until(lambda: world.moving() == 12, 5, "the neighbours to be in flight")
+    poison = create_request("poison", request_id=unique("poison"), options=options)
+    server.client().start(poison)
+    wait_until(lambda: not server.is_running, 10, "the server to die of it")
+    deaths = _supervise(server, lives=8)
+    print(f"it died {deaths} times")
+    assert deaths >= 2, "the saga hardly hurt: nothing was shown"
+    server.wait_ready()
+    client = server.client()
+    for request in neighbours:
+        assert client.call("CreateDevice", request).device.device_id
+    with pytest.raises(RPCFailure) as caught:
+        client.call("CreateDevice", poison)
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.FAILED_PRECONDITION, "PARKED")
+    saga = client.saga(caught.value.saga_id)
+    assert status_name(saga) == "PARKED"
+    parked = [event for event in client.watch(saga.saga_id) if event_name(event) == "SAGA_PARKED"]
+    assert [event.reason for event in parked] == ["POISON"], parked
+    # The server goes on with this process, and after another restart too.
+    assert client.create().saga_id
+    server.kill()
+    server.start()
+    assert server.client().create().saga_id
+    assert status_name(server.client().saga(saga.saga_id)) == "PARKED"
+    world.audit(server.client())
+
+
+def test_poison_with_two_replicas(world: World) -> None:
+    """It goes from one replica to the other and kills both; in the end both serve and it is parked."""
+    servers = [world.server() for _ in range(2)]
+    poison = create_request("poison", request_id=unique("poison"), options={"crash": "create"})
+    servers[0].client().start(poison)
+    deadline = time.monotonic() + 60
+    deaths = 0
+    while world.count("PARKED") == 0:
+        assert time.monotonic() < deadline, f"not parked after {deaths} deaths\n{world.log_tails()}"
+        for server in servers:
+            if not server.is_running:
+                assert server.returncode == -signal.SIGKILL, server.log_tail()
+                deaths += 1
+                server.launch()
+        time.sleep(0.05)
+    print(f"{deaths} deaths")
+    assert 2 <= deaths <= 10
+    for server in servers:
+        if not server.is_running:
+            server.launch()
+        server.wait_ready()
+        assert server.client().create().saga_id
+    with pytest.raises(RPCFailure) as caught:
+        servers[1].client().call("CreateDevice", poison)
+    assert caught.value.reason == "PARKED"
+    world.audit(servers[0].client())

@@ -1,0 +1,347 @@
+"""What operators see and do: metrics, health, overload, drain, configuration, logs, the embedded database."""
+
+from __future__ import annotations
+
+import json
+import os
+import pathlib
+import re
+import shutil
+import signal
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable
+
+import grpc
+import pytest
+
+from support.client import DeviceClient, RPCFailure, create_request, device_status, unique
+from support.server import Server, run_command
+from support.stubs import health_pb2, service_pb2
+from support.waiting import free_port, wait_until
+from support.world import World
+
+# Metrics
+
+
+def _samples(text: str) -> dict[str, float]:
+    """Prometheus' text format, checked line by line: name and labels → value."""
+    samples: dict[str, float] = {}
+    types: dict[str, str] = {}
+    helps: set[str] = set()
+    for line in text.splitlines():
+        if line.startswith("# TYPE "):
+            _, _, name, kind = line.split(" ", 3)
+            assert name not in types, f"second TYPE of {name}"
+            assert kind in ("counter", "gauge", "histogram", "summary", "untyped"), line
+            types[name] = kind
+        elif line.startswith("# HELP "):
+            helps.add(line.split(" ", 3)[2])
+        elif line and not line.startswith("#"):
+            match = re.fullmatch(
+                r'([a-zA-Z_:][a-zA-Z0-9_:]*)(\{(?:[a-zA-Z_][a-zA-Z0-9_]*="(?:[^"\\\n]|\\["\\n])*",?)*\})? (\S+)( \d+)?', line
+            )
+            assert match, f"not a sample: {line!r}"
+            family = match[1]
+            if family not in types:
+                family = re.sub(r"_(bucket|sum|count)$", "", family)
+            assert family in types, f"no TYPE for {line!r}"
+            key = match[1] + (match[2] or "")
+            assert key not in samples, f"{key} comes twice"
+            samples[key] = float(match[3])
+    assert set(types) == helps, set(types) ^ helps
+    for name, kind in types.items():
+        if kind == "histogram":
+            _check_histogram(name, samples)
+    return samples
+
+
+def _check_histogram(name: str, samples: dict[str, float]) -> None:
+    series: dict[str, list[tuple[float, float]]] = {}
+    for key, value in samples.items():
+        match = re.fullmatch(rf"{name}_bucket\{{(.*)\}}", key)
+        if match:
+            bound = re.search(r'le="([^"]+)"', match[1])
+            assert bound, key
+            rest = re.sub(r',?le="[^"]+",?', "", match[1])
+            series.setdefault(rest, []).append((float(bound[1]), value))
+    for rest, buckets in series.items():
+        buckets.sort()
+        assert buckets[-1][0] == float("inf"), f"{name}{{{rest}}} has no +Inf"
+        values = [value for _, value in buckets]
+        assert values == sorted(values), f"{name}{{{rest}}} is not cumulative"
+        assert samples[f"{name}_count{{{rest}}}" if rest else f"{name}_count"] == values[-1]
+
+
+def _total(samples: dict[str, float], prefix: str) -> float:
+    return sum(value for key, value in samples.items() if key == prefix or key.startswith(prefix + "{"))
+
+
+def test_metrics(world: World) -> None:
+    server = world.server()
+    client = server.client()
+    status, text = server.http("/metrics")
+    assert status == 200
+    _samples(text)
+    for _ in range(3):
+        client.create()
+    client.create(options={"fail": "create:unavailable", "fail_times": "1"})
+    for _ in range(2):
+        with pytest.raises(RPCFailure):
+            client.create(options={"fail": "start:refused"})
+    with pytest.raises(RPCFailure):
+        client.create(options={"latency_ms": "20000"}, saga_timeout=1, timeout=60)
+    with pytest.raises(RPCFailure):
+        client.create(" ", user="")
+    pending = client.start(create_request(options={"latency_ms": "700"}))
+    wait_until(lambda: world.moving() == 1, 5, "a saga to be under way")
+    _, text = server.http("/metrics")
+    samples = _samples(text)
+    assert samples['saga_device_creation_total{status="completed"}'] == 4
+    assert samples['saga_device_creation_total{status="failed"}'] == 2
+    assert samples['saga_device_creation_total{status="timeout"}'] == 1
+    assert samples["saga_device_creation_in_progress"] == 1
+    assert _total(samples, "saga_device_creation_duration_seconds_count") == 7
+    assert samples['saga_device_creation_retry_count{step="CREATE_PROVIDER_DEVICE"}'] == 1
+    assert samples['saga_device_creation_compensate_total{step="REPORT_QUOTA_USAGE"}'] == 2
+    assert samples['saga_device_creation_compensate_total{step="CREATE_PROVIDER_DEVICE"}'] >= 2
+    pending.result()
+    calls = {key: value for key, value in samples.items() if "CreateDevice" in key}
+    assert calls, "no RPC counts"
+    for code in ("OK", "ABORTED", "INVALID_ARGUMENT"):
+        assert any(code in key for key in calls), f"no count of CreateDevice with {code}: {sorted(calls)[:10]}"
+    for word in ("flush", "parked", "lease"):
+        assert any(word in key for key in samples), f"nothing about {word}"
+    promtool = shutil.which("promtool")
+    if promtool:
+        done = subprocess.run([promtool, "check", "metrics"], input=text, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    world.audit(client)
+
+
+def test_health_endpoints(world: World) -> None:
+    server = world.server()
+    assert server.http("/healthz")[0] == 200
+    assert server.http("/readyz")[0] == 200
+    assert server.http("/nothing")[0] == 404
+
+
+# Load
+
+
+def test_overload(world: World) -> None:
+    """Beyond the limit of sagas in flight new ones are refused at once, and nothing of them stays."""
+    server = world.server(environment={"DEVICERPC_MAX_SAGAS": "10"})
+    client = server.client()
+    calls = [client.start(create_request(options={"latency_ms": "1000"})) for _ in range(40)]
+    outcomes = [call.outcome() for call in calls]
+    refused = [one for one in outcomes if isinstance(one, RPCFailure)]
+    assert 25 <= len(refused) <= 35, len(refused)
+    for failure in refused:
+        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "OVERLOADED"), failure
+        assert int(failure.trailers["grpc-retry-pushback-ms"]) > 0
+        assert not failure.saga_id
+    assert client.create().saga_id  # there is room again
+    findings = world.audit(client)
+    assert findings.count("COMPLETED") == 41 - len(refused)
+
+
+# Drain
+
+
+def test_drain(world: World) -> None:
+    """SIGTERM while calls run: no unary call fails, watch streams end with UNAVAILABLE, the process with 0."""
+    server = world.server()
+    client, other = server.client(), server.client()
+    calls = [client.start(create_request(options={"latency_ms": "600"})) for _ in range(20)]
+    accepted = client.create(when="ACCEPTED", options={"latency_ms": "20000"})
+    watching = client.stub.WatchSaga(_watch(accepted.saga_id), timeout=30)
+    next(watching)
+    health = client.watch_health()
+    assert next(health).status == health_pb2.HealthCheckResponse.SERVING
+    assert other.health() == "SERVING"
+    server.terminate()
+    time.sleep(0.1)
+    outcomes = [call.outcome() for call in calls]
+    failures = [one for one in outcomes if isinstance(one, RPCFailure)]
+    assert not failures, f"{len(failures)} calls failed, e.g. {failures[0]}"
+    with pytest.raises(grpc.RpcError) as caught:
+        for _ in watching:
+            pass
+    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    # New calls, on a connection that is there already or on a new one, are refused or find nobody.
+    with pytest.raises(RPCFailure) as refused:
+        other.create(timeout=5)
+    assert refused.value.code is grpc.StatusCode.UNAVAILABLE
+    assert server.wait_ended(60) == 0, server.log_tail()
+    server.start()
+    survivor = server.client()
+    saga = survivor.wait_finished(accepted.saga_id, timeout=60)
+    assert saga.saga_id == accepted.saga_id
+    world.audit(survivor)
+
+
+def _watch(saga_id: str) -> object:
+    return service_pb2.WatchSagaRequest(saga_id=saga_id)
+
+
+def test_drain_under_load(world: World) -> None:
+    """Calls keep coming while the server leaves: each either works or says UNAVAILABLE, and can be repeated."""
+    server = world.server()
+    client = server.client()
+    requests = []
+    calls = []
+    for number in range(120):
+        request = create_request(request_id=unique("drain"), options={"latency_ms": "100"})
+        requests.append(request)
+        calls.append(client.start(request))
+        if number == 60:
+            server.terminate()
+        time.sleep(0.005)
+    outcomes = [call.outcome() for call in calls]
+    failures = [one for one in outcomes if isinstance(one, RPCFailure)]
+    assert {failure.code for failure in failures} <= {grpc.StatusCode.UNAVAILABLE}, failures
+    assert len(outcomes) - len(failures) >= 50
+    assert server.wait_ended(40) == 0
+    server.start()
+    again = server.client()
+    for call in [again.start(request) for request in requests]:
+        assert device_status(call.result().device) == "RUNNING"
+    findings = world.audit(again)
+    assert findings.count("COMPLETED") == 120 == len(findings.sagas)
+
+
+def test_second_signal_ends_at_once(world: World) -> None:
+    server = world.server()
+    server.client().create(when="ACCEPTED", options={"latency_ms": "30000"})
+    server.terminate()
+    time.sleep(0.5)
+    assert server.is_running
+    server.terminate()
+    code = server.wait_ended(5)
+    assert code != 0
+
+
+# Configuration and logs
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DEVICERPC_LISTEN", "nowhere"),
+        ("DEVICERPC_PROVIDER", "toaster"),
+        ("USER_SERVICE_URL", "ftp://x"),
+        ("JWT_SECRET", "short"),
+        ("DEVICERPC_LOG_LEVEL", "loud"),
+        ("USER_SERVICE_IDEMPOTENT", "perhaps"),
+        ("ADB_PORT_START", "70000"),
+        ("DATABASE_URL", "nonsense with spaces"),
+    ],
+)
+def test_wrong_values_stop_the_start(world: World, name: str, value: str) -> None:
+    server = world.server(start=False, environment={name: value})
+    server.launch()
+    assert server.wait_ended(10) not in (0, None)
+    text = server.log_text()
+    assert name in text, text
+    if name in ("JWT_SECRET", "DATABASE_URL"):
+        assert value not in text, "a secret is printed"
+
+
+def test_simulated_needs_a_word(world: World) -> None:
+    """On somebody's database the simulated provider exists only when asked for."""
+    server = world.server(start=False)
+    del server.environment["DEVICERPC_SIMULATED"]
+    server.launch()
+    assert server.wait_ended(10) not in (0, None)
+    assert "DEVICERPC_" in server.log_text()
+
+
+def test_logs(world: World) -> None:
+    assert world.ledger
+    server = world.server(environment={"DEVICERPC_LOG_FORMAT": "json", "DEVICERPC_LOG_LEVEL": "trace"})
+    client = server.client()
+    answer = client.create(options={"fail": "create:unavailable", "fail_times": "1", "latency_ms": "7"})
+    time.sleep(0.2)
+    lines = [json.loads(line) for line in server.log_text().splitlines() if line.startswith("{")]
+    assert lines, server.log_tail()
+    about = [line for line in lines if answer.saga_id in json.dumps(line)]
+    assert about and any("[SAGA]" in json.dumps(line) for line in about)
+    assert any("CREATE_PROVIDER_DEVICE" in json.dumps(line) for line in about)
+    text = server.log_text()
+    assert server.environment["JWT_SECRET"] not in text
+    for call in world.ledger.calls:
+        assert call.headers["x-service-token"] not in text
+
+
+# The embedded database
+
+
+def _embedded(home: pathlib.Path, name: str = "own") -> Server:
+    server = Server(name, home, {})
+    del server.environment["DEVICERPC_SIMULATED"]
+    return server
+
+
+def test_embedded_postgres() -> None:
+    """Without DATABASE_URL the server brings a PostgreSQL of its own, and finds it again after SIGKILL."""
+    home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-embedded-", dir="/tmp"))
+    os.chmod(home, 0o755)
+    server = _embedded(home)
+    try:
+        server.start(timeout=60)
+        client = server.client()
+        first = client.create("kept", when="FINISHED")
+        accepted = client.create(when="ACCEPTED", options={"latency_ms": "1500"})
+        server.kill()
+        server.start(timeout=60)
+        client = server.client()
+        assert client.device(first.device.device_id).name == "kept"
+        assert client.wait_finished(accepted.saga_id).saga_id == accepted.saga_id
+        postgres = _postmasters(home)
+        assert len(postgres) == 1, postgres
+        server.terminate()
+        assert server.wait_ended(60) == 0, server.log_tail()
+        wait_until(lambda: not _postmasters(home), 10, "the embedded PostgreSQL to be stopped with its server")
+        server.start(timeout=60)
+        assert server.client().device(first.device.device_id).name == "kept"
+        server.terminate()
+        assert server.wait_ended(60) == 0
+    finally:
+        server.close()
+        for pid in _postmasters(home):
+            os.kill(pid, signal.SIGQUIT)
+        shutil.rmtree(home, ignore_errors=True)
+
+
+def _postmasters(home: pathlib.Path) -> list[int]:
+    """Process ids of PostgreSQL servers on a data directory below `home`."""
+    found = []
+    for file in home.rglob("postmaster.pid"):
+        try:
+            pid = int(file.read_text().splitlines()[0])
+            os.kill(pid, 0)
+            found.append(pid)
+        except (ValueError, IndexError, ProcessLookupError):
+            continue
+    return found
+
+
+def test_the_database_may_be_behind_a_restart_of_the_server(make_world: Callable[..., World]) -> None:
+    """A server that starts before its database waits for it, or says why it can't start."""
+    world = make_world()
+    server = world.server(start=False)
+    server.environment["DATABASE_URL"] = f"postgresql://postgres@127.0.0.1:{free_port()}/none?sslmode=disable"
+    server.launch()
+    time.sleep(2)
+    if server.is_running:
+        with DeviceClient(server.address) as client:
+            assert client.health(timeout=1) in ("NOT_SERVING", "UNAVAILABLE", "DEADLINE_EXCEEDED")
+    else:
+        assert server.returncode not in (0, -signal.SIGSEGV, -signal.SIGILL, -signal.SIGABRT, -signal.SIGTRAP)
+        assert re.search(r"database|PostgreSQL|connect", server.log_text(), re.IGNORECASE)
+
+
+def test_version() -> None:
+    assert re.search(r"\d+\.\d+\.\d+", run_command(["version"]).stdout)

@@ -1,0 +1,251 @@
+"""5. Two replicas: one dies or stands still, the other takes over, and what the first comes back with counts for nothing."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+from support.client import DeviceClient, create_request, event_name, status_name, unique
+from support.pgproxy import PostgresProxy
+from support.server import Server
+from support.waiting import wait_until
+from support.world import LEASE_SECONDS, World
+
+SAGAS = 200
+SLOW = {"latency_ms": "300", "boot_ms": "700"}
+
+
+def _accept(servers: list[Server], count: int, options: dict[str, str]) -> list[str]:
+    """Starts sagas by turns on the replicas; returns their ids once all are durable."""
+    clients = [server.client() for server in servers]
+    calls = [
+        clients[number % len(clients)].start(
+            create_request(when="ACCEPTED", options=options, request_id=unique("many"))
+        )
+        for number in range(count)
+    ]
+    return [call.result().saga_id for call in calls]
+
+
+def _owner(world: World, server: Server) -> int:
+    """The instance id of the process that runs as `server` now."""
+    return int(
+        world.database.value(
+            "SELECT instance_id FROM saga_instance WHERE name = %s AND NOT fenced ORDER BY instance_id DESC LIMIT 1",
+            server.name,
+        )
+    )
+
+
+def _writes_of(world: World, instance: int) -> int:
+    return int(world.database.value("SELECT count(*) FROM saga_state WHERE owner = %s", instance))
+
+
+def test_one_of_two_is_killed(world: World) -> None:
+    doomed, survivor = world.server(name="doomed"), world.server(name="survivor")
+    time.sleep(LEASE_SECONDS + 1)  # nobody adopts before it has renewed for a whole lease
+    started = time.monotonic()
+    ids = _accept([doomed, survivor], SAGAS, SLOW)
+    accepted = time.monotonic()
+    instance = _owner(world, doomed)
+    orphans = world.database.value(
+        "SELECT count(*) FROM saga_state WHERE owner = %s AND status = 'RUNNING'", instance
+    )
+    doomed.kill()
+    assert orphans > 20, f"only {orphans} sagas were in flight on the one that was killed: nothing was shown"
+    took = world.wait_all_over(timeout=15)
+    print(f"accepted in {accepted - started:.2f} s, {orphans} orphans, all over {took:.2f} s after the kill")
+    client = survivor.client()
+    findings = world.audit(client)
+    assert findings.count("COMPLETED") == SAGAS == len(ids)
+    assert world.database.value("SELECT fenced FROM saga_instance WHERE instance_id = %s", instance)
+
+
+def test_watchers_and_callers_see_nothing_of_it(world: World) -> None:
+    """Calls on the survivor that wait for the dead one's saga get their answer."""
+    doomed, survivor = world.server(name="doomed"), world.server(name="survivor")
+    request_id = unique("moved")
+    request = create_request("moved", request_id=request_id, options={"latency_ms": "1500", "boot_ms": "500"})
+    first = doomed.client().start(request)
+    wait_until(lambda: world.count("RUNNING") == 1, 5, "the saga to start")
+    second = survivor.client().start(request)
+    time.sleep(0.2)
+    doomed.kill()
+    first.outcome()
+    answer = second.result()
+    events = list(survivor.client().watch(answer.saga_id))
+    adopted = [event for event in events if event_name(event) == "SAGA_ADOPTED"]
+    assert len(adopted) == 1
+    world.audit(survivor.client())
+
+
+def test_killed_and_back_at_once(world: World) -> None:
+    """A restarted process adopts its predecessor without waiting for a lease to run out."""
+    server = world.server(name="phoenix")
+    ids = _accept([server], 40, {"latency_ms": "500"})
+    server.kill()
+    started = time.monotonic()
+    server.start()
+    world.wait_all_over(timeout=LEASE_SECONDS - 1)
+    print(f"all over {time.monotonic() - started:.2f} s after the kill")
+    findings = world.audit(server.client())
+    assert findings.count("COMPLETED") == len(ids)
+
+
+def test_second_holder_of_a_name_is_refused(world: World) -> None:
+    first = world.server(name="same")
+    second = world.server(name="other", start=False)
+    second.environment["DEVICERPC_INSTANCE"] = "same"
+    second.launch()
+    try:
+        code = second.wait_ended(LEASE_SECONDS + 10)
+    except AssertionError:
+        raise AssertionError("a second live holder of a name started") from None
+    assert code not in (0, None)
+    assert "same" in second.log_text()
+    assert first.client().health() == "SERVING"
+    assert first.client().create().saga_id
+
+
+def _stopped_between_attempts(world: World, server: Server, client: DeviceClient) -> list[str]:
+    """Sagas whose next request to the provider is due while `server` stands still; it is stopped on return."""
+    for _ in range(20):
+        ids = _accept([server], 12, {"fail": "create:unavailable", "fail_times": "1"})
+        until = time.monotonic() + 0.4
+        while time.monotonic() < until:
+            sagas = client.sagas(ids).sagas
+            if all(_attempts(saga, "CREATE_PROVIDER_DEVICE") >= 1 for saga in sagas):
+                break
+        server.pause()
+        waiting = world.database.rows(
+            "SELECT saga_id FROM saga_state WHERE saga_id = ANY(%s) AND status = 'RUNNING'"
+            " AND current_step = 'CREATE_PROVIDER_DEVICE' AND retry_count > 0", ids,
+        )
+        if len(waiting) >= 3:
+            return ids
+        server.resume()
+        world.wait_all_over()
+    raise AssertionError("never caught a saga between two attempts")
+
+
+def _attempts(saga: Any, step: str) -> int:
+    return next(int(one.attempts) for one in saga.steps if one.name == step)
+
+
+def _create_calls(world: World) -> dict[str, int]:
+    return {
+        row["saga_id"]: row["create_calls"]
+        for row in world.database.records("SELECT saga_id, sum(create_calls) AS create_calls FROM simulated_device GROUP BY 1")
+    }
+
+
+def test_stopped_before_a_request_to_the_provider(world: World) -> None:
+    """SIGSTOP between two attempts, SIGCONT beyond the lease: the request that was due is never sent."""
+    sleeper, other = world.server(name="sleeper"), world.server(name="other")
+    client = other.client()
+    time.sleep(LEASE_SECONDS + 1)
+    ids = _stopped_between_attempts(world, sleeper, client)
+    instance = _owner(world, sleeper)
+    world.wait_all_over(timeout=25)
+    before = world.database.rows("SELECT * FROM saga_state ORDER BY saga_id")
+    devices_before = world.database.rows("SELECT * FROM simulated_device ORDER BY 1, 2, 3")
+    calls_before = len(world.ledger.calls) if world.ledger else 0
+    assert _writes_of(world, instance) == 0 or all(row for row in before)
+    sleeper.resume()
+    time.sleep(4)
+    assert world.database.rows("SELECT * FROM saga_state ORDER BY saga_id") == before, "it wrote after it was fenced"
+    assert world.database.rows("SELECT * FROM simulated_device ORDER BY 1, 2, 3") == devices_before, (
+        "it called the provider after its lease was over"
+    )
+    assert not world.ledger or len(world.ledger.calls) == calls_before, "it called the user service"
+    findings = world.audit(client)
+    assert all(findings.sagas[saga_id] == "COMPLETED" for saga_id in ids)
+    _ends_or_starts_anew(world, sleeper, instance)
+
+
+def _ends_or_starts_anew(world: World, server: Server, fenced: int) -> None:
+    """A fenced instance never writes again: the process has ended, or goes on as another instance."""
+    assert world.database.value("SELECT fenced FROM saga_instance WHERE instance_id = %s", fenced)
+    if server.is_running:
+        client = server.client()
+        wait_until(lambda: client.health() == "SERVING", 15, "the fenced process to serve again")
+        made = client.create()
+        owner = world.saga_row(made.saga_id)["owner"]
+        assert owner != fenced
+
+
+def test_stopped_during_a_request_to_the_provider(world: World) -> None:
+    """SIGSTOP in the midst of requests; when it goes on they take effect, long after others took over. Nothing stays."""
+    sleeper, other = world.server(name="sleeper"), world.server(name="other")
+    client = other.client()
+    time.sleep(LEASE_SECONDS + 1)
+    ids = _accept([sleeper], 20, {"latency_ms": "1000"})
+    instance = _owner(world, sleeper)
+    time.sleep(0.3)
+    sleeper.pause()
+    world.wait_all_over(timeout=30)
+    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    sleeper.resume()
+    time.sleep(5)
+    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    assert after == before, "it wrote after it was fenced"
+    findings = world.audit(client)
+    assert [findings.sagas[saga_id] for saga_id in ids] == ["COMPLETED"] * len(ids)
+    _ends_or_starts_anew(world, sleeper, instance)
+
+
+def _stop_in_mid_flush(world: World, proxy: PostgresProxy, sleeper: Server) -> None:
+    """SIGSTOP while PostgreSQL has all of a transaction but its COMMIT; returns once the process stands still."""
+    held = proxy.hold_before_commit()
+    assert held.wait(10), "no flush came by"
+    sleeper.pause()
+
+
+def test_stopped_in_mid_flush(world: World) -> None:
+    """A transaction of the stopped process stays open and holds its rows; others take them all the same."""
+    proxy = world.proxy()
+    sleeper = world.server(name="sleeper", proxy=proxy)
+    other = world.server(name="other")
+    client = other.client()
+    time.sleep(LEASE_SECONDS + 1)
+    ids = _accept([sleeper], 20, {"latency_ms": "400"})
+    instance = _owner(world, sleeper)
+    _stop_in_mid_flush(world, proxy, sleeper)
+    world.wait_all_over(timeout=30)
+    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    proxy.release()
+    sleeper.resume()
+    time.sleep(4)
+    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    assert after == before, "it wrote after it was fenced"
+    findings = world.audit(client)
+    assert [findings.sagas[saga_id] for saga_id in ids] == ["COMPLETED"] * len(ids)
+    _ends_or_starts_anew(world, sleeper, instance)
+
+
+def test_stopped_for_less_than_the_lease(world: World) -> None:
+    """A short stop costs nothing: nobody is fenced, the process goes on with its sagas."""
+    sleeper, other = world.server(name="sleeper"), world.server(name="other")
+    time.sleep(LEASE_SECONDS + 1)
+    ids = _accept([sleeper], 20, {"latency_ms": "300"})
+    instance = _owner(world, sleeper)
+    sleeper.pause()
+    time.sleep(2)
+    sleeper.resume()
+    world.wait_all_over(timeout=15)
+    assert not world.database.value("SELECT fenced FROM saga_instance WHERE instance_id = %s", instance)
+    findings = world.audit(other.client())
+    assert findings.count("COMPLETED") == len(ids)
+
+
+def test_graceful_stop_hands_over(world: World) -> None:
+    """SIGTERM: what runs is finished and recorded, what is quiet is released, and the other goes on at once."""
+    leaving, staying = world.server(name="leaving"), world.server(name="staying")
+    time.sleep(LEASE_SECONDS + 1)
+    ids = _accept([leaving], 30, {"latency_ms": "500", "boot_ms": "500"})
+    leaving.terminate()
+    assert leaving.wait_ended(20) == 0
+    world.wait_all_over(timeout=15)
+    client = staying.client()
+    assert {status_name(client.saga(saga_id)) for saga_id in ids} == {"COMPLETED"}
+    world.audit(client)

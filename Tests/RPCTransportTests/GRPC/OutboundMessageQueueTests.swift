@@ -1,0 +1,34 @@
+import NIOCore
+import Testing
+
+@testable import RPCTransport
+
+@Suite struct OutboundMessageQueueTests {
+    @Test(arguments: 1...14) func anyPieceSize(size: Int) {
+        var queue = OutboundMessageQueue()
+        #expect(queue.isEmpty && queue.isAtBoundary)
+        var expected: [UInt8] = []
+        for message in [[1, 2, 3], [], [4], Array(repeating: 5, count: 30)] as [[UInt8]] {
+            queue.append(ByteBuffer(bytes: message))
+            expected += [0, 0, 0, 0, UInt8(message.count)] + message
+        }
+        #expect(queue.byteCount == expected.count)
+        var read: [UInt8] = []
+        while !queue.isEmpty {
+            queue.read(size) { read.append(contentsOf: $0) }
+        }
+        #expect(read == expected)
+        #expect(queue.isAtBoundary)
+        queue.append(ByteBuffer(bytes: [9]))
+        #expect(queue.byteCount == 6)
+    }
+
+    @Test func boundaryAndDrop() {
+        var queue = OutboundMessageQueue()
+        queue.append(ByteBuffer(bytes: [1, 2, 3]))
+        queue.read(3) { _ in }
+        #expect(!queue.isAtBoundary)
+        queue.removeAll()
+        #expect(queue.isEmpty && queue.isAtBoundary)
+    }
+}

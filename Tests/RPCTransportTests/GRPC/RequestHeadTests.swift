@@ -1,0 +1,65 @@
+import Testing
+
+@testable import RPCTransport
+
+@Suite struct RequestHeadTests {
+    private static func parse(_ changes: [(String, String?)] = []) -> RequestHead.Outcome {
+        var fields: [(String, String)] = [
+            (":method", "POST"), (":scheme", "http"), (":path", "/a.B/C"), (":authority", "x"), ("te", "trailers"),
+            ("content-type", "application/grpc"), ("user-agent", "tests"),
+        ]
+        for (name, value) in changes {
+            fields.removeAll { $0.0 == name }
+            if let value { fields.append((name, value)) }
+        }
+        var list = HeaderList()
+        for (name, value) in fields { list.append(name.utf8, value.utf8) }
+        return RequestHead.parse(list)
+    }
+
+    @Test func aCall() {
+        guard case .call(let head) = Self.parse([("grpc-timeout", "5m"), ("x-own", "1")]) else {
+            Issue.record("refused")
+            return
+        }
+        #expect(head.list.bytes[head.path].elementsEqual("/a.B/C".utf8))
+        #expect(head.timeoutNanoseconds == 5_000_000)
+        #expect(Metadata(head.list).entries.map(\.name) == ["user-agent", "x-own"])
+    }
+
+    @Test(arguments: [
+        ("application/grpc", true), ("application/grpc+proto", true), ("application/grpc;charset=utf-8", true),
+        ("application/grpc+proto;x", true), ("application/grpc+json", false), ("application/grpc-web", false),
+        ("application/grpc+protobuf", false), ("application/json", false), ("", false),
+    ])
+    func contentTypes(text: String, isAccepted: Bool) {
+        switch Self.parse([("content-type", text)]) {
+        case .call: #expect(isAccepted)
+        case .refuse(let refusal):
+            #expect(!isAccepted)
+            #expect(refusal.httpStatus == .unsupportedMediaType)
+        }
+    }
+
+    @Test(arguments: [
+        (":method", "GET", RequestHead.HTTPStatus.methodNotAllowed, RPCCode.internal),
+        ("grpc-timeout", "5 m", .badRequest, .internal),
+        ("x-bin", "&", .badRequest, .internal),
+        ("grpc-encoding", "gzip", .ok, .unimplemented),
+    ])
+    func refusals(name: String, value: String, httpStatus: RequestHead.HTTPStatus, code: RPCCode) {
+        guard case .refuse(let refusal) = Self.parse([(name, value)]) else {
+            Issue.record("accepted")
+            return
+        }
+        #expect(refusal.httpStatus == httpStatus)
+        #expect(refusal.error.code == code)
+    }
+
+    @Test func missingPath() {
+        guard case .refuse = Self.parse([(":path", nil)]) else {
+            Issue.record("accepted")
+            return
+        }
+    }
+}

@@ -1,0 +1,252 @@
+import NIOCore
+import Testing
+
+@testable import RPCTransport
+
+/// Two sessions, back to back.
+@Suite struct HTTP2SessionTests {
+    private final class Pair {
+        let server: HTTP2Session
+        let client: HTTP2Session
+        var serverEvents: [HTTP2Event] = []
+        var clientEvents: [HTTP2Event] = []
+        var serverStreams: [HTTP2Stream] = []
+
+        init(server: HTTP2Configuration = HTTP2Configuration(), client: HTTP2Configuration = HTTP2Configuration()) throws {
+            self.server = HTTP2Session(role: .server, configuration: server) { HTTP2Stream(id: $0) }
+            self.client = HTTP2Session(role: .client, configuration: client) { HTTP2Stream(id: $0) }
+            try self.exchange()
+        }
+
+        /// Carries bytes both ways until there are none.
+        func exchange() throws {
+            var isMoving = true
+            while isMoving {
+                isMoving = false
+                for (from, to) in [(self.client, self.server), (self.server, self.client)] {
+                    from.output.clear()
+                    try from.drain(limit: 1 << 20)
+                    if from.output.readableBytes > 0 {
+                        isMoving = true
+                        try to.receive(from.output)
+                    }
+                }
+                self.client.forEachEvent { self.clientEvents.append($0) }
+                self.server.forEachEvent { event in
+                    if case .headers(let stream, _, _, _) = event { self.serverStreams.append(stream) }
+                    self.serverEvents.append(event)
+                }
+            }
+        }
+
+        func request(_ message: ByteBuffer? = nil, ends: Bool = true, _ extra: HeaderList = HeaderList()) throws -> HTTP2Stream {
+            let stream = HTTP2Stream()
+            if let message { stream.outbound.append(message) }
+            if ends { stream.end = .endStream }
+            var head = HeaderList()
+            head.append(":path", "/a/b")
+            head.append(":authority", "x")
+            head.append(contentsOf: extra)
+            try self.client.request(stream, .request, head)
+            try self.exchange()
+            return stream
+        }
+
+        /// The client's events of a kind, in a word each.
+        var clientTrace: [String] {
+            self.clientEvents.compactMap { event in
+                switch event {
+                case .headers(_, _, let endStream, _): endStream ? "trailers" : "headers"
+                case .data(_, _, let count): "data \(count)"
+                case .end: "end"
+                case .closed(_, let code): "closed \(code)"
+                case .goAway(let id, let code, _): "goaway \(id == .max ? "max" : "\(id)") \(code)"
+                case .pingAcknowledged: "pong"
+                case .ping, .settings: nil
+                }
+            }
+        }
+    }
+
+    @Test func unaryInThreeFrames() throws {
+        let pair = try Pair()
+        _ = try pair.request(ByteBuffer(bytes: [1]))
+        let stream = try #require(pair.serverStreams.first)
+        stream.outbound.append(ByteBuffer(bytes: [1, 2, 3]))
+        stream.end = .trailers(nil)
+        pair.server.respond(stream, .responseGRPC)
+        try pair.exchange()
+        #expect(pair.clientTrace == ["headers", "data 8", "trailers", "closed 0"])
+        #expect(pair.server.streams.isEmpty && pair.client.streams.isEmpty)
+    }
+
+    /// Trailers of a stream whose provider ran dry go out by themselves, although no window would let DATA through.
+    @Test func trailersNeedNoWindow() throws {
+        var small = HTTP2Configuration()
+        small.streamWindowBytes = 8
+        let pair = try Pair(client: small)
+        _ = try pair.request()
+        let stream = try #require(pair.serverStreams.first)
+        pair.server.respond(stream, .responseGRPC)
+        pair.server.send(ByteBuffer(bytes: [1, 2, 3]), on: stream)
+        try pair.exchange()
+        #expect(pair.clientTrace == ["headers", "data 8"])
+        pair.server.finish(stream, .trailers(nil))
+        try pair.exchange()
+        #expect(pair.clientTrace == ["headers", "data 8", "trailers", "closed 0"])
+    }
+
+    /// Trailers never overtake payload that waits for a window.
+    @Test func trailersWaitForPayload() throws {
+        var small = HTTP2Configuration()
+        small.streamWindowBytes = 8
+        let pair = try Pair(client: small)
+        let request = try pair.request()
+        let stream = try #require(pair.serverStreams.first)
+        pair.server.respond(stream, .responseGRPC)
+        pair.server.send(ByteBuffer(repeating: 1, count: 11), on: stream)
+        pair.server.finish(stream, .trailers(nil))
+        try pair.exchange()
+        #expect(pair.clientTrace == ["headers", "data 8"])
+        pair.client.returnCredit(8, to: request)
+        try pair.exchange()
+        #expect(pair.clientTrace == ["headers", "data 8", "data 8", "trailers", "closed 0"])
+    }
+
+    /// A client that still sends is told to stop with RST_STREAM(NO_ERROR), behind the trailers.
+    @Test func earlyTrailersThenReset() throws {
+        let pair = try Pair()
+        _ = try pair.request(ByteBuffer(bytes: [1]), ends: false)
+        let stream = try #require(pair.serverStreams.first)
+        pair.server.respondTrailersOnly(stream, .responseGRPC, ResponseTrailers.list(status: nil, metadata: Metadata()))
+        try pair.exchange()
+        #expect(pair.clientTrace == ["trailers", "closed 0"])
+    }
+
+    @Test func oversizedHeadersAreDroppedAndTold() throws {
+        var limited = HTTP2Configuration()
+        limited.headerListBytes = 500
+        limited.headerFields = 20
+        let pair = try Pair(server: limited)
+        var extra = HeaderList()
+        for number in 0..<10 { extra.append("x-\(number)".utf8, Array(repeating: UInt8(ascii: "a"), count: 60)) }
+        _ = try pair.request(nil, ends: true, extra)
+        guard case .headers(_, let list, _, isOversized: true)? = pair.serverEvents.first(where: {
+            if case .headers = $0 { true } else { false }
+        }) else {
+            Issue.record("not seen as oversized")
+            return
+        }
+        #expect(list.bytes.count < 500)
+    }
+
+    /// Far over the limit, nghttp2 is told to stop calling us: the stream is reset.
+    @Test func hopelessHeadersResetTheStream() throws {
+        var limited = HTTP2Configuration()
+        limited.headerListBytes = 200
+        let pair = try Pair(server: limited)
+        var extra = HeaderList()
+        for number in 0..<20 { extra.append("x-\(number)".utf8, Array(repeating: UInt8(ascii: "a"), count: 100)) }
+        _ = try pair.request(nil, ends: true, extra)
+        #expect(pair.clientTrace == ["closed 2"])
+        #expect(pair.server.takeGlitches() == 1)
+    }
+
+    @Test func doubleGoAway() throws {
+        let pair = try Pair()
+        _ = try pair.request(ends: false)
+        pair.server.announceShutdown()
+        pair.server.ping(opaque: 7)
+        try pair.exchange()
+        #expect(pair.clientTrace == ["goaway max 0"])
+        #expect(pair.serverEvents.contains { if case .pingAcknowledged(opaque: 7) = $0 { true } else { false } })
+        pair.server.goAway(HTTP2ErrorCode.noError, "draining")
+        try pair.exchange()
+        #expect(pair.clientTrace == ["goaway max 0", "goaway 1 0"])
+        let stream = try #require(pair.serverStreams.first)
+        stream.outbound.append(ByteBuffer(bytes: [1]))
+        stream.end = .trailers(nil)
+        pair.server.respond(stream, .responseGRPC)
+        try pair.exchange()
+        #expect(pair.clientTrace.suffix(4) == ["headers", "data 6", "trailers", "closed 0"])
+        #expect(!pair.server.wantsWrite)
+    }
+
+    /// Cancelled before its HEADERS went out.
+    @Test func resetBeforeOpening() throws {
+        let pair = try Pair()
+        let stream = HTTP2Stream()
+        var head = HeaderList()
+        head.append(":path", "/a/b")
+        head.append(":authority", "x")
+        try pair.client.request(stream, .request, head)
+        pair.client.reset(stream, HTTP2ErrorCode.cancel)
+        try pair.exchange()
+        #expect(stream.isClosed)
+        #expect(pair.client.streams.isEmpty && pair.server.streams.isEmpty)
+    }
+
+    @Test func notHTTP2() {
+        let session = HTTP2Session(role: .server, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
+        #expect(throws: HTTP2SessionError.notHTTP2) {
+            try session.receive(ByteBuffer(string: "GET / HTTP/1.1\r\nHost: x\r\n\r\n"))
+        }
+    }
+
+    /// PINGs whose answers nobody takes are not collected for ever.
+    @Test func pingFlood() throws {
+        let pair = try Pair()
+        #expect(throws: HTTP2SessionError.self) {
+            for _ in 0..<1000 {
+                pair.client.output.clear()
+                pair.client.ping(opaque: 1)
+                try pair.client.drain(limit: 1 << 16)
+                try pair.server.receive(pair.client.output)
+            }
+        }
+    }
+
+    /// Whatever the bytes, nothing traps; a seeded mutation of a good conversation.
+    @Test(arguments: [1, 2, 3] as [UInt64]) func mutatedBytes(seed: UInt64) throws {
+        let client = HTTP2Session(role: .client, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
+        for _ in 0..<3 {
+            let stream = HTTP2Stream()
+            stream.outbound.append(ByteBuffer(bytes: [1, 2, 3]))
+            stream.end = .endStream
+            var head = HeaderList()
+            head.append(":path", "/a/b")
+            head.append(":authority", "x")
+            try client.request(stream, .request, head)
+        }
+        try client.drain(limit: 1 << 16)
+        let good = Array(client.output.readableBytesView)
+        var random = seed
+        func next(_ bound: Int) -> Int {
+            random = random &* 6_364_136_223_846_793_005 &+ 1_442_695_040_888_963_407
+            return Int(random >> 33) % bound
+        }
+        for _ in 0..<500 {
+            var bad = good
+            for _ in 0...next(4) { bad[24 + next(bad.count - 24)] = UInt8(next(256)) }
+            let server = HTTP2Session(role: .server, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
+            do {
+                var rest = ByteBuffer(bytes: bad)
+                while let piece = rest.readSlice(length: min(rest.readableBytes, 1 + next(200))), piece.readableBytes > 0 {
+                    try server.receive(piece)
+                    server.forEachEvent { event in
+                        if case .headers(let stream, let list, _, _) = event {
+                            _ = RequestHead.parse(list)
+                            server.respond(stream, .responseGRPC)
+                            server.finish(stream, .trailers(nil))
+                        }
+                    }
+                    server.output.clear()
+                    try server.drain(limit: 1 << 16)
+                }
+            } catch is HTTP2SessionError {
+            }
+            server.closeAllStreams(errorCode: HTTP2ErrorCode.cancel)
+            server.forEachEvent { _ in }
+        }
+    }
+}

@@ -1,0 +1,72 @@
+import Logging
+import NIOCore
+import Testing
+
+@testable import RPCTransport
+
+/// A server on a free port and a client of it, for one test.
+func withLoopback(
+    _ services: [RPCService], configure: (inout RPCServerConfiguration) -> Void = { _ in },
+    configureClient: (inout RPCClientConfiguration) -> Void = { _ in },
+    _ body: (RPCClient, RPCServer, Int) async throws -> Void
+) async throws {
+    var configuration = RPCServerConfiguration(port: 0)
+    configuration.drainTimeout = .seconds(5)
+    configure(&configuration)
+    let server = RPCServer(configuration: configuration, services: services, logger: Logger(label: "test"))
+    let port = try await server.start().port ?? 0
+    var clientConfiguration = RPCClientConfiguration(port: port)
+    configureClient(&clientConfiguration)
+    let client = RPCClient(clientConfiguration)
+    let running = Task { try await server.run() }
+    do {
+        try await body(client, server, port)
+    } catch {
+        await client.close()
+        running.cancel()
+        _ = try? await running.value
+        throw error
+    }
+    await client.close()
+    running.cancel()
+    try await running.value
+}
+
+/// Runs a call that is to fail, and gives its status.
+func status(_ body: () async throws -> Void) async -> RPCError? {
+    do {
+        try await body()
+        return nil
+    } catch {
+        return error as? RPCError
+    }
+}
+
+extension ByteBuffer {
+    init(text: String) { self.init(string: text) }
+
+    var text: String { String(buffer: self) }
+}
+
+/// Something that a handler and a test wait for together.
+final class Signal: Sendable {
+    private let stream: AsyncStream<Void>
+    private let continuation: AsyncStream<Void>.Continuation
+
+    init() { (self.stream, self.continuation) = AsyncStream.makeStream(of: Void.self) }
+
+    func fire() { self.continuation.yield(()) }
+
+    func wait() async {
+        for await _ in self.stream { return }
+    }
+}
+
+/// Waits until the condition holds; false after ten seconds.
+func eventually(_ condition: () -> Bool) async -> Bool {
+    for _ in 0..<1000 {
+        if condition() { return true }
+        try? await Task.sleep(for: .milliseconds(10))
+    }
+    return condition()
+}

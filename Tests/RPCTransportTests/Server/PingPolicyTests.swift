@@ -1,0 +1,41 @@
+import NIOCore
+import Testing
+
+@testable import RPCTransport
+
+@Suite struct PingPolicyTests {
+    private static func at(_ seconds: UInt64) -> NIODeadline { .uptimeNanoseconds(seconds * 1_000_000_000) }
+
+    @Test func thirdStrikeIsOneTooMany() {
+        var policy = PingPolicy(minimumInterval: .seconds(10))
+        let answers = (100..<104).map { (second: UInt64) in policy.receivedPing(at: Self.at(second)) }
+        #expect(answers == [false, false, false, true])
+    }
+
+    @Test func slowPingsAreFine() {
+        var policy = PingPolicy(minimumInterval: .seconds(10))
+        let answers = (0..<100).map { (number: UInt64) in policy.receivedPing(at: Self.at(10 * number)) }
+        #expect(!answers.contains(true))
+    }
+
+    /// Clients that measure the bandwidth PING in answer to each DATA frame.
+    @Test func sentFramesForgive() {
+        var policy = PingPolicy(minimumInterval: .seconds(10))
+        let answers = (0..<100).map { (number: UInt64) in
+            defer { policy.sentHeadersOrData() }
+            return policy.receivedPing(at: .uptimeNanoseconds(number))
+        }
+        #expect(!answers.contains(true))
+    }
+
+    @Test func glitchesAreBudgeted() {
+        var budget = GlitchBudget(now: Self.at(0))
+        let answers = [
+            budget.spend(500, at: Self.at(0)), budget.spend(1, at: Self.at(0)), budget.spend(40, at: Self.at(1)),
+        ]
+        #expect(answers == [true, false, true])
+        var spent = true
+        for _ in 0..<1000 where spent { spent = budget.spend(1, at: Self.at(1)) }
+        #expect(!spent)
+    }
+}

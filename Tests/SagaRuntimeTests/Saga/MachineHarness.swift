@@ -1,0 +1,109 @@
+@testable import SagaRuntime
+
+/// A remote step whose calls the test answers itself; it only knows whether it is needed and how long effects lag.
+struct ScriptedStep: RemoteStep {
+    var needed = true
+    var settle: Duration = .seconds(10)
+
+    func isNeeded(request: [UInt8]) -> Bool { self.needed }
+    func execute(_ context: StepContext) async throws(StepError) -> String { "" }
+    func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .absent }
+    func compensate(_ context: StepContext) async throws(StepError) -> Undone { .undone }
+    func discard(_ context: StepContext, output: String) async throws(StepError) {}
+    func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { self.settle }
+}
+
+/// Drives a machine by hand, with a clock of its own; no database, no time, no tasks.
+final class MachineHarness {
+    static let start = Timestamp(milliseconds: 1_730_188_800_000)
+
+    /// ports (database), create, record (database), quota, start.
+    static func definition(quotaNeeded: Bool = true, settle: Duration = .seconds(10)) -> SagaDefinition {
+        let effect = { (name: String) in SideEffect(name: name, statement: "", argument: { _ in "null" }) }
+        return SagaDefinition(
+            type: "TEST", version: 1,
+            steps: [
+                StepDefinition(
+                    name: "PORTS",
+                    action: .database(
+                        DatabaseStep(
+                            name: "ports", ctes: "", argument: { _ in "null" },
+                            refusal: StepError(.refused, reason: "PORTS_EXHAUSTED", message: "no ports"))),
+                    onCompensated: [effect("release")], undoAfter: ["CREATE"]),
+                StepDefinition(
+                    name: "CREATE", action: .remote(ScriptedStep(settle: settle)), undoIsRemote: true,
+                    onCompensated: [effect("remove")], undoAfter: ["RECORD", "START"], callLimit: .seconds(30),
+                    unavailableReason: "PROVIDER_UNAVAILABLE"),
+                StepDefinition(
+                    name: "RECORD",
+                    action: .database(
+                        DatabaseStep(name: "record", ctes: "", argument: { _ in "null" }, refusal: nil)),
+                    onCompensating: [effect("deleting")]),
+                StepDefinition(
+                    name: "QUOTA", action: .remote(ScriptedStep(needed: quotaNeeded, settle: settle)), undoIsRemote: true,
+                    unavailableReason: "QUOTA_UNAVAILABLE"),
+                StepDefinition(
+                    name: "START", action: .remote(ScriptedStep(settle: settle)), onSucceeded: [effect("running")],
+                    unavailableReason: "PROVIDER_UNAVAILABLE"),
+            ], provisionedStep: 3)
+    }
+
+    var machine: SagaMachine
+    var now = MachineHarness.start
+    /// Everything that was committed.
+    var events: [SagaEvent] = []
+    var sideEffects: [String] = []
+
+    init(_ definition: SagaDefinition = MachineHarness.definition(), timeout: Duration = .seconds(600)) {
+        var generator = SystemRandomNumberGenerator()
+        self.machine = SagaMachine(
+            definition: definition,
+            new: NewSaga(
+                id: SagaID(milliseconds: Self.start.milliseconds, using: &generator), type: "TEST", userID: "u",
+                resourceID: "00000000-0000-0000-0000-000000000001", requestID: "", method: 1, requestDigest: [],
+                batchID: "", request: [], secrets: [], timeout: timeout),
+            now: Self.start, random: { 0.5 })
+    }
+
+    var types: [SagaEventType] { self.events.map(\.type) }
+    var snapshot: SagaSnapshot { self.machine.snapshot }
+
+    func next() -> SagaMachine.Action { self.machine.next(now: self.now) }
+
+    /// Commits the record that is due; nil if something else is.
+    @discardableResult
+    func commit(granted: Bool = true) -> SagaRecord? {
+        guard case .write(let record) = self.next() else { return nil }
+        let outcome = granted ? record.granted : (record.refused ?? record.granted)
+        self.sideEffects += outcome.sideEffects.map(\.name)
+        self.events += self.machine.recordWritten(
+            record, .committed(granted: granted, databaseOutput: record.refused == nil ? nil : "{}"), now: self.now)
+        return record
+    }
+
+    /// Answers the call that is due; nil if something else is.
+    @discardableResult
+    func answer(_ outcome: SagaMachine.CallOutcome) -> SagaMachine.StepCall? {
+        guard case .call(let call, _) = self.next() else { return nil }
+        self.machine.callReturned(call, outcome, now: self.now)
+        return call
+    }
+
+    func pass(_ duration: Duration) { self.now = self.now + duration }
+
+    /// Jumps to when the machine wants to be asked again; false if it doesn't wait.
+    @discardableResult
+    func wait() -> Bool {
+        guard case .wait(let until) = self.next() else { return false }
+        self.now = until
+        return true
+    }
+
+    /// What another process makes of the rows.
+    func adopt(adoptions: Int = 1, isPoisoned: Bool = false) {
+        self.machine = SagaMachine(
+            definition: self.machine.definition, snapshot: self.snapshot, version: self.machine.version + 1,
+            adoptions: adoptions, isPoisoned: isPoisoned, announceAdoption: true, secrets: [], now: self.now,
+            random: { 0.5 })
+    }
+}

@@ -1,0 +1,410 @@
+import Testing
+
+@testable import SagaRuntime
+
+/// The pure state machine: every decision of a saga, with neither database nor time.
+@Suite struct SagaMachineTests {
+    private static let refused = StepError(.refused, reason: "REFUSED", message: "no")
+    private static let unavailable = StepError(.unavailable, reason: "PROVIDER_UNAVAILABLE", message: "away")
+    private static let unknown = StepError(.unknownOutcome, reason: "PROVIDER_UNAVAILABLE", message: "lost reply")
+
+    @Test func fiveStepsTakeFourFlushes() {
+        let saga = MachineHarness()
+        var flushes = 0
+        if saga.commit() != nil { flushes += 1 }
+        for step in [1, 3, 4] {
+            #expect(saga.answer(.succeeded(output: "{}"))?.step == step)
+            if saga.commit() != nil { flushes += 1 }
+        }
+        #expect(flushes == 4)
+        #expect(saga.snapshot.status == .completed)
+        #expect(saga.snapshot.stepIndex == 4)
+        #expect(saga.snapshot.currentStep == "START")
+        #expect(saga.sideEffects == ["running"])
+        guard case .finished = saga.next() else { return #expect(Bool(false), "not finished") }
+    }
+
+    @Test func intentIsDurableBeforeTheCall() {
+        let saga = MachineHarness()
+        guard case .write(let first) = saga.next() else { return #expect(Bool(false)) }
+        #expect(first.granted.events.last?.type == .stepStarted)
+        #expect(first.granted.events.last?.step == 1)
+        saga.commit()
+        #expect(saga.snapshot.steps[1].isInDoubt)
+    }
+
+    @Test func sequencesHaveNoGaps() {
+        let saga = MachineHarness()
+        saga.commit()
+        for _ in 0..<3 {
+            saga.answer(.succeeded(output: "{}"))
+            saga.commit()
+        }
+        #expect(saga.events.map(\.sequence) == Array(1...UInt32(saga.events.count)))
+        #expect(saga.events.last?.stepsDone == 5)
+    }
+
+    @Test func refusedPortsEndTheSagaInTheSameFlush() {
+        let saga = MachineHarness()
+        saga.commit(granted: false)
+        #expect(saga.snapshot.status == .compensated)
+        #expect(saga.snapshot.failure?.reason == "PORTS_EXHAUSTED")
+        #expect(saga.types == [.sagaStarted, .stepStarted, .stepFailed, .sagaCompensating, .sagaCompensated])
+    }
+
+    @Test func skippedStepTakesNoFlush() {
+        let saga = MachineHarness(MachineHarness.definition(quotaNeeded: false))
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        #expect(saga.snapshot.steps[3].status == .skipped)
+        #expect(saga.snapshot.steps[4].status == .running)
+    }
+
+    @Test func definiteRefusalUndoesWhatWasDone() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        // Nothing of QUOTA can exist, so the undo begins at the record, which is pure database, and the device.
+        #expect(saga.answer(.undone(.undone))?.step == 1)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensated)
+        #expect(saga.sideEffects == ["deleting", "remove", "release"])
+        #expect(saga.snapshot.steps[3].compensationAttempts == 0)
+    }
+
+    @Test func retriesAreDurableAndBounded() {
+        let saga = MachineHarness()
+        saga.commit()
+        var attempts: [Int] = []
+        for _ in 0..<4 {
+            saga.wait()
+            guard let call = saga.answer(.failed(Self.unavailable)) else { break }
+            attempts.append(call.attempt)
+            saga.commit()
+        }
+        #expect(attempts == [1, 2, 3, 4])
+        #expect(saga.snapshot.status == .compensated)
+        #expect(saga.types.filter { $0 == .stepRetrying }.count == 3)
+        #expect(saga.snapshot.failure?.reason == "PROVIDER_UNAVAILABLE")
+    }
+
+    @Test func throttlingIsHonoured() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(StepError(.throttled(after: .seconds(7)), reason: "PROVIDER_UNAVAILABLE", message: "")))
+        saga.commit()
+        #expect(saga.snapshot.steps[1].retryAt == saga.now + .seconds(7))
+    }
+
+    @Test func lostReplyIsAskedAfterAndAdopted() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        #expect(saga.answer(.resolved(.happened(output: "{\"id\":1}")))?.kind == .resolve)
+        saga.commit()
+        #expect(saga.snapshot.steps[1].status == .succeeded)
+        #expect(saga.snapshot.steps[1].attempts == 1)
+    }
+
+    @Test func absentCountsOnlyAfterTheSettleTime() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.answer(.resolved(.absent))
+        guard case .wait(let until) = saga.next() else { return #expect(Bool(false), "did not wait") }
+        #expect(until == saga.now + .seconds(10))
+        saga.wait()
+        saga.answer(.resolved(.absent))
+        // Only now does the generation rise, and durably so, before the next attempt.
+        guard case .write(let record) = saga.next() else { return #expect(Bool(false)) }
+        #expect(record.granted.events.last?.type == .stepRetrying)
+        #expect(record.granted.events.last?.generation == 2)
+        saga.commit()
+        saga.wait()
+        #expect(saga.answer(.succeeded(output: "{}"))?.generation == 2)
+    }
+
+    @Test func repeatableKeepsTheKey() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.answer(.resolved(.repeatable))
+        saga.commit()
+        saga.wait()
+        let call = saga.answer(.succeeded(output: "{}"))
+        #expect(call?.generation == 1)
+        #expect(call?.attempt == 2)
+    }
+
+    /// An attempt whose reply was lost may still take effect after a later attempt was refused.
+    @Test func refusalAfterALostReplyIsStillInDoubt() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.answer(.resolved(.repeatable))
+        saga.commit()
+        saga.wait()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.steps[1].isInDoubt)
+        saga.answer(.undone(.nothingFound))
+        guard case .wait = saga.next() else { return #expect(Bool(false), "believed an early not-found") }
+        saga.wait()
+        saga.answer(.undone(.nothingFound))
+        saga.commit()
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func undecidableParks() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.answer(.resolved(.undecidable(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?"))))
+        saga.commit()
+        #expect(saga.snapshot.status == .parked)
+        #expect(saga.snapshot.currentStep == "CREATE")
+        #expect(saga.snapshot.failure?.reason == "QUOTA_UNAVAILABLE")
+    }
+
+    @Test func takenPortIsReplacedUnderANewGeneration() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))
+        guard case .write(let record) = saga.next() else { return #expect(Bool(false)) }
+        #expect(record.databaseStep?.name == "ports")
+        saga.commit()
+        let call = saga.answer(.succeeded(output: "{}"))
+        #expect(call?.step == 1)
+        #expect(call?.generation == 2)
+        saga.commit()
+        #expect(saga.snapshot.steps[1].status == .succeeded)
+    }
+
+    @Test func noOtherPairEndsTheSaga() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))
+        saga.commit(granted: false)
+        #expect(saga.snapshot.status == .compensated)
+        #expect(saga.snapshot.failure?.reason == "PORTS_EXHAUSTED")
+    }
+
+    @Test func deadlineDuringACallUndoesTheStepInDoubt() {
+        let saga = MachineHarness(timeout: .seconds(5))
+        saga.commit()
+        guard case .call(let call, let until) = saga.next() else { return #expect(Bool(false)) }
+        #expect(until == MachineHarness.start + .seconds(5))
+        saga.pass(.seconds(5))
+        saga.machine.callReturned(call, .abandoned, now: saga.now)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.failure?.cause == .timedOut)
+        #expect(saga.snapshot.failure?.reason == "TIMED_OUT")
+        #expect(saga.snapshot.steps[1].isInDoubt)
+    }
+
+    @Test func successAfterTheDeadlineIsUndoneToo() {
+        let saga = MachineHarness(timeout: .seconds(5))
+        saga.commit()
+        guard case .call(let call, _) = saga.next() else { return #expect(Bool(false)) }
+        saga.pass(.seconds(6))
+        saga.machine.callReturned(call, .succeeded(output: "{}"), now: saga.now)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.steps[1].output == "{}")
+        saga.answer(.undone(.undone))
+        saga.commit()
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func adoptedSagaAsksBeforeItRepeats() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.adopt()
+        #expect(saga.commit()?.granted.events.first?.type == .sagaAdopted)
+        #expect(saga.answer(.resolved(.repeatable))?.kind == .resolve)
+        // A crash is no failure of the provider: the same attempt, under the same key, without a flush.
+        let call = saga.answer(.succeeded(output: "{}"))
+        #expect(call?.kind == .execute)
+        #expect(call?.attempt == 1)
+        #expect(call?.generation == 1)
+    }
+
+    @Test func adoptionsCountUntilThereIsProgress() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.adopt(adoptions: 3)
+        #expect(saga.commit()?.adoptions == 3)
+        saga.answer(.resolved(.happened(output: "{}")))
+        #expect(saga.commit()?.adoptions == 0)
+    }
+
+    @Test func poisonedSagaParks() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.adopt(adoptions: 5, isPoisoned: true)
+        saga.commit()
+        #expect(saga.snapshot.status == .parked)
+        #expect(saga.snapshot.failure?.reason == "POISON")
+    }
+
+    @Test func undoIsRetriedWithItsOwnPolicy() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        saga.answer(.failed(Self.unavailable))
+        saga.commit()
+        #expect(saga.types.last == .stepRetrying)
+        #expect(saga.wait())
+        #expect(saga.answer(.undone(.undone))?.attempt == 2)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func parkedUndoDoesNotStopWhatDoesNotDependOnIt() {
+        let saga = MachineHarness()
+        saga.commit()
+        for _ in 0..<2 {
+            saga.answer(.succeeded(output: "{}"))
+            saga.commit()
+        }
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        #expect(saga.answer(.failed(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?")))?.step == 3)
+        saga.commit()
+        #expect(saga.answer(.undone(.undone))?.step == 1)
+        saga.commit()
+        #expect(saga.snapshot.status == .parked)
+        #expect(saga.snapshot.steps[3].status == .compensationFailed)
+        #expect(saga.snapshot.steps[0].status == .compensated)
+    }
+
+    @Test func parkedDestroyHoldsThePortsAndTheRecord() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        #expect(saga.snapshot.status == .parked)
+        #expect(!saga.sideEffects.contains("release"))
+        #expect(!saga.sideEffects.contains("remove"))
+        #expect(saga.events.last?.message.contains("PORTS") == true)
+    }
+
+    @Test func refusedRecordFailsItsStep() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        guard case .write(let record) = saga.next() else { return #expect(Bool(false)) }
+        _ = saga.machine.recordWritten(
+            record, .rejected(StepError(.invalid, reason: "JOURNAL_REJECTED", message: "no")), now: saga.now)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        // The device may exist: its success could not be recorded.
+        #expect(saga.snapshot.steps[1].isInDoubt)
+    }
+
+    /// The fold over the rows is the state that the machine went on with, whatever happened.
+    @Test func historyEqualsTheMachine() throws {
+        let saga = MachineHarness()
+        var rows: [EventRow] = []
+        func row(_ record: SagaRecord?) {
+            guard let record else { return }
+            rows.append(
+                EventRow(
+                    lastSequence: record.granted.snapshot.lastSequence, userID: rows.isEmpty ? "u" : nil,
+                    resourceID: rows.isEmpty ? saga.snapshot.resourceID : nil, batchID: nil,
+                    events: JournalEventCodec.encode(record.granted.events),
+                    databaseOutput: record.refused == nil ? nil : "{}"))
+        }
+        row(saga.commit())
+        saga.answer(.failed(Self.unavailable))
+        row(saga.commit())
+        saga.wait()
+        saga.answer(.succeeded(output: "{\"é\":\"☎️\"}"))
+        row(saga.commit())
+        saga.answer(.failed(Self.refused))
+        row(saga.commit())
+        saga.answer(.undone(.undone))
+        row(saga.commit())
+        let names = saga.machine.definition.steps.map(\.name)
+        let history = try SagaHistory(id: saga.snapshot.id, rows: rows) { _, _ in names }
+        #expect(history.snapshot == saga.snapshot)
+        #expect(history.events == saga.events)
+    }
+
+    /// Random answers, random crashes: whatever happens, the end is an end, and nothing that may exist is forgotten.
+    @Test(arguments: 0..<200 as Range<UInt64>) func randomLivesEndWell(seed: UInt64) {
+        var generator = SplitMix64(state: seed)
+        let saga = MachineHarness()
+        /// What really exists on the other side, by step.
+        var exists: [Int: Bool] = [:]
+        for _ in 0..<2000 {
+            switch saga.next() {
+            case .finished:
+                let status = saga.snapshot.status
+                #expect(status == .completed || status == .compensated || status == .parked, "seed \(seed)")
+                if status == .compensated {
+                    #expect(!exists.values.contains(true), "seed \(seed): something is left behind")
+                }
+                if status == .completed { #expect(exists[1] == true && exists[3] == true, "seed \(seed)") }
+                return
+            case .wait:
+                saga.wait()
+            case .write:
+                if Int.random(in: 0..<12, using: &generator) == 0 { saga.adopt() } else { saga.commit() }
+            case .call(let call, _):
+                let dice = Int.random(in: 0..<10, using: &generator)
+                switch call.kind {
+                case .execute:
+                    if dice < 6 { exists[call.step] = call.step != 4 }
+                    if dice == 5 || dice == 9 {
+                        saga.adopt()
+                    } else {
+                        saga.answer(
+                            dice < 4 ? .succeeded(output: "{}")
+                                : dice == 4 ? .abandoned : dice == 6 ? .failed(Self.refused) : .failed(Self.unavailable))
+                    }
+                case .resolve:
+                    saga.answer(
+                        dice == 0 ? .failed(Self.unavailable)
+                            : .resolved(exists[call.step] == true ? .happened(output: "{}") : .absent))
+                case .compensate:
+                    if dice < 7 {
+                        let had = exists[call.step] == true
+                        exists[call.step] = false
+                        if dice == 0 { saga.adopt() } else { saga.answer(.undone(had ? .undone : .nothingFound)) }
+                    } else {
+                        saga.answer(.failed(Self.unavailable))
+                    }
+                }
+            }
+        }
+        #expect(Bool(false), "seed \(seed) does not end: \(saga.events.suffix(5)) \(saga.next()) \(saga.events.count)")
+    }
+}
+
+/// Small, seeded, good enough for tests.
+struct SplitMix64: RandomNumberGenerator {
+    var state: UInt64
+
+    mutating func next() -> UInt64 {
+        self.state &+= 0x9e37_79b9_7f4a_7c15
+        var value = self.state
+        value = (value ^ (value >> 30)) &* 0xbf58_476d_1ce4_e5b9
+        value = (value ^ (value >> 27)) &* 0x94d0_49bb_1331_11eb
+        return value ^ (value >> 31)
+    }
+}
