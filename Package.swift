@@ -49,7 +49,7 @@ let package = Package(
         .target(
             name: "DeviceProvisioning",
             dependencies: [
-                "SagaRuntime", nioCore, nioPosix, logging, metrics,
+                "SagaRuntime", nioCore, nioPosix, logging, metrics, .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "JWTKit", package: "jwt-kit"),
             ], swiftSettings: settings),
@@ -71,7 +71,8 @@ let package = Package(
         .testTarget(name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
         .testTarget(name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport"], swiftSettings: settings),
         .testTarget(
-            name: "DeviceProvisioningTests", dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport"],
+            name: "DeviceProvisioningTests",
+            dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging],
             swiftSettings: settings),
         .testTarget(
             name: "DeviceRPCTests", dependencies: ["DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore],

@@ -5,14 +5,14 @@ import ArgumentParser
 struct DeviceRPCCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "devicerpc", abstract: "Creates cloud phones as durable sagas, over gRPC.",
-        discussion: ExitStatus.help, version: Version.current,
+        discussion: CommandStatus.help, version: Version.current,
         subcommands: [
             ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, BatchCommand.self,
             ListCommand.self, SagasCommand.self, MigrateCommand.self, BenchCommand.self, VersionCommand.self,
             ConfigurationReferenceCommand.self, FaultPointsCommand.self,
         ])
 
-    /// Parses and runs, with exit codes of our own (`ExitStatus`).
+    /// Parses and runs, with exit codes of our own (`CommandStatus`).
     static func main() async {
         do {
             var command = try Self.parseAsRoot()
@@ -27,7 +27,7 @@ struct DeviceRPCCommand: AsyncParsableCommand {
             let code = Self.exitCode(for: error)
             if code.isSuccess || code != .validationFailure { Self.exit(withError: error) }
             StandardError.write(Self.fullMessage(for: error) + "\n")
-            Self.exit(withError: ExitCode(ExitStatus.usage.rawValue))
+            Self.exit(withError: ExitCode(CommandStatus.usage.rawValue))
         }
     }
 }

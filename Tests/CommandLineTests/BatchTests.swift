@@ -1,6 +1,7 @@
 import DeviceRPC
 import Foundation
 import RPCTransport
+import SagaRuntime
 import Testing
 
 @testable import devicerpc
@@ -75,14 +76,15 @@ import Testing
     }
 
     @Test func outcomesSayWhatHappened() throws {
+        let sagaID = try #require(SagaID("saga_1730188800000_7k2m9x4q1c"))
         let item = BatchPlan.Item(
             name: "x", request: V1.CreateDeviceRequest.with { $0.requestID = "b/x" }, attempt: 1)
         let undone = CallFailure(
-            .sagaFailed("saga_1", step: "ALLOCATE_PORTS", reason: "PORTS_EXHAUSTED", message: "none", isParked: false))
+            .sagaFailed(sagaID, step: "ALLOCATE_PORTS", reason: "PORTS_EXHAUSTED", message: "none", isParked: false))
         let failed = BatchOutcome(undone, item)
         #expect(failed.status == .compensated)
         #expect(failed.reason == "PORTS_EXHAUSTED")
-        #expect(failed.sagaID == "saga_1")
+        #expect(failed.sagaID == sagaID.rawValue)
         #expect(failed.isFailure)
         let away = BatchOutcome(CallFailure(RPCError(.unavailable, "gone")), item)
         #expect(away.status == .error)
@@ -95,9 +97,9 @@ import Testing
         let item = BatchPlan.Item(name: "x", request: V1.CreateDeviceRequest(), attempt: 1)
         var tally = BatchTally(total: 2)
         tally.add("a", BatchOutcome(V1.CreateDeviceResponse(), item))
-        #expect(tally.exitStatus == .success)
+        #expect(tally.status == .success)
         tally.add("b", BatchOutcome(CallFailure(RPCError(.unavailable, "")), item))
-        #expect(tally.exitStatus == .unavailable)
+        #expect(tally.status == .unavailable)
         #expect(
             tally.line(elapsed: .seconds(2), style: TextStyle(isColored: false))
                 == String(repeating: "█", count: 30) + " 2/2  ✓ 1  ✗ 1  1.0/s")

@@ -29,7 +29,8 @@ import Testing
         var progress = SagaProgress()
         #expect(progress.apply(self.event(1, .sagaStarted), style: self.plain).isEmpty)
         #expect(progress.apply(self.event(2, .stepStarted, "START_DEVICE", done: 4), style: self.plain).isEmpty)
-        #expect(progress.liveLine(now: Timestamp(milliseconds: 1200)) == "████████████████░░░░ 4/5  1.2 s  START_DEVICE")
+        #expect(
+            progress.liveLine(now: Timestamp(milliseconds: 1200)) == "████████████████░░░░ 4/5  1.2 s  START_DEVICE")
         let retry = self.event(3, .stepRetrying, "START_DEVICE", done: 4, at: 500) {
             $0.reason = "PROVIDER_UNAVAILABLE"
             $0.message = "away\u{1b}[2J"
@@ -38,7 +39,9 @@ import Testing
         #expect(
             progress.apply(retry, style: self.plain)
                 == ["  ↻ START_DEVICE             attempt 1 failed: PROVIDER_UNAVAILABLE: away\u{fffd}[2J"])
-        #expect(progress.liveLine(now: Timestamp(milliseconds: 1500)).hasSuffix("START_DEVICE (waiting to try again), in 0.5 s"))
+        #expect(
+            progress.liveLine(now: Timestamp(milliseconds: 1500)).hasSuffix(
+                "START_DEVICE (waiting to try again), in 0.5 s"))
         #expect(progress.apply(retry, style: self.plain).isEmpty)
         #expect(
             progress.apply(self.event(4, .stepSucceeded, "START_DEVICE", done: 5, at: 2500), style: self.plain)
@@ -88,25 +91,35 @@ import Testing
         #expect(
             failure.text(style: self.plain)
                 == "error: INVALID_ARGUMENT INVALID_FIELD: 1 field is wrong\n  name: 1 to 100 characters\n")
-        #expect(failure.json().contains("\"fieldViolations\":[{\"field\":\"name\",\"description\":\"1 to 100 characters\"}]"))
-        #expect(failure.exitStatus == .refused)
+        #expect(
+            failure.json().contains(
+                "\"fieldViolations\":[{\"field\":\"name\",\"description\":\"1 to 100 characters\"}]"))
+        #expect(failure.status == .refused)
         #expect(!failure.isRetryable)
     }
 
     @Test(arguments: [
-        (RPCError(.unavailable, ""), ExitStatus.unavailable, true),
+        (RPCError(.unavailable, ""), CommandStatus.unavailable, true),
         (RPCError(.notFound, ""), .notFound, false),
         (RPCError(.deadlineExceeded, ""), .timedOut, false),
         (RPCError(.permissionDenied, ""), .refused, false),
         (RPCError(.unknown, ""), .internalError, false),
         (RPCError.overloaded(retryAfter: .seconds(1)), .unavailable, true),
-        (RPCError.sagaFailed("s", step: "", reason: "BOOT_FAILED", message: "", isParked: false), .failed, false),
-        (RPCError.sagaFailed("s", step: "", reason: "BOOT_FAILED", message: "", isParked: true), .parked, false),
     ])
-    func statusesHaveExitCodes(error: RPCError, status: ExitStatus, isRetryable: Bool) {
+    func statusesHaveExitCodes(error: RPCError, status: CommandStatus, isRetryable: Bool) {
         let failure = CallFailure(error)
-        #expect(failure.exitStatus == status)
+        #expect(failure.status == status)
         #expect(failure.isRetryable == isRetryable)
+    }
+
+    @Test(arguments: [(false, CommandStatus.failed), (true, .parked)])
+    func failedSagasHaveExitCodes(isParked: Bool, status: CommandStatus) throws {
+        let sagaID = try #require(SagaID("saga_1730188800000_7k2m9x4q1c"))
+        let failure = CallFailure(
+            .sagaFailed(sagaID, step: "START_DEVICE", reason: "BOOT_FAILED", message: "", isParked: isParked))
+        #expect(failure.status == status)
+        #expect(!failure.isRetryable)
+        #expect(failure.sagaID == sagaID.rawValue)
     }
 
     @Test func percentilesAreCloseFromBelowAndAbove() {

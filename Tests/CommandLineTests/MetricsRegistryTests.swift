@@ -6,8 +6,10 @@ import Testing
 @Suite struct MetricsRegistryTests {
     @Test func countersGaugesAndHistogramsAreExposed() {
         let registry = MetricsRegistry()
-        Counter(label: "rpc_server_calls_total", dimensions: [("method", "a\"b\\c\nd"), ("code", "OK")], factory: registry)
-            .increment(by: 3)
+        Counter(
+            label: "rpc_server_calls_total", dimensions: [("method", "a\"b\\c\nd"), ("code", "OK")], factory: registry
+        )
+        .increment(by: 3)
         Meter(label: "saga_parked", factory: registry).set(2)
         let timer = Timer(label: "saga_flush_duration_seconds", factory: registry)
         timer.recordMilliseconds(3)

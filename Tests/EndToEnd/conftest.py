@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import os
+
+# grpcio's handlers for fork() abort the child of a process with busy channels, before it has become another program.
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
+
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -37,7 +41,7 @@ def own_cluster() -> Iterator[Cluster]:
 
 def _migrate(cluster: Cluster) -> str:
     database = cluster.create_database()
-    done = run_command(["migrate"], {"DATABASE_URL": database.url})
+    done = run_command(["migrate"], {"DATABASE_URL": database.url, "DEVICERPC_SIMULATED": "true"})
     assert done.returncode == 0, f"devicerpc migrate: {done.returncode}\n{done.stdout}\n{done.stderr}"
     return database.name
 

@@ -344,14 +344,24 @@ class DockerEngine:
         return self._path("runc")
 
 
+def free_port():
+    """A port that nobody listens on, below those that the kernel gives to outgoing connections."""
+    while True:
+        port = random.randrange(10000, 32000)
+        try:
+            with socket.create_server(("127.0.0.1", port)):
+                return port
+        except OSError:
+            continue
+
+
 class ADBServer:
     """A private adb server on a port of its own, with its keys and log in `directory`. Started again should it crash."""
 
     def __init__(self, directory):
         self.directory = directory
         self.closed = False
-        with socket.create_server(("127.0.0.1", 0)) as probe:
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._start()
         threading.Thread(target=self._supervise, daemon=True).start()
         deadline = time.monotonic() + 10

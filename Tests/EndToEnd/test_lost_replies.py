@@ -133,7 +133,7 @@ def test_effect_after_the_deadline(world: World, options: dict[str, str]) -> Non
     """The reply is lost, the deadline passes, and only then the device appears: it must not stay."""
     client = world.server().client()
     with pytest.raises(RPCFailure) as caught:
-        client.create(options={"lose_reply": "create", **options}, saga_timeout=1, timeout=90)
+        client.create(options={"lose_reply": "create", **options, **_NO_KEYS}, saga_timeout=1, timeout=90)
     assert caught.value.reason == "TIMED_OUT", caught.value
     # COMPENSATED was said only after the effect can't come any more.
     world.audit(client)
@@ -146,7 +146,7 @@ def test_ports_are_held_while_in_doubt(world: World) -> None:
     """A device that may still appear keeps its ports from being given to others."""
     client = world.server().client()
     accepted = client.create(
-        when="ACCEPTED", options={"lose_reply": "create", "late_ms": "3000"}, saga_timeout=1
+        when="ACCEPTED", options={"lose_reply": "create", "late_ms": "3000", **_NO_KEYS}, saga_timeout=1
     )
     time.sleep(2)
     assert world.saga_row(accepted.saga_id)["status"] == "COMPENSATING"
@@ -354,9 +354,9 @@ def test_connection_is_cut_at_commit(world: World, when: str) -> None:
     client = server.client()
     for round_number in range(6):
         requests = [
-            create_request(f"phone {round_number}", request_id=unique("cut"), options={"latency_ms": "100"})
+            create_request(f"phone {round_number}", request_id=unique("cut"), options={"latency_ms": "200"})
             for _ in range(5)
-        ] + [create_request(request_id=unique("cut"), options={"latency_ms": "100", "fail": "start:refused"})]
+        ] + [create_request(request_id=unique("cut"), options={"latency_ms": "200", "fail": "start:refused"})]
         if round_number % 2 == 0:
             cut = proxy.cut_after_commit(2) if when == "after" else proxy.cut_before_commit(2)
             calls = [client.start(request) for request in requests]

@@ -91,7 +91,7 @@ def test_metrics(world: World) -> None:
         with pytest.raises(RPCFailure):
             client.create(options={"fail": "start:refused"})
     with pytest.raises(RPCFailure):
-        client.create(options={"latency_ms": "20000"}, saga_timeout=1, timeout=60)
+        client.create(options={"fail": "create:hang"}, saga_timeout=1, timeout=60)
     with pytest.raises(RPCFailure):
         client.create(" ", user="")
     pending = client.start(create_request(options={"latency_ms": "700"}))

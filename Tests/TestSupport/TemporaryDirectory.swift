@@ -4,8 +4,8 @@ import Glibc
 public enum TemporaryDirectory {
     public struct Failure: Error { public var message: String }
 
-    /// Makes a directory which a guard process removes when this process has ended. If `<directory>/postgres/postmaster.pid`
-    /// exists by then, the guard stops that server first.
+    /// Makes a directory which a guard process removes when this process has ended. If
+    /// `<directory>/postgres/postmaster.pid` exists by then, the guard stops that server first.
     public static func makeGuarded() throws -> String {
         let base = getenv("TMPDIR").map { String(cString: $0) } ?? "/tmp"
         var template = Array("\(base)/devicerpc-test-XXXXXX".utf8CString)

@@ -2,8 +2,8 @@ import Glibc
 public import SagaRuntime
 import Synchronization
 
-/// The PostgreSQL server of this test process: started when first asked for, in a directory of its own, not durable. A guard
-/// process stops it and removes the directory as soon as this process is gone, however it went.
+/// The PostgreSQL server of this test process: started when first asked for, in a directory of its own, not durable. A
+/// guard process stops it and removes the directory as soon as this process is gone, however it went.
 public actor TestServer {
     public static let shared = TestServer()
 

@@ -6,6 +6,14 @@ extension SagaSnapshot {
         self.outputs[DeviceStep.createProviderDevice].flatMap { try? ProviderDevice(output: $0) }
     }
 
+    /// When the device's record was last written: its row's `updated_at`.
+    public var deviceUpdatedAt: Timestamp {
+        let written = [DeviceStep.startDevice, DeviceStep.createDatabaseRecord].compactMap { name in
+            self.steps.first { $0.name == name && $0.isDone }?.finishedAt
+        }
+        return written.first ?? self.createdAt
+    }
+
     /// How to reach the device, once it runs.
     public var deviceConnection: DeviceConnection? {
         self.outputs[DeviceStep.startDevice].flatMap { DeviceConnection(output: $0) }

@@ -15,14 +15,15 @@ enum DeviceStatements {
                 SELECT r.device, r.name, coalesce(r.description, ''), r.type, 'CREATING', r.provider, r."user",
                     coalesce(r.tenant, ''), r.cpu, r.memory, r.storage, r.width, r.height, r.dpi, r.android,
                     coalesce(r.tags, '{}'), coalesce(r.metadata, '{}'), coalesce(r.made->>'id', ''), a.saga_id,
-                    timestamptz 'epoch' + r.at * interval '1 microsecond', now()
+                    timestamptz 'epoch' + r.at * interval '1 microsecond',
+                    timestamptz 'epoch' + r.now * interval '1 microsecond'
                 FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(
                     device uuid, name text, description text, type text, provider text, "user" text, tenant text, cpu int,
                     memory int, storage int, width int, height int, dpi int, android text, tags text[],
-                    metadata jsonb, made jsonb, at bigint)
+                    metadata jsonb, made jsonb, at bigint, now bigint)
                 ORDER BY r.device
                 ON CONFLICT (device_id) DO UPDATE
-                SET external_id = excluded.external_id, updated_at = now()
+                SET external_id = excluded.external_id, updated_at = excluded.updated_at
                 WHERE devices.saga_id = excluded.saga_id
                 RETURNING saga_id
             ), granted AS (SELECT saga_id, NULL::text AS output FROM recorded)
@@ -50,6 +51,7 @@ enum DeviceStatements {
                     writer.member("made", json: made)
                 }
                 writer.member("at", view.createdAt.microseconds)
+                writer.member("now", view.updatedAt.microseconds)
             }
         },
         refusal: nil)
@@ -59,16 +61,18 @@ enum DeviceStatements {
         name: "device_running",
         statement: """
             UPDATE devices d
-            SET status = 'RUNNING', updated_at = now(), host = coalesce(r.connection->>'host', ''),
+            SET status = 'RUNNING', updated_at = timestamptz 'epoch' + r.now * interval '1 microsecond',
+                host = coalesce(r.connection->>'host', ''),
                 adb_port = coalesce((r.connection->>'adb')::int, 0),
                 webrtc_port = coalesce((r.connection->>'webrtc')::int, 0),
                 attributes = coalesce(r.connection->'attributes', '{}')
-            FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(device uuid, connection jsonb)
+            FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(device uuid, connection jsonb, now bigint)
             WHERE d.device_id = r.device AND d.saga_id = a.saga_id
             """,
         argument: { view in
             JSONWriter.object(reserving: 192) { writer in
                 writer.member("device", view.resourceID)
+                writer.member("now", view.updatedAt.microseconds)
                 if let connection = view.outputs[DeviceStep.startDevice], !connection.isEmpty {
                     writer.member("connection", json: connection)
                 }

@@ -27,7 +27,10 @@ public final class QuotaClient: Sendable {
         http.redirectConfiguration = .disallow
         http.httpVersion = .http1Only
         http.timeout.connect = .nanoseconds(min(configuration.timeout, .seconds(2)).wholeMicroseconds * 1000)
-        http.connectionPool.idleTimeout = .seconds(60)
+        http.timeout.read = .nanoseconds(configuration.timeout.wholeMicroseconds * 1000)
+        // Shorter than the 5 s after which Node.js closes an idle connection: a request that meets the other side's close
+        // has an unknown outcome.
+        http.connectionPool.idleTimeout = .seconds(4)
         http.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
         // A refused connection is an answer: the saga's own retry decides what comes next.
         http.connectionPool.retryConnectionEstablishment = false

@@ -58,8 +58,18 @@ public struct DeviceService: Sendable {
             do {
                 return RPCReply(message: try await handler(Request(decoding: message)).encoded())
             } catch {
+                self.logIfInternal(error, of: name)
                 throw RPCError.of(error)
             }
+        }
+    }
+
+    /// What callers are told nothing about stands in the log.
+    private func logIfInternal(_ error: any Error, of method: String) {
+        switch error {
+        case SagaRuntimeError.unreadable, SagaRuntimeError.unknownType, SagaRuntimeError.refused:
+            self.logger.error("\(method) failed: \(error)")
+        default: break
         }
     }
 

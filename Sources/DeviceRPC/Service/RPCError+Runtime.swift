@@ -26,9 +26,12 @@ extension RPCError {
             self.init(
                 .sequenceOutOfRange, "after_sequence is beyond the newest event, \(newest)",
                 metadata: ["newest_sequence": "\(newest)"])
-        case .unreadable, .unknownType, .refused:
+        case .refused:
+            // Values are checked before they get here: what the database refuses of a new saga is its own trouble.
+            self.init(.databaseUnavailable, "the database does not take new sagas now; repeat with the same request_id")
+        case .unreadable, .unknownType:
             // The log has the details; they are nothing to a caller.
-            self.init(.internal, "what is stored of \(name.isEmpty ? "it" : name) can't be read or written by this server")
+            self.init(.internal, "what is stored of \(name.isEmpty ? "it" : name) can't be read by this server")
         }
     }
 

@@ -92,7 +92,7 @@ extension V1.Device {
         self.connection = snapshot.deviceConnection.map(V1.Connection.init)
         self.sagaID = snapshot.id.rawValue
         self.createdAt = snapshot.createdAt
-        self.updatedAt = snapshot.updatedAt
+        self.updatedAt = snapshot.deviceUpdatedAt
     }
 }
 

@@ -30,7 +30,8 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     override func connected() {
         self.handshakeDeadline = .now() + TimeAmount(self.configuration.connectTimeout)
-        self.loop.schedule(self, at: self.handshakeDeadline)
+        let keepalive = self.configuration.keepaliveInterval.map { NIODeadline.now() + TimeAmount($0) }
+        self.loop.schedule(self, at: min(self.handshakeDeadline, keepalive ?? .distantFuture))
     }
 
     override func disconnected() {
@@ -43,7 +44,10 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if !session.hasReceivedSettings, now >= self.handshakeDeadline {
             return self.drop("the server speaks no HTTP/2")
         }
-        guard let interval = self.configuration.keepaliveInterval else { return }
+        guard let interval = self.configuration.keepaliveInterval else {
+            if !session.hasReceivedSettings { self.loop.schedule(self, at: self.handshakeDeadline) }
+            return
+        }
         if let sentAt = self.keepaliveSentAt {
             if self.lastRead > sentAt {
                 self.keepaliveSentAt = nil
@@ -62,6 +66,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             }
             next = now + TimeAmount(self.configuration.keepaliveTimeout)
         }
+        if !session.hasReceivedSettings { next = min(next, self.handshakeDeadline) }
         self.loop.schedule(self, at: max(next, now + .milliseconds(10)))
     }
 

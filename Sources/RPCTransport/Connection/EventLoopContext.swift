@@ -6,7 +6,13 @@ import Synchronization
 /// `@unchecked Sendable`: the mailbox is behind its lock, everything else is touched on the event loop only.
 final class EventLoopContext: @unchecked Sendable {
     let eventLoop: any EventLoop
-    private let mailbox = Mutex<[@Sendable () -> Void]>([])
+    private let mailbox = Mutex(Mailbox())
+
+    private struct Mailbox {
+        var jobs: [@Sendable () -> Void] = []
+        /// The event loop is about to go away: jobs of handlers that outlast it are dropped.
+        var isClosed = false
+    }
 
     /// Lent to the session that is being drained.
     var scratch = ByteBuffer()
@@ -27,24 +33,28 @@ final class EventLoopContext: @unchecked Sendable {
         if self.eventLoop.inEventLoop {
             job()
         } else {
-            let wasEmpty = self.mailbox.withLock { jobs in
-                jobs.append(job)
-                return jobs.count == 1
+            let wasEmpty = self.mailbox.withLock { mailbox in
+                guard !mailbox.isClosed else { return false }
+                mailbox.jobs.append(job)
+                return mailbox.jobs.count == 1
             }
             if wasEmpty { self.eventLoop.execute { self.emptyMailbox() } }
         }
     }
 
     private func emptyMailbox() {
-        let jobs = self.mailbox.withLock { jobs in
-            let taken = jobs
-            jobs = []
-            return taken
+        let jobs = self.mailbox.withLock { mailbox in
+            let jobs = mailbox.jobs
+            mailbox.jobs = []
+            return jobs
         }
         self.flushesAtEndOfTick = true
         for job in jobs { job() }
         self.flushAll()
     }
+
+    /// No job will be taken any more.
+    func closeMailbox() { self.mailbox.withLock { $0.isClosed = true } }
 
     // MARK: Flushing
 

@@ -13,6 +13,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// About how much is put into one write.
     private static let writeSize = 128 * 1024
 
+    /// How long a closed connection waits for the peer to close its side.
+    private static let lingerTime = TimeAmount.seconds(1)
+
     final let loop: EventLoopContext
     private let role: HTTP2Session.Role
     private let configuration: HTTP2Configuration
@@ -27,6 +30,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     private final var isUnflushed = false
     private final var wantsToRead = false
     private final var closesWhenFlushed = false
+    private final var isClosing = false
 
     init(loop: EventLoopContext, role: HTTP2Session.Role, configuration: HTTP2Configuration) {
         self.loop = loop
@@ -75,7 +79,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     final func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        guard let session = self.session else { return }
+        // A connection that is being closed is read only so that the peer's last bytes don't turn into a RST.
+        guard let session = self.session, !self.closesWhenFlushed else { return }
         self.isReading = true
         self.isUnflushed = true
         self.lastRead = .now()
@@ -115,11 +120,6 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             self.wantsToRead = false
             context.read()
         }
-    }
-
-    final func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
-        if case .some(.inputClosed) = event as? ChannelEvent { context.close(promise: nil) }
-        context.fireUserInboundEventTriggered(event)
     }
 
     final func errorCaught(context: ChannelHandlerContext, error: any Error) {
@@ -188,10 +188,23 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             self.afterEvents()
             if isFull { self.isUnflushed = true }
         }
-        guard let session = self.session else { return }
-        if self.closesWhenFlushed ? !self.isUnflushed : !session.wantsRead && !session.wantsWrite {
-            context.close(promise: nil)
-        }
+        guard let session = self.session, !self.isUnflushed else { return }
+        if self.closesWhenFlushed || (!session.wantsRead && !session.wantsWrite) { self.closeBehindWrites(context) }
+    }
+
+    /// Closes once the socket has taken everything: first only our direction, so that the peer reads to the end (a
+    /// full close with unread bytes of the peer's would reset the connection under its hands), and the rest when the
+    /// peer has closed too, or after a while.
+    private func closeBehindWrites(_ context: ChannelHandlerContext) {
+        self.closesWhenFlushed = true
+        guard !self.isClosing else { return }
+        self.isClosing = true
+        let written = context.eventLoop.makePromise(of: Void.self)
+        context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: written)
+        let channel = context.channel
+        written.futureResult.whenComplete { _ in channel.close(mode: .output, promise: nil) }
+        let timer = context.eventLoop.scheduleTask(in: Self.lingerTime) { channel.close(promise: nil) }
+        channel.closeFuture.whenComplete { _ in timer.cancel() }
     }
 
     /// One buffer of frames. True if there may be more.

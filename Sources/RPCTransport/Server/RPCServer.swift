@@ -21,6 +21,7 @@ public final class RPCServer: Sendable {
         var connections: [ObjectIdentifier: ServerConnection] = [:]
         var waiters: [CheckedContinuation<Void, Never>] = []
         var group: MultiThreadedEventLoopGroup?
+        var contexts: [EventLoopContext] = []
         var drainsWhenStarted = false
     }
 
@@ -33,7 +34,7 @@ public final class RPCServer: Sendable {
 
     public init(
         configuration: RPCServerConfiguration, services: [RPCService], interceptors: [any RPCInterceptor] = [],
-        logger: Logger, observer: (any RPCObserver)? = nil
+        logger: Logger = Logger(label: "rpc"), observer: (any RPCObserver)? = nil
     ) {
         self.configuration = configuration
         self.services = services
@@ -81,6 +82,7 @@ public final class RPCServer: Sendable {
             let drains = self.state.withLock { state in
                 state.phase = .running(channel, address)
                 state.group = group
+                state.contexts = Array(contexts.values)
                 return state.drainsWhenStarted
             }
             self.logger.info("Listening", metadata: ["address": "\(address)"])
@@ -121,10 +123,11 @@ public final class RPCServer: Sendable {
                 connection.loop.run { connection.context?.close(promise: nil) }
             }
         }
-        let group = self.state.withLock { state in
+        let (group, contexts) = self.state.withLock { state in
             defer { state.group = nil }
-            return state.group
+            return (state.group, state.contexts)
         }
+        for context in contexts { context.closeMailbox() }
         try? await group?.shutdownGracefully()
     }
 
@@ -144,6 +147,7 @@ public final class RPCServer: Sendable {
             }
         }
         guard case .drain(let channel, let connections) = action else { return }
+        for service in self.services { service.onDrain?() }
         channel.close(promise: nil)
         for connection in connections { connection.loop.run { connection.beginDrain() } }
         self.closeIfDrained()

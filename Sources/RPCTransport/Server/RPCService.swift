@@ -5,10 +5,13 @@ public struct RPCService: Sendable {
     /// With its package, e.g. `grpc.health.v1.Health`.
     public let name: String
     public let methods: [RPCMethod]
+    /// Called once when the server begins to drain, before it says goodbye to its clients.
+    let onDrain: (@Sendable () -> Void)?
 
-    public init(name: String, methods: [RPCMethod]) {
+    public init(name: String, methods: [RPCMethod], onDrain: (@Sendable () -> Void)? = nil) {
         self.name = name
         self.methods = methods
+        self.onDrain = onDrain
     }
 }
 

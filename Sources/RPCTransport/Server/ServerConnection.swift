@@ -57,7 +57,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     override func connected() {
         self.peer = self.context?.channel.remoteAddress?.description ?? "unknown"
         self.handshakeDeadline = .now() + TimeAmount(self.shared.configuration.handshakeTimeout)
-        self.loop.schedule(self, at: self.handshakeDeadline)
+        let keepalive = NIODeadline.now() + TimeAmount(self.shared.configuration.keepaliveInterval)
+        self.loop.schedule(self, at: min(self.handshakeDeadline, keepalive))
         if self.drainsWhenConnected { self.beginDrain() }
     }
 
@@ -231,7 +232,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 call,
                 RPCError(
                     .resourceExhausted,
-                    "the request's headers exceed \(self.shared.configuration.maximumHeaderListBytes) bytes"))
+                    "the request's headers exceed \(self.shared.http2.headerListBytes) bytes or "
+                        + "\(self.shared.http2.headerFields) fields"))
         }
         let head: RequestHead
         switch RequestHead.parse(list) {

@@ -4,7 +4,8 @@ import Synchronization
 /// `grpc.health.v1.Health` (grpc/doc/health-checking.md): Check and Watch.
 ///
 /// The name "" is the whole server. Check of a name that was never set is NOT_FOUND; Watch of it answers
-/// SERVICE_UNKNOWN and stays open, since the name may be set later.
+/// SERVICE_UNKNOWN and stays open, since the name may be set later. When the server drains, watchers hear NOT_SERVING
+/// and then UNAVAILABLE.
 public final class HealthService: Sendable {
     public enum Status: Int, Sendable, Hashable {
         case unknown = 0
@@ -46,7 +47,7 @@ public final class HealthService: Sendable {
                     }
                     return RPCReply(message: Self.replies[status] ?? ByteBuffer())
                 },
-                .serverStreaming("Watch", endsAtDrain: true, maximumMessageBytes: 4096) { message, _, writer in
+                .serverStreaming("Watch", maximumMessageBytes: 4096) { message, _, writer in
                     let name = try Self.serviceName(message)
                     // The last one counts: a slow watcher isn't told what has been superseded meanwhile.
                     let (statuses, continuation) = AsyncStream.makeStream(
@@ -58,9 +59,10 @@ public final class HealthService: Sendable {
                         last = status
                         try await writer.write(Self.replies[status] ?? ByteBuffer())
                     }
-                    // Ended by cancellation: the call is over already.
+                    // Ended by the shutdown; or by cancellation, and the call is over already.
+                    throw RPCError(.unavailable, "the server is draining")
                 },
-            ])
+            ], onDrain: { self.shutDown() })
     }
 
     public func setStatus(_ service: String = "", _ status: Status) {
@@ -75,14 +77,17 @@ public final class HealthService: Sendable {
 
     public func status(_ service: String = "") -> Status? { self.state.withLock { $0.statuses[service] } }
 
-    /// Everything is NOT_SERVING from now on: watchers learn of it before the connections drain.
+    /// Everything is NOT_SERVING from now on, for good, and watches end. A draining server calls it by itself.
     public func shutDown() {
         self.state.withLock { state in
             guard !state.isShutDown else { return }
             state.isShutDown = true
             for name in state.statuses.keys { state.statuses[name] = .notServing }
-            for (name, watchers) in state.watchers where state.statuses[name] != nil {
-                for watcher in watchers.values { watcher.yield(.notServing) }
+            for (name, watchers) in state.watchers {
+                for watcher in watchers.values {
+                    if state.statuses[name] != nil { watcher.yield(.notServing) }
+                    watcher.finish()
+                }
             }
         }
     }
@@ -92,6 +97,7 @@ public final class HealthService: Sendable {
             state.nextWatcher += 1
             state.watchers[name, default: [:]][state.nextWatcher] = continuation
             continuation.yield(state.statuses[name] ?? .serviceUnknown)
+            if state.isShutDown { continuation.finish() }
             return state.nextWatcher
         }
     }

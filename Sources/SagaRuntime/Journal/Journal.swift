@@ -29,17 +29,21 @@ final class Journal: Sendable {
     private let observer: any SagaRuntimeObserver
     /// Told which backends write for this instance, so that whoever fences it can end them.
     private let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async -> Void
+    /// Told while the database can't be reached and records wait.
+    private let unreachable: @Sendable () -> Void
     private let state = Mutex(State())
 
     init(
         configuration: Configuration, owner: Int64, logger: Logger, observer: any SagaRuntimeObserver,
-        registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async -> Void
+        registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async -> Void,
+        unreachable: @escaping @Sendable () -> Void = {}
     ) {
         self.configuration = configuration
         self.owner = owner
         self.logger = logger
         self.observer = observer
         self.registerBackends = registerBackends
+        self.unreachable = unreachable
     }
 
     /// Records waiting for a writer.
@@ -144,6 +148,8 @@ final class Journal: Sendable {
         } catch {
             line.failures += 1
             if line.failures == 1 { self.logger.warning("[SAGA] the journal has no connection: \(error)") }
+            // A few hundred milliseconds of back-off, or one connect time-out.
+            if line.failures > 2 { self.unreachable() }
             try? await Task.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
             return false
         }

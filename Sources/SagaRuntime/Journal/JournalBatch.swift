@@ -194,6 +194,8 @@ enum JournalOutcome: Sendable {
     case fenced
     /// The database won't have it.
     case rejected(StepError)
+    /// A new saga's fate is not known, since the database can't be reached. (Told to whoever waits for it only.)
+    case unknown
 }
 
 /// A record on its way, and who waits for it.
@@ -225,6 +227,6 @@ extension SagaSnapshot {
     var view: SagaView {
         SagaView(
             sagaID: self.id, userID: self.userID, resourceID: self.resourceID, request: self.request,
-            outputs: self.outputs, createdAt: self.createdAt)
+            outputs: self.outputs, createdAt: self.createdAt, updatedAt: self.updatedAt)
     }
 }

@@ -67,7 +67,8 @@ public struct Migrator: Sendable {
     }
 
     private func validate() throws(Failure) {
-        for (earlier, later) in zip(self.migrations, self.migrations.dropFirst()) where earlier.version == later.version {
+        for (earlier, later) in zip(self.migrations, self.migrations.dropFirst()) where earlier.version == later.version
+        {
             throw Failure(description: "two migrations have one number: \(earlier.title), \(later.title)")
         }
         if let first = self.migrations.first, first.version < 1 {
@@ -75,7 +76,8 @@ public struct Migrator: Sendable {
         }
     }
 
-    /// Asks again and again rather than wait in the server, where a waiting statement runs into its time-out and holds a snapshot.
+    /// Asks again and again rather than wait in the server, where a waiting statement runs into its time-out and holds
+    /// a snapshot.
     private func lock(_ connection: PostgresConnection) async throws {
         let deadline = BootTime.now + Self.lockPatience
         var parameters = SQLParameters()

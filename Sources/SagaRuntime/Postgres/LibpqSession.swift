@@ -3,8 +3,8 @@ import Glibc
 
 /// The owner of one `PGconn`. Confined to the connection's thread: it lives in a local variable there.
 ///
-/// All waiting is in `poll` with a deadline; libpq itself is in non-blocking mode. The connection stays in pipeline mode, but
-/// for the simple protocol.
+/// All waiting is in `poll` with a deadline; libpq itself is in non-blocking mode. The connection stays in pipeline
+/// mode, but for the simple protocol.
 struct LibpqSession: ~Copyable {
     /// How a pipeline becomes a transaction.
     enum Transaction: Sendable {
@@ -171,7 +171,7 @@ struct LibpqSession: ~Copyable {
     ) throws(PostgresError) -> [SQLRows] {
         do throws(PostgresError) {
             return try self.runOnce(queries, transaction, deadline)
-        } catch where self.isStalePlan(error) {
+        } catch  where self.isStalePlan(error) {
             // 0A000: the shape of a table changed under a prepared statement; 26000: someone deallocated it. The
             // transaction is rolled back, so it may run again.
             try self.execute("DEALLOCATE ALL", deadline)
@@ -249,7 +249,8 @@ struct LibpqSession: ~Copyable {
             // 1 when queued. 0: broken connection or no memory; PQerrorMessage tells.
             guard
                 PQsendPrepare(
-                    self.connection, statement.name, statement.text, Int32(parameters.types.count), parameters.types) == 1
+                    self.connection, statement.name, statement.text, Int32(parameters.types.count), parameters.types)
+                    == 1
             else { throw self.lost(self.libpqMessage) }
             // Taken back if the server refuses it.
             self.prepared[statement.name] = Prepared(text: statement.text, types: parameters.types)
@@ -324,8 +325,9 @@ struct LibpqSession: ~Copyable {
         _ slot: Slot, _ outcome: inout Outcome, _ deadline: BootTime
     ) throws(PostgresError) {
         guard let result = try self.nextResult(deadline) else { throw self.lost("an answer is missing") }
-        // Every status of ExecStatusType: EMPTY_QUERY, COMMAND_OK, TUPLES_OK, FATAL_ERROR and PIPELINE_ABORTED are handled;
-        // COPY_* needs a COPY, SINGLE_TUPLE its mode, BAD_RESPONSE and PIPELINE_SYNC here mean that both sides disagree.
+        // Every status of ExecStatusType: EMPTY_QUERY, COMMAND_OK, TUPLES_OK, FATAL_ERROR and PIPELINE_ABORTED are
+        // handled; COPY_* needs a COPY, SINGLE_TUPLE its mode, BAD_RESPONSE and PIPELINE_SYNC here mean that both sides
+        // disagree.
         switch result.status {
         case PGRES_COMMAND_OK, PGRES_TUPLES_OK, PGRES_EMPTY_QUERY:
             switch slot {

@@ -12,8 +12,8 @@ public struct PostgresConfiguration: Sendable {
     public var statementTimeout: Duration
     /// `lock_timeout` on the server. Default: 5 s.
     public var lockTimeout: Duration
-    /// How long a whole request (a pipeline) may go without its answer before the connection counts as lost, whatever the
-    /// server does. Default: 15 s.
+    /// How long a whole request (a pipeline) may go without its answer before the connection counts as lost, whatever
+    /// the server does. Default: 15 s.
     public var requestTimeout: Duration
     /// `idle_in_transaction_session_timeout` on the server: frees what a stopped process holds. Default: 10 s.
     public var idleInTransactionTimeout: Duration
@@ -39,8 +39,8 @@ public struct PostgresConfiguration: Sendable {
         self.sessionSettings = sessionSettings
     }
 
-    /// What the engine's connections use: plans are made once, and by index. A plan that was chosen while a day's partition
-    /// was empty stays, and costs 30 times more once it is full.
+    /// What the engine's connections use: plans are made once, and by index. A plan that was chosen while a day's
+    /// partition was empty stays, and costs 30 times more once it is full.
     public static func engine(conninfo: String, applicationName: String = "devicerpc") -> PostgresConfiguration {
         PostgresConfiguration(
             conninfo: conninfo, applicationName: applicationName, sessionSettings: Self.engineSettings)

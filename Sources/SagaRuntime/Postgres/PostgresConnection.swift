@@ -1,7 +1,7 @@
 /// One connection to PostgreSQL, over libpq, on a thread of its own.
 ///
-/// Requests are served one after the other, in the order in which they came. Cancelling a waiting task does not cancel its
-/// request, which is bounded by the time-outs of the configuration. A connection that was lost stays lost.
+/// Requests are served one after the other, in the order in which they came. Cancelling a waiting task does not cancel
+/// its request, which is bounded by the time-outs of the configuration. A connection that was lost stays lost.
 public final class PostgresConnection: Sendable {
     private let mailbox: ConnectionMailbox
     private let info: LibpqSession.Info
@@ -79,8 +79,8 @@ public final class PostgresConnection: Sendable {
         _ = try await self.perform(.simple(sql), timeout)
     }
 
-    /// LISTENs on a channel. The stream holds the payloads; it throws when the connection is lost, or when more than 4,096
-    /// payloads wait to be read. A second call for the same channel ends the first one's stream.
+    /// LISTENs on a channel. The stream holds the payloads; it throws when the connection is lost, or when more than
+    /// 4,096 payloads wait to be read. A second call for the same channel ends the first one's stream.
     public nonisolated(nonsending) func notifications(
         channel: String
     ) async throws(PostgresError) -> AsyncThrowingStream<String, any Error> {

@@ -43,8 +43,8 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     public var constraint: String?
     /// Which of the request's queries failed, from 0; `nil` if none in particular did.
     public var queryIndex: Int?
-    /// The transaction may have been committed: the connection was lost after its COMMIT could have left, and before its
-    /// answer was read.
+    /// The transaction may have been committed: the connection was lost after its COMMIT could have left, and before
+    /// its answer was read.
     public var isOutcomeUnknown: Bool
     /// With `isOutcomeUnknown`: what `pg_current_xact_id()` answered, if that arrived. For `pg_xact_status`.
     public var transactionID: Int64?
@@ -73,7 +73,8 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     }
 
     /// The database rather than the statement is the trouble: pause and reconnect. A lost or failed connection, and
-    /// classes 08 connection exception, 53 insufficient resources and 57 operator intervention (a statement_timeout too).
+    /// classes 08 connection exception, 53 insufficient resources and 57 operator intervention (a statement_timeout
+    /// too).
     public var isConnectionClass: Bool {
         if self.code == .connectFailed || self.code == .connectionLost || self.code == .timedOut { return true }
         let sqlstateClass = self.sqlstateClass

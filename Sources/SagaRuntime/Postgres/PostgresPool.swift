@@ -2,8 +2,9 @@ import Synchronization
 
 /// A fixed number of connections, shared by many tasks.
 ///
-/// A request borrows a connection for its own length. Who finds none free waits in line; who finds the database away is told
-/// so at once, until the pause after the last failed attempt is over. Lost connections are replaced when they are next needed.
+/// A request borrows a connection for its own length. Who finds none free waits in line; who finds the database away is
+/// told so at once, until the pause after the last failed attempt is over. Lost connections are replaced when they are
+/// next needed.
 public final class PostgresPool: Sendable {
     private struct Waiter {
         var id: UInt64

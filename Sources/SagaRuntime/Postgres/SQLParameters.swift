@@ -161,19 +161,26 @@ public struct SQLParameters: Sendable {
         let start = self.bytes.count
         encode(&self.bytes)
         let end = self.bytes.count
-        self.entries.append(Entry(offset: Int32(truncatingIfNeeded: start), length: Int32(truncatingIfNeeded: end - start)))
+        self.entries.append(
+            Entry(offset: Int32(truncatingIfNeeded: start), length: Int32(truncatingIfNeeded: end - start)))
         self.types.append(type)
         // The protocol counts in Int32; PostgreSQL itself refuses more than 1 GiB in a message.
         if end > Self.maximumBytes { self.reject("the parameters are larger than 1 GiB") }
     }
     private static let maximumBytes = 1 << 30
 
-    /// The binary array format (src/backend/utils/adt/arrayfuncs.c, array_send): dimensions, has-null flag, element type, then per
-    /// dimension size and lower bound, then each element as length and bytes. An empty array has no dimension.
+    /// The binary array format (src/backend/utils/adt/arrayfuncs.c, array_send): dimensions, has-null flag, element
+    /// type, then per dimension size and lower bound, then each element as length and bytes. An empty array has no
+    /// dimension.
+    ///
+    /// Made into an array first (which costs nothing for an array): callers of other modules come through unspecialised
+    /// generic code, and only there.
     @inline(__always)
-    private mutating func array<C: Collection>(
-        _ type: UInt32, of elementType: UInt32, _ elements: C, _ encode: (inout [UInt8], C.Element) -> Void
+    private mutating func array<Value>(
+        _ type: UInt32, of elementType: UInt32, _ collection: some Collection<Value>,
+        _ encode: (inout [UInt8], Value) -> Void
     ) {
+        let elements = Array(collection)
         self.value(type) { bytes in
             Self.arrayHeader(count: elements.count, hasNull: false, elementType: elementType, to: &bytes)
             for element in elements { bytes.appendPrefixedByLength { encode(&$0, element) } }
@@ -181,9 +188,11 @@ public struct SQLParameters: Sendable {
     }
 
     @inline(__always)
-    private mutating func optionalArray<C: Collection, Value>(
-        _ type: UInt32, of elementType: UInt32, _ elements: C, _ encode: (inout [UInt8], Value) -> Void
-    ) where C.Element == Value? {
+    private mutating func optionalArray<Value>(
+        _ type: UInt32, of elementType: UInt32, _ collection: some Collection<Value?>,
+        _ encode: (inout [UInt8], Value) -> Void
+    ) {
+        let elements = Array(collection)
         self.value(type) { bytes in
             let hasNull = elements.contains { $0 == nil }
             Self.arrayHeader(count: elements.count, hasNull: hasNull, elementType: elementType, to: &bytes)

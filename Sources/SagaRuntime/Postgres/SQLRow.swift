@@ -1,5 +1,5 @@
-/// One row of a result. Every accessor checks type and shape and throws `PostgresError` with code `decoding`: what stands
-/// in the database may be older, newer or damaged, and must not stop the process.
+/// One row of a result. Every accessor checks type and shape and throws `PostgresError` with code `decoding`: what
+/// stands in the database may be older, newer or damaged, and must not stop the process.
 public struct SQLRow: Sendable {
     let buffer: ResultBuffer
     let row: Int
@@ -252,7 +252,9 @@ public struct SQLRow: Sendable {
         _ bytes: UnsafeRawBufferPointer, _ decoder: (UInt32, UnsafeRawBufferPointer) -> Value?
     ) -> [Value?]? {
         guard bytes.count >= 12 else { return nil }
-        func int32(_ offset: Int) -> Int { Int(Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self))) }
+        func int32(_ offset: Int) -> Int {
+            Int(Int32(bigEndian: bytes.loadUnaligned(fromByteOffset: offset, as: Int32.self)))
+        }
         let dimensions = int32(0)
         let elementType = UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 8, as: UInt32.self))
         if dimensions == 0 { return [] }

@@ -45,6 +45,27 @@ enum SystemFile {
         return Self.write(text, descriptor: descriptor)
     }
 
+    /// Makes a directory and those above it, unless they exist. Those above are open to others (0755).
+    ///
+    /// - Returns: false, with `lastError`, if the directory does not exist afterwards.
+    static func makeDirectories(_ path: String, mode: mode_t) -> Bool {
+        if path.isEmpty || path.utf8.contains(0) {
+            errno = EINVAL
+            return false
+        }
+        if mkdir(path, mode) == 0 { return true }
+        if errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex {
+            guard Self.makeDirectories(String(path[..<slash]), mode: 0o755) else { return false }
+            if mkdir(path, mode) == 0 { return true }
+        }
+        guard errno == EEXIST else { return false }
+        var info = stat()
+        guard stat(path, &info) == 0 else { return false }
+        if info.st_mode & S_IFMT == S_IFDIR { return true }
+        errno = ENOTDIR
+        return false
+    }
+
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
     static func isExecutable(_ path: String) -> Bool { access(path, X_OK) == 0 }
 

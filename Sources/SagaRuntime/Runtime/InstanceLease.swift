@@ -8,8 +8,8 @@ public struct InstanceLeaseError: Error, Sendable, CustomStringConvertible {
 
 /// This process as an instance: a row with a lease, renewed by a connection of its own (architecture, part 4.3).
 ///
-/// The database's clock decides when a lease is over. The process only bounds how long it trusts its own: until the lease's
-/// length after the last successful renewal was *sent*, on CLOCK_BOOTTIME. Being fenced is permanent.
+/// The database's clock decides when a lease is over. The process only bounds how long it trusts its own: until the
+/// lease's length after the last successful renewal was *sent*, on CLOCK_BOOTTIME. Being fenced is permanent.
 final class InstanceLease: Sendable {
     struct Configuration: Sendable {
         var connection: PostgresConfiguration
@@ -136,7 +136,8 @@ final class InstanceLease: Sendable {
             if let row = try await connection.run(SQLQuery(Self.register, parameters)).first {
                 clock.learn(try row.timestamp(1), sent: sent, received: BootTime.now)
                 let lease = InstanceLease(
-                    instanceID: try row.int64(0), configuration: configuration, clock: clock, logger: logger, sent: sent)
+                    instanceID: try row.int64(0), configuration: configuration, clock: clock, logger: logger, sent: sent
+                )
                 lock?.record(InstanceLock.Holder(instanceID: lease.instanceID, nonce: try row.uuid(2)))
                 return lease
             }
@@ -163,8 +164,8 @@ final class InstanceLease: Sendable {
         "instance_backend",
         "UPDATE saga_instance SET backend_pids[$2] = $3, backend_starts[$2] = $4 WHERE instance_id = $1")
 
-    /// Writes down which backend writes for this instance, so that whoever fences it can end it. A connection that can't be
-    /// written down is closed: it must not be used.
+    /// Writes down which backend writes for this instance, so that whoever fences it can end it. A connection that
+    /// can't be written down is closed: it must not be used.
     ///
     /// - Parameter slot: from 0; a later connection in the same slot takes the place of the one before.
     func register(backend: PostgresConnection, slot: Int) async {
@@ -250,10 +251,11 @@ final class InstanceLease: Sendable {
 
     private static let dead = SQLStatement(
         "instance_dead",
-        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < clock_timestamp() AND instance_id <> $1")
+        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < clock_timestamp() AND instance_id <> $1"
+    )
 
-    /// One statement, so that no crash in between leaves a fenced instance with backends that nobody ends: a client that is
-    /// stopped in mid-pipeline would hold its row locks for ever.
+    /// One statement, so that no crash in between leaves a fenced instance with backends that nobody ends: a client
+    /// that is stopped in mid-pipeline would hold its row locks for ever.
     private static let fence = SQLStatement(
         "instance_fence",
         """

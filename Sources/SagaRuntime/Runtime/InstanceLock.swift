@@ -2,7 +2,8 @@ import Glibc
 
 /// The proof that a predecessor is dead: whoever holds this lock is the only process of its data directory.
 ///
-/// The file names the last holder and the boot of the machine. The kernel drops the lock with the process, however it dies.
+/// The file names the last holder and the boot of the machine. The kernel drops the lock with the process, however it
+/// dies.
 final class InstanceLock: Sendable {
     /// An instance, as one database knows it.
     struct Holder: Sendable, Equatable {
@@ -15,9 +16,24 @@ final class InstanceLock: Sendable {
 
     private init(descriptor: Int32) { self.descriptor = descriptor }
 
+    /// With its parents; a failure shows when the file is opened.
+    private static func makeDirectory(_ directory: String) {
+        var path = ""
+        for part in directory.split(separator: "/", omittingEmptySubsequences: false) {
+            path += part + "/"
+            _ = mkdir(path, 0o755)
+        }
+    }
+
     deinit { close(self.descriptor) }
 
+    /// Takes the lock of a data directory, which is made if it is missing.
     static func acquire(in directory: String) throws(InstanceLeaseError) -> InstanceLock {
+        guard SystemFile.makeDirectories(directory, mode: geteuid() == 0 ? 0o711 : 0o700) else {
+            throw InstanceLeaseError(
+                description: "DEVICERPC_DATA_DIR: can't make \(directory): \(SystemFile.lastError)")
+        }
+        Self.makeDirectory(directory)
         let path = directory + "/instance.lock"
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
@@ -27,12 +43,14 @@ final class InstanceLock: Sendable {
         guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
             close(descriptor)
             throw InstanceLeaseError(
-                description: "DEVICERPC_DATA_DIR: another process is running in \(directory); every replica needs its own")
+                description:
+                    "DEVICERPC_DATA_DIR: another process is running in \(directory); every replica needs its own")
         }
         return InstanceLock(descriptor: descriptor)
     }
 
-    /// The instance that the file names, if it was on this same boot of this machine: it is dead, since we hold the lock.
+    /// The instance that the file names, if it was on this same boot of this machine: it is dead, since we hold the
+    /// lock.
     func predecessor() -> Holder? {
         guard let text = SystemFile.read(descriptor: self.descriptor, limit: 256), let boot = BootTime.bootID else {
             return nil
@@ -42,8 +60,8 @@ final class InstanceLock: Sendable {
         return Holder(instanceID: instanceID, nonce: words[2])
     }
 
-    /// Writes down who holds the lock now. A file that can't be written proves nothing, and costs no more than the wait for
-    /// the lease.
+    /// Writes down who holds the lock now. A file that can't be written proves nothing, and costs no more than the wait
+    /// for the lease.
     func record(_ holder: Holder) {
         ftruncate(self.descriptor, 0)
         lseek(self.descriptor, 0, SEEK_SET)

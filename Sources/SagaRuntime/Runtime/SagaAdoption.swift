@@ -9,6 +9,8 @@ struct SagaAdoption: Sendable {
     /// Adoptions without progress after which a saga parks.
     static let poisonFrom = 4
     static let batchSize = 200
+    /// How long a row of this instance must have stood still before it counts as forgotten.
+    static let leftAloneAfter: Duration = .seconds(10)
 
     var lease: InstanceLease
     var worker: SagaWorker
@@ -51,7 +53,12 @@ struct SagaAdoption: Sendable {
         var adoptions: Int
     }
 
-    /// Owners whose rows may be taken: fenced ones (nobody at all may be one), and this instance itself.
+    /// Rows that may be taken: those of fenced instances (or of nobody), and this instance's own that have stood still and
+    /// that it does not hold. A saga may be inserted between the look at what is held and this statement, so an own
+    /// row counts as left alone only after a while.
+    ///
+    /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
+    /// raises it by one.
     private static let claim = SQLStatement(
         "saga_claim",
         """
@@ -61,7 +68,7 @@ struct SagaAdoption: Sendable {
             WHERE s.status IN ('RUNNING', 'COMPENSATING')
                 AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                     AND o.instance_id <> $1)
-                AND NOT (s.owner = $1 AND s.saga_id = ANY ($2::text[]))
+                AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > clock_timestamp())
@@ -70,7 +77,7 @@ struct SagaAdoption: Sendable {
             FOR UPDATE OF s SKIP LOCKED
         )
         UPDATE saga_state s
-        SET owner = $1, version = s.version + 1
+        SET owner = $1, version = s.version + 2
         FROM taken t
         WHERE s.saga_id = t.saga_id
         RETURNING s.saga_id, s.version, s.adoptions
@@ -79,11 +86,11 @@ struct SagaAdoption: Sendable {
     private func claim(limit: Int) async throws -> [Claim] {
         var parameters = SQLParameters()
         parameters.append(self.lease.instanceID)
-        // Read before the rows are: what is held by then is not taken from under its own task.
         parameters.append(array: self.worker.heldIDs.map(\.rawValue))
         parameters.append(array: self.registry.all.map(\.type))
         parameters.append(array: self.registry.all.map { Int32(clamping: $0.version) })
         parameters.append(Int64(limit))
+        parameters.append(self.clock.now() - Self.leftAloneAfter)
         let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
         var claims: [Claim] = []
         for row in rows {

@@ -60,6 +60,8 @@ public final class SagaRuntime: Sendable {
     private struct State {
         var current: Incarnation?
         var isDraining = false
+        /// Why the database can't be used, as somebody found who watches it more closely than the lease does.
+        var databaseProblem: String?
         /// Held as long as this process lives, through all its incarnations.
         var lock: InstanceLock?
         var generator = SystemRandomNumberGenerator()
@@ -207,7 +209,8 @@ public final class SagaRuntime: Sendable {
             configuration: Journal.Configuration(
                 connection: self.configuration.connection, writers: self.configuration.journalWriters),
             owner: lease.instanceID, logger: self.logger, observer: self.observer,
-            registerBackends: { writer, connection in await lease.register(backend: connection, slot: writer) })
+            registerBackends: { writer, connection in await lease.register(backend: connection, slot: writer) },
+            unreachable: { [shared] in shared.current?.worker.giveUpCreations() })
         let relay = self.relay
         let worker = SagaWorker(
             SagaWorker.Dependencies(
@@ -290,6 +293,9 @@ public final class SagaRuntime: Sendable {
     /// Whether new sagas can be taken: the database answers, the lease is trusted, partitions exist, not draining.
     public var isServing: Bool { self.problems.isEmpty }
 
+    /// Tells whether the database answers, so that new sagas are refused at once while it does not; `nil`: it does.
+    public func setDatabaseProblem(_ problem: String?) { self.shared.state.withLock { $0.databaseProblem = problem } }
+
     /// Why not, in words; for `/readyz`.
     public var problems: [String] {
         var problems: [String] = []
@@ -328,6 +334,8 @@ public final class SagaRuntime: Sendable {
         case .fenced:
             throw self.isDraining
                 ? SagaRuntimeError.shuttingDown : .databaseUnavailable("this instance may not start sagas now")
+        case .unknown:
+            throw SagaRuntimeError.databaseUnavailable("the database was lost while the saga was being started")
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)
         }
@@ -337,6 +345,7 @@ public final class SagaRuntime: Sendable {
         if self.isDraining { throw .shuttingDown }
         guard let current = self.shared.current else { throw .databaseUnavailable("no registered instance") }
         guard current.lease.isTrusted else { throw .databaseUnavailable("the lease is not renewed") }
+        if let problem = self.shared.state.withLock({ $0.databaseProblem }) { throw .databaseUnavailable(problem) }
         guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
         guard current.worker.count < self.configuration.maximumInFlight else {
             throw .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))

@@ -20,6 +20,8 @@ final class SagaWorker: Sendable {
 
     private struct State {
         var held: [SagaID: SagaHandle] = [:]
+        /// Who waits to learn how flush 1 of a new saga ended.
+        var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
         var isDraining = false
     }
 
@@ -27,8 +29,6 @@ final class SagaWorker: Sendable {
         var machine: SagaMachine
         var secrets: [UInt8]
         var handle: SagaHandle
-        /// Told how flush 1 of a new saga ended.
-        var created: CheckedContinuation<JournalOutcome, Never>?
     }
 
     private let dependencies: Dependencies
@@ -36,6 +36,7 @@ final class SagaWorker: Sendable {
     private let assignments: AsyncStream<Assignment>
     private let assign: AsyncStream<Assignment>.Continuation
     private let random: @Sendable () -> Double
+    private let permits = Permits(limit: 1024)
 
     init(_ dependencies: Dependencies, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }) {
         self.dependencies = dependencies
@@ -76,14 +77,32 @@ final class SagaWorker: Sendable {
         let handle = SagaHandle(provisionedStep: definition.provisionedStep)
         let machine = SagaMachine(
             definition: definition, new: new, now: self.dependencies.clock.now(), random: self.random)
-        self.state.withLock { $0.held[new.id] = handle }
         let outcome = await withCheckedContinuation { continuation in
-            let assignment = Assignment(machine: machine, secrets: new.secrets, handle: handle, created: continuation)
-            if case .enqueued = self.assign.yield(assignment) { return }
+            self.state.withLock { state in
+                state.held[new.id] = handle
+                state.creating[new.id] = continuation
+            }
+            if case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: new.secrets, handle: handle)) {
+                return
+            }
+            self.created(new.id, .fenced)
             self.release(new.id)
-            continuation.resume(returning: .fenced)
         }
         return (outcome, handle)
+    }
+
+    private func created(_ id: SagaID, _ outcome: JournalOutcome) {
+        self.state.withLock { $0.creating.removeValue(forKey: id) }?.resume(returning: outcome)
+    }
+
+    /// The database can't be reached: nobody is kept waiting for a saga that may never have started. If it did start
+    /// after all, it runs, and the same request finds it.
+    func giveUpCreations() {
+        let waiting = self.state.withLock { state in
+            defer { state.creating = [:] }
+            return state.creating.values
+        }
+        for continuation in waiting { continuation.resume(returning: .unknown) }
     }
 
     /// Goes on with a saga that this instance has just become the owner of. False: it is held already.
@@ -97,8 +116,7 @@ final class SagaWorker: Sendable {
         }
         guard isNew else { return nil }
         handle.update(machine.snapshot)
-        guard case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: secrets, handle: handle, created: nil))
-        else {
+        guard case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: secrets, handle: handle)) else {
             self.release(id)
             return nil
         }
@@ -120,8 +138,8 @@ final class SagaWorker: Sendable {
     private func drive(_ assignment: Assignment) async {
         var machine = assignment.machine
         let id = machine.snapshot.id
-        var created = assignment.created
         var rejections = 0
+        var permit = Permits.Holding(self.permits)
         var lastExecuted: (call: SagaMachine.StepCall, output: String)?
         loop: while !Task.isCancelled {
             let action = machine.next(now: self.dependencies.clock.now())
@@ -130,10 +148,10 @@ final class SagaWorker: Sendable {
                 break loop
 
             case .write(let record):
+                // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
+                await permit.hold(machine.definition.dependency(after: record))
                 let outcome = await self.dependencies.journal.write(record)
-                created?.resume(returning: outcome)
-                let wasCreation = created != nil
-                created = nil
+                if record.birth != nil { self.created(id, outcome) }
                 switch outcome {
                 case .committed(let granted, let output):
                     rejections = 0
@@ -142,7 +160,7 @@ final class SagaWorker: Sendable {
                         record, .committed(granted: granted, databaseOutput: output),
                         now: self.dependencies.clock.now())
                     self.committed(machine.snapshot, record, events, assignment.handle)
-                case .duplicate:
+                case .duplicate, .unknown:
                     break loop
                 case .fenced:
                     if let lastExecuted {
@@ -151,8 +169,9 @@ final class SagaWorker: Sendable {
                     break loop
                 case .rejected(let error):
                     rejections += 1
-                    if wasCreation { break loop }
-                    if rejections > 1 {
+                    if record.birth != nil { break loop }
+                    if rejections > 2 {
+                        permit.release()
                         self.log(.critical, "quarantined: the database refuses its records", machine.snapshot)
                         return
                     }
@@ -170,7 +189,8 @@ final class SagaWorker: Sendable {
                 await self.sleep(until: until)
             }
         }
-        created?.resume(returning: .fenced)
+        permit.release()
+        self.created(id, .fenced)
         self.release(id)
     }
 
@@ -326,6 +346,6 @@ final class SagaWorker: Sendable {
         if event.attempt > 0 { metadata["attempt"] = "\(event.attempt)" }
         if !event.reason.isEmpty { metadata["reason"] = "\(event.reason)" }
         if !event.message.isEmpty { metadata["error"] = "\(event.message)" }
-        self.dependencies.logger.log(level: level, "[SAGA] \(event.type)", metadata: metadata)
+        self.dependencies.logger.log(level: level, "[SAGA] \(event.type.name)", metadata: metadata)
     }
 }

@@ -111,10 +111,12 @@ public struct SagaView: Sendable {
     public var request: [UInt8]
     public var outputs: [String: String]
     public var createdAt: Timestamp
+    /// Of the flush's last event.
+    public var updatedAt: Timestamp
 
     public init(
         sagaID: SagaID, userID: String, resourceID: String, request: [UInt8], outputs: [String: String],
-        createdAt: Timestamp
+        createdAt: Timestamp, updatedAt: Timestamp? = nil
     ) {
         self.sagaID = sagaID
         self.userID = userID
@@ -122,6 +124,7 @@ public struct SagaView: Sendable {
         self.request = request
         self.outputs = outputs
         self.createdAt = createdAt
+        self.updatedAt = updatedAt ?? createdAt
     }
 }
 

@@ -60,8 +60,9 @@ struct SagaMachine: Sendable {
         case returned(Result<String, StepError>)
         /// Asked after the outcome: nothing there, and the settle time is over.
         case settledAbsent
-        /// The flush must begin with this error (a record that the database refused to take).
-        case rejected(StepError)
+        /// The database refused the record. `output`: the call's result in it, where a database step of the same record
+        /// may be to blame: it is tried without that step first.
+        case rejected(StepError, output: String?)
     }
 
     let definition: SagaDefinition
@@ -180,7 +181,10 @@ struct SagaMachine: Sendable {
         let isLate = now >= self.snapshot.deadline
 
         switch self.position {
-        case .rejected(let error):
+        case .rejected(let error, let output?):
+            return .write(self.blameRecord(step: index, output: output, error: error, now: now))
+
+        case .rejected(let error, nil):
             return .write(self.failRecord(step: index, error: error, outcomeUnknown: step.isInDoubt, now: now))
 
         case .returned(.success(let output)):
@@ -407,7 +411,9 @@ struct SagaMachine: Sendable {
         switch outcome {
         case .rejected(let error):
             self.birth = nil
-            self.position = .rejected(error)
+            var output: String?
+            if record.databaseStep != nil, case .returned(.success(let result)) = self.position { output = result }
+            self.position = .rejected(error, output: output)
             return []
         case .committed(let granted, let databaseOutput):
             self.birth = nil
@@ -531,6 +537,17 @@ struct SagaMachine: Sendable {
                 error: error)
             draft.turnBack(cause: .stepFailed, step: index, error: error)
         }
+    }
+
+    /// The call of step `index` succeeded; the database step behind it is what the database refuses.
+    private func blameRecord(step index: Int, output: String, error: StepError, now: Timestamp) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        draft.succeed(step: index, attempt: self.executeCall(step: index).attempt, output: output)
+        if case .databaseStep(let step, _) = draft.advance(from: index + 1) {
+            draft.emit(.stepFailed, step: step, attempt: draft.snapshot.steps[step].attempts, error: error)
+            draft.turnBack(cause: .stepFailed, step: step, error: error)
+        }
+        return self.record(draft, kind: .undo)
     }
 
     private static let timedOut = StepError(

@@ -191,7 +191,7 @@ extension SagaSnapshot {
         }
         return SagaEvent(
             sequence: UInt32(self.lastSequence), time: event.time, type: event.type,
-            step: event.step.map { self.steps[$0].name } ?? "", stepIndex: event.step ?? self.stepIndex,
+            step: event.type.isOfAStep ? event.step.map { self.steps[$0].name } ?? "" : "", stepIndex: event.step ?? self.stepIndex,
             attempt: event.attempt, message: event.message, sagaStatus: self.status, stepsDone: self.stepsDone,
             stepsTotal: self.steps.count, reason: event.reason, retryAt: event.retryAt)
     }

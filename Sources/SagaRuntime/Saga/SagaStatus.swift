@@ -63,6 +63,38 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
     case sagaResumed = 13
     case sagaAdopted = 14
     case stepSkipped = 15
+
+    /// The contract's name without its prefix, for logs.
+    public var name: String {
+        switch self {
+        case .sagaStarted: "SAGA_STARTED"
+        case .stepStarted: "STEP_STARTED"
+        case .stepRetrying: "STEP_RETRYING"
+        case .stepSucceeded: "STEP_SUCCEEDED"
+        case .stepFailed: "STEP_FAILED"
+        case .sagaCompensating: "SAGA_COMPENSATING"
+        case .stepCompensating: "STEP_COMPENSATING"
+        case .stepCompensated: "STEP_COMPENSATED"
+        case .stepCompensationFailed: "STEP_COMPENSATION_FAILED"
+        case .sagaCompleted: "SAGA_COMPLETED"
+        case .sagaCompensated: "SAGA_COMPENSATED"
+        case .sagaParked: "SAGA_PARKED"
+        case .sagaResumed: "SAGA_RESUMED"
+        case .sagaAdopted: "SAGA_ADOPTED"
+        case .stepSkipped: "STEP_SKIPPED"
+        }
+    }
+
+    /// False for events of the whole saga.
+    var isOfAStep: Bool {
+        switch self {
+        case .stepStarted, .stepRetrying, .stepSucceeded, .stepFailed, .stepCompensating, .stepCompensated,
+            .stepCompensationFailed, .stepSkipped:
+            true
+        case .sagaStarted, .sagaCompensating, .sagaCompleted, .sagaCompensated, .sagaParked, .sagaResumed, .sagaAdopted:
+            false
+        }
+    }
 }
 
 /// What turned a saga back. Raw values are the contract's numbers.

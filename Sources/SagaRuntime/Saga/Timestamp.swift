@@ -11,6 +11,9 @@ public struct Timestamp: Hashable, Sendable, Comparable {
     public static func + (lhs: Timestamp, rhs: Duration) -> Timestamp {
         Timestamp(microseconds: lhs.microseconds &+ rhs.wholeMicroseconds)
     }
+    public static func - (lhs: Timestamp, rhs: Duration) -> Timestamp {
+        Timestamp(microseconds: lhs.microseconds &- rhs.wholeMicroseconds)
+    }
     public static func - (lhs: Timestamp, rhs: Timestamp) -> Duration {
         .microseconds(lhs.microseconds &- rhs.microseconds)
     }

@@ -40,7 +40,7 @@ struct CallFailure: Error {
         }
     }
 
-    var exitStatus: ExitStatus {
+    var status: CommandStatus {
         if self.reason == "PARKED" { return .parked }
         if self.sagaID != nil { return .failed }
         switch self.code {
@@ -58,7 +58,8 @@ struct CallFailure: Error {
 
     /// For people: status, reason and message, then fields and metadata indented.
     func text(style: TextStyle) -> String {
-        let head = [self.code.name, self.reason].filter { !$0.isEmpty }.joined(separator: " ")
+        let reason = self.reason == self.code.name ? "" : self.reason
+        let head = [self.code.name, reason].filter { !$0.isEmpty }.joined(separator: " ")
         var text = "\(style.red("error:")) \(style.bold(Printable.text(head)))"
         if !self.message.isEmpty { text += ": \(Printable.text(self.message))" }
         text += "\n"

@@ -38,7 +38,7 @@ struct ClientOptions: ParsableArguments {
         case .failure(let exit as Exit): throw exit
         case .failure(let failure as CallFailure):
             self.report(failure)
-            throw Exit(failure.exitStatus)
+            throw Exit(failure.status)
         case .failure(let usage as UsageError):
             StandardError.write("error: \(usage.message)\n")
             throw Exit(.usage)

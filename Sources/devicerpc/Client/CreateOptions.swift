@@ -4,7 +4,9 @@ import Foundation
 
 /// A `CreateDeviceRequest`, field by field, on the command line; over a template if there is one.
 struct CreateOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("A file with a CreateDeviceRequest in proto3 JSON (- is standard input); flags win.", valueName: "file"))
+    @Option(
+        help: ArgumentHelp(
+            "A file with a CreateDeviceRequest in proto3 JSON (- is standard input); flags win.", valueName: "file"))
     var template: String?
 
     @Option(name: [.customLong("user")], help: "The owner.")

@@ -20,13 +20,19 @@ enum DeviceText {
         if let connection = device.connection { fields += Self.connection(connection) }
         if let spec = device.spec {
             fields.append(
-                ("spec", "\(spec.cpuCores) cores, \(spec.memoryMB) MB, \(spec.storageMB) MB storage, "
-                    + "\(spec.widthPx)×\(spec.heightPx) at \(spec.dpi) dpi, Android \(spec.androidVersion)"))
+                (
+                    "spec",
+                    "\(spec.cpuCores) cores, \(spec.memoryMB) MB, \(spec.storageMB) MB storage, "
+                        + "\(spec.widthPx)×\(spec.heightPx) at \(spec.dpi) dpi, Android \(spec.androidVersion)"
+                ))
         }
         fields.append(("tags", device.tags.joined(separator: ", ")))
-        for (key, value) in device.metadata.sorted(by: { $0.key < $1.key }) { fields.append(("metadata.\(key)", value)) }
+        for (key, value) in device.metadata.sorted(by: { $0.key < $1.key }) {
+            fields.append(("metadata.\(key)", value))
+        }
         fields += [
-            ("saga_id", device.sagaID), ("created_at", Self.time(device.createdAt)), ("updated_at", Self.time(device.updatedAt)),
+            ("saga_id", device.sagaID), ("created_at", Self.time(device.createdAt)),
+            ("updated_at", Self.time(device.updatedAt)),
         ]
         return Self.fields(fields)
     }
@@ -43,10 +49,13 @@ enum DeviceText {
         ])
         var table = TextTable(["STEP", "STATUS", "ATTEMPTS", "TOOK", "ERROR"])
         for step in saga.steps {
-            let attempts = step.compensationAttempts > 0
+            let attempts =
+                step.compensationAttempts > 0
                 ? "\(step.attempts), undo \(step.compensationAttempts)" : "\(step.attempts)"
             var took = ""
-            if let start = step.startedAt, let end = step.finishedAt { took = ProgressBar.elapsed(max(.zero, end - start)) }
+            if let start = step.startedAt, let end = step.finishedAt {
+                took = ProgressBar.elapsed(max(.zero, end - start))
+            }
             table.append([step.name, step.status.shortName, attempts, took, step.error])
         }
         text += "\n" + table.render(style: style)

@@ -1,4 +1,5 @@
 import RPCTransport
+import SagaRuntime
 /// Keeps a fixed number of calls in flight and measures each.
 struct LoadGenerator {
     enum Limit: Sendable {
@@ -8,12 +9,14 @@ struct LoadGenerator {
 
     let inFlight: Int
     let limit: Limit
+    /// How long a worker rests after each call, so that a server's idle latency can be told from that under load.
+    var pause = Duration.zero
 
     /// - Parameter call: one call; told which worker makes it, so that workers can share connections.
     func run(_ call: @escaping @Sendable (_ worker: Int) async throws -> Void) async -> LoadResult {
         let started = ContinuousClock.now
         let tickets = Ticket()
-        let limit = self.limit
+        let (limit, pause) = (self.limit, self.pause)
         return await withTaskGroup(of: LoadResult.self) { group in
             for worker in 0..<self.inFlight {
                 group.addTask {
@@ -26,6 +29,7 @@ struct LoadGenerator {
                             if ContinuousClock.now - started >= duration { return result }
                         }
                         await result.measure { try await call(worker) }
+                        if pause > .zero { try? await Task.sleep(for: pause) }
                     }
                 }
             }
@@ -49,16 +53,23 @@ struct LoadResult: Sendable {
         let start = ContinuousClock.now
         do {
             try await call()
-            let (seconds, attoseconds) = (ContinuousClock.now - start).components
-            self.latencies.record(microseconds: seconds * 1_000_000 + attoseconds / 1_000_000_000_000)
-        } catch let failure as CallFailure {
-            let kind = [failure.code.name, failure.reason].filter { !$0.isEmpty }.joined(separator: " ")
-            self.errors[kind, default: 0] += 1
-            // A server that is away must not turn the load into a spin.
-            if failure.isRetryable { try? await Task.sleep(for: .milliseconds(50)) }
+            self.record(latency: ContinuousClock.now - start)
         } catch {
-            self.errors["\(error)", default: 0] += 1
+            self.record(error: error)
+            // A server that is away must not turn the load into a spin.
+            if (error as? CallFailure)?.isRetryable == true { try? await Task.sleep(for: .milliseconds(50)) }
         }
+    }
+
+    mutating func record(latency: Duration) { self.latencies.record(microseconds: latency.wholeMicroseconds) }
+
+    mutating func record(error: any Error) {
+        guard let failure = error as? CallFailure else {
+            self.errors["\(error)", default: 0] += 1
+            return
+        }
+        let kind = [failure.code.name, failure.reason].filter { !$0.isEmpty }.joined(separator: " ")
+        self.errors[kind, default: 0] += 1
     }
 
     mutating func merge(_ other: LoadResult) {
@@ -84,7 +95,9 @@ struct LoadResult: Sendable {
             fields.append((name, Self.milliseconds(Double(self.latencies.percentile(percent))) + " ms"))
         }
         fields.append(("max", Self.milliseconds(Double(self.latencies.maximum)) + " ms"))
-        for (kind, count) in self.errors.sorted(by: { $0.key < $1.key }) { fields.append(("error \(kind)", "\(count)")) }
+        for (kind, count) in self.errors.sorted(by: { $0.key < $1.key }) {
+            fields.append(("error \(kind)", "\(count)"))
+        }
         return DeviceText.fields(fields)
     }
 

@@ -33,7 +33,9 @@ struct SagaProgress {
             self.activity = ""
             return []
         case .stepStarted, .stepCompensating:
-            if self.stepStartedAt[step] == nil || event.type == .stepCompensating { self.stepStartedAt[step] = event.time }
+            if self.stepStartedAt[step] == nil || event.type == .stepCompensating {
+                self.stepStartedAt[step] = event.time
+            }
             let verb = event.type == .stepCompensating ? "undoing " : ""
             self.activity = "\(verb)\(step)\(event.attempt > 1 ? " (attempt \(event.attempt))" : "")"
             return []
@@ -100,7 +102,9 @@ struct SagaProgress {
 extension V1.SagaEvent {
     /// One line for a pipe: `2026-01-31T12:00:00.123Z 7 STEP_RETRYING START_DEVICE attempt=2 done=4/5 reason=… message=…`.
     var plainLine: String {
-        var parts = [self.time.map { WallClock.render($0.microseconds) } ?? "-", "\(self.sequence)", self.type.shortName]
+        var parts = [
+            self.time.map { WallClock.render($0.microseconds) } ?? "-", "\(self.sequence)", self.type.shortName,
+        ]
         if !self.step.isEmpty { parts.append(self.step) }
         if self.attempt > 0 { parts.append("attempt=\(self.attempt)") }
         parts.append("status=\(self.sagaStatus.shortName)")

@@ -61,7 +61,9 @@ struct SagaWatcher {
                 if saga.status != .running, saga.status != .compensating { return saga.status }
             } catch let failure as CallFailure where failure.code == .unavailable {
                 if ContinuousClock.now + delay >= giveUpAt { throw failure }
-                screen.note("the server is away (\(failure.message)); asking again after event \(lastSequence)")
+                if delay == Retry.initialDelay {
+                    screen.note("the server is away (\(failure.message)); asking again after event \(lastSequence)")
+                }
             }
             try await Task.sleep(for: delay)
             delay = min(delay * 2, Retry.maximumDelay)
@@ -119,7 +121,7 @@ private final class Screen: Sendable {
     func clear() { self.state.withLock { $0.line.clear() } }
 }
 
-extension ExitStatus {
+extension CommandStatus {
     /// What a saga's end means to a script.
     init(_ status: V1.SagaStatus) {
         switch status {

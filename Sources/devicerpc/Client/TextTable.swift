@@ -1,4 +1,4 @@
-/// A table with aligned columns, for people; the last column is not padded.
+/// A table with aligned columns, for people.
 struct TextTable {
     private let header: [String]
     private var rows: [[String]] = []
@@ -15,9 +15,10 @@ struct TextTable {
             }
         }
         func line(_ cells: [String]) -> String {
-            cells.enumerated().map { column, cell in
-                column == cells.count - 1 ? cell : cell.padded(to: widths[column])
-            }.joined(separator: "  ")
+            var line = cells.enumerated().map { column, cell in cell.padded(to: widths[column]) }.joined(
+                separator: "  ")
+            while line.last == " " { line.removeLast() }
+            return line
         }
         return ([style.bold(line(self.header))] + self.rows.map(line)).map { $0 + "\n" }.joined()
     }

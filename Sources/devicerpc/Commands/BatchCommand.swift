@@ -17,10 +17,12 @@ struct BatchCommand: AsyncParsableCommand {
             The results file is a JSON object by name with status, saga_id, device_id, request_id, code, reason and \
             message.
 
-            \(ExitStatus.help)
+            \(CommandStatus.help)
             """)
 
-    @Option(help: ArgumentHelp("Names of the devices, with {n} for the number, {n:3} for at least 3 digits.", valueName: "pattern"))
+    @Option(
+        help: ArgumentHelp(
+            "Names of the devices, with {n} for the number, {n:3} for at least 3 digits.", valueName: "pattern"))
     var name: String?
 
     @Option(help: "How many devices to make from the template.")
@@ -90,7 +92,8 @@ struct BatchCommand: AsyncParsableCommand {
             let pattern = self.name ?? template.name
             requests = try BatchPlan.expand(template, pattern: pattern, count: self.count ?? 0, start: self.start)
         }
-        let returnWhen: V1.ReturnWhen = try self.create.returnWhen.map { try EnumArgument.value($0, "--return-when") } ?? .finished
+        let returnWhen: V1.ReturnWhen =
+            try self.create.returnWhen.map { try EnumArgument.value($0, "--return-when") } ?? .finished
         for index in requests.indices {
             if requests[index].returnWhen == .unspecified || self.create.returnWhen != nil {
                 requests[index].returnWhen = returnWhen
@@ -170,7 +173,7 @@ struct BatchCommand: AsyncParsableCommand {
             }
             StandardOutput.write(table.render(style: self.client.terminal().style))
         }
-        let status = tally.exitStatus
+        let status = tally.status
         if status != .success { throw Exit(status) }
     }
 }

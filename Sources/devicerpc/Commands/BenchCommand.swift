@@ -7,12 +7,14 @@ struct BenchCommand: AsyncParsableCommand {
         commandName: "bench", abstract: "Loads a server and measures it, closed loop.",
         discussion: """
             A fixed number of calls is in flight; each that ends is followed by the next. create makes devices; get asks \
-            for random ones of the newest sagas (--ids of them); health is grpc.health.v1.Health/Check.
+            for random ones of the newest sagas (--ids of them); health is grpc.health.v1.Health/Check. watch makes one \
+            device and follows its saga with --in-flight streams: how long events take to reach each of them. Give it \
+            time to open them all, e.g. with --option boot_ms=20000 of the simulated provider.
             """)
 
-    enum Method: String, CaseIterable, ExpressibleByArgument { case create, get, health }
+    enum Method: String, CaseIterable, ExpressibleByArgument { case create, get, health, watch }
 
-    @Argument(help: "create, get or health.")
+    @Argument(help: "create, get, health or watch.")
     var method: Method
 
     @Option(help: "Calls in flight.")
@@ -26,6 +28,9 @@ struct BenchCommand: AsyncParsableCommand {
 
     @Option(help: "How many calls to make, instead of a duration.")
     var count: Int?
+
+    @Option(help: ArgumentHelp("How long each of the calls in flight rests before the next.", valueName: "duration"))
+    var pause = DurationArgument(.zero)
 
     @Option(help: "For get: how many of the newest sagas to choose from.")
     var ids: Int = 1000
@@ -47,11 +52,9 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await self.client.run { first in
-            let call = try await self.makeCall(first)
             let clients = (0..<self.connections).map { _ in DeviceClient(server: self.client.server) }
-            let generator = LoadGenerator(
-                inFlight: self.inFlight, limit: self.count.map { .calls($0) } ?? .duration(self.duration.duration))
-            let result = await generator.run { worker in try await call(clients[worker % clients.count]) }
+            let result =
+                self.method == .watch ? try await self.watch(first, clients) : try await self.load(first, clients)
             for client in clients { await client.close() }
             switch self.client.output {
             case .json: StandardOutput.write(result.json(self.method.rawValue, self.inFlight, self.connections) + "\n")
@@ -61,21 +64,48 @@ struct BenchCommand: AsyncParsableCommand {
         }
     }
 
+    private func load(_ first: DeviceClient, _ clients: [DeviceClient]) async throws -> LoadResult {
+        let call = try await self.makeCall(first)
+        let generator = LoadGenerator(
+            inFlight: self.inFlight, limit: self.count.map { .calls($0) } ?? .duration(self.duration.duration),
+            pause: self.pause.duration)
+        return await generator.run { worker in try await call(clients[worker % clients.count]) }
+    }
+
+    private func watch(_ first: DeviceClient, _ clients: [DeviceClient]) async throws -> LoadResult {
+        var request = try self.createRequest()
+        request.returnWhen = .accepted
+        let saga = try await first.createDevice(request, timeout: self.timeout.duration)
+        let load = WatchLoad(sagaID: saga.sagaID, streams: self.inFlight)
+        let streams = self.inFlight
+        return await load.run {
+            clients[$0 % clients.count]
+        } onOpen: {
+            StandardError.write("\(streams) streams are open\n")
+        }
+    }
+
+    private func createRequest() throws -> V1.CreateDeviceRequest {
+        var request = try self.create.request()
+        if request.userID.isEmpty { request.userID = "bench" }
+        if request.name.isEmpty { request.name = "bench" }
+        return request
+    }
+
     private func makeCall(_ client: DeviceClient) async throws -> @Sendable (DeviceClient) async throws -> Void {
         let timeout = self.timeout.duration
         switch self.method {
         case .health:
             return { try await $0.checkHealth(timeout: timeout) }
         case .create:
-            var template = try self.create.request()
-            if template.userID.isEmpty { template.userID = "bench" }
-            if template.name.isEmpty { template.name = "bench" }
-            let request = template
+            let template = try self.createRequest()
             return { client in
-                var request = request
+                var request = template
                 request.requestID = RandomID.make(prefix: "bench")
                 _ = try await client.createDevice(request, timeout: timeout)
             }
+        case .watch:
+            throw UsageError("watch is no single call")
         case .get:
             let ids = try await self.sagaIDs(client)
             return { client in

@@ -10,7 +10,7 @@ struct CreateCommand: AsyncParsableCommand {
             shown until the device runs or everything is undone. With --output json --watch, the first line is the \
             answer of CreateDevice, each further line an event.
 
-            \(ExitStatus.help)
+            \(CommandStatus.help)
             """)
 
     @Option(help: "1 to 100 characters.")
@@ -28,7 +28,8 @@ struct CreateCommand: AsyncParsableCommand {
     @Flag(help: "Show the steps until the saga is over.")
     var watch = false
 
-    @Option(help: ArgumentHelp("How long to wait for the answer, and for a server that is away.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long to wait for the answer, and for a server that is away.", valueName: "duration"))
     var timeout = DurationArgument(.seconds(900))
 
     @OptionGroup(title: "Client")
@@ -76,11 +77,12 @@ struct CreateCommand: AsyncParsableCommand {
                 DeviceText.fields(
                     [("status", device.status.shortName)] + (device.connection.map(DeviceText.connection) ?? [])))
         }
-        if status != .completed { throw Exit(ExitStatus(status)) }
+        if status != .completed { throw Exit(CommandStatus(status)) }
     }
 
     private static func tellRetry(_ failure: CallFailure, _ delay: Duration) {
-        StandardError.write("\(failure.code): \(Printable.text(failure.message)); again in \(ProgressBar.elapsed(delay))\n")
+        StandardError.write(
+            "\(failure.code): \(Printable.text(failure.message)); again in \(ProgressBar.elapsed(delay))\n")
     }
 }
 

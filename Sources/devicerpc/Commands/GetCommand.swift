@@ -4,7 +4,7 @@ import SagaRuntime
 
 struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "get", abstract: "Shows a saga or a device.", discussion: ExitStatus.help)
+        commandName: "get", abstract: "Shows a saga or a device.", discussion: CommandStatus.help)
 
     @Argument(help: "A saga's id (saga_…) or a device's.")
     var id: String

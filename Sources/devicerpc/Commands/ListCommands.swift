@@ -14,7 +14,9 @@ struct ListOptions: ParsableArguments {
     }
 
     /// Reads pages until there are `limit` elements or no more.
-    func pages<Element>(_ page: (_ size: UInt32, _ token: String) async throws -> ([Element], String)) async throws -> [Element] {
+    func pages<Element>(_ page: (_ size: UInt32, _ token: String) async throws -> ([Element], String)) async throws
+        -> [Element]
+    {
         var elements: [Element] = []
         var token = ""
         repeat {
@@ -28,7 +30,7 @@ struct ListOptions: ParsableArguments {
 
 struct ListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "list", abstract: "Lists devices, newest first.", discussion: ExitStatus.help)
+        commandName: "list", abstract: "Lists devices, newest first.", discussion: CommandStatus.help)
 
     @Option(name: .customLong("user"), help: "Only this user's.")
     var userID: String?
@@ -65,9 +67,11 @@ struct ListCommand: AsyncParsableCommand {
 
 struct SagasCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "sagas", abstract: "Lists sagas, newest first.", discussion: ExitStatus.help)
+        commandName: "sagas", abstract: "Lists sagas, newest first.", discussion: CommandStatus.help)
 
-    @Option(name: .customLong("status"), help: "running, completed, compensating, compensated, parked; may come several times.")
+    @Option(
+        name: .customLong("status"),
+        help: "running, completed, compensating, compensated, parked; may come several times.")
     var statuses: [String] = []
 
     @Option(help: "e.g. DEVICE_CREATION.")

@@ -8,7 +8,7 @@ struct WatchCommand: AsyncParsableCommand {
             Every event comes once and in order, also when the server goes away in between. One line per event in a \
             pipe, one JSON object per line with --output json.
 
-            \(ExitStatus.help)
+            \(CommandStatus.help)
             """)
 
     @Argument(help: "The saga's id.")
@@ -27,7 +27,7 @@ struct WatchCommand: AsyncParsableCommand {
         try await self.client.run { client in
             let watcher = SagaWatcher(client: client, options: self.client, patience: self.timeout.duration)
             let status = try await watcher.follow(self.sagaID, after: self.afterSequence)
-            if status != .completed { throw Exit(ExitStatus(status)) }
+            if status != .completed { throw Exit(CommandStatus(status)) }
         }
     }
 }

@@ -26,7 +26,8 @@ enum ConfigurationReference {
 
             """
         for topic in SettingDescription.Topic.allCases {
-            text += "\n## \(topic.rawValue)\n\n| Environment | File | Flag | Default | Allowed |\n|---|---|---|---|---|\n"
+            text +=
+                "\n## \(topic.rawValue)\n\n| Environment | File | Flag | Default | Allowed |\n|---|---|---|---|---|\n"
             let settings = Settings.all.filter { $0.topic == topic }
             for setting in settings {
                 let cells = [
@@ -51,18 +52,37 @@ enum ConfigurationReference {
         return text
     }
 
-    /// The flags, for `serve --help`.
+    /// The flags, for `serve --help`, in lines that the argument parser need not break.
     static func help() -> String {
-        var text = "Settings, as flag or in the environment; docs/configuration.md has them with their names in a file.\n"
+        var text = Self.wrapped(
+            "Settings, as flag or in the environment; docs/configuration.md has them with their names in a file.",
+            indent: 0)
         for topic in SettingDescription.Topic.allCases {
             text += "\n\(topic.rawValue.uppercased()):\n"
             for setting in Settings.all where setting.topic == topic {
                 let name = setting.hasFlag ? "\(setting.flag)  (\(setting.environmentName))" : setting.environmentName
-                text += "  \(name)\n      \(setting.summary)\n      allowed: \(setting.allowed)"
-                text += setting.defaultText.isEmpty ? "\n" : "; default: \(setting.defaultText)\n"
+                let fallback = setting.defaultText.isEmpty ? "" : " Default: \(setting.defaultText)."
+                text += "  \(name)\n"
+                text += Self.wrapped(setting.summary, indent: 6)
+                text += Self.wrapped("Allowed: \(setting.allowed).\(fallback)", indent: 6)
             }
         }
         return text
+    }
+
+    private static func wrapped(_ text: String, indent: Int, width: Int = 78) -> String {
+        let margin = String(repeating: " ", count: indent)
+        var lines: [String] = []
+        var line = ""
+        for word in text.split(separator: " ") {
+            if !line.isEmpty, indent + line.count + 1 + word.count > width {
+                lines.append(margin + line)
+                line = ""
+            }
+            line += (line.isEmpty ? "" : " ") + word
+        }
+        lines.append(margin + line)
+        return lines.joined(separator: "\n") + "\n"
     }
 
     private static func cell(_ text: String) -> String { String(text.flatMap { $0 == "|" ? "\\|" : "\($0)" }) }

@@ -70,19 +70,27 @@ struct ServerConfiguration: Sendable {
     /// named: replicas on one machine must not share the default.
     var lockDirectory: String?
 
+    /// What the configuration is for.
+    enum Purpose: Sendable {
+        case serving
+        /// Only the database counts: no provider need be named.
+        case migrating
+    }
+
     /// Reads and validates everything.
     ///
     /// - Throws: `ConfigurationError` with all problems at once.
     static func load(
-        flags: [String: String], environment: [String: String], filePath: String?, homeDirectory: String, isRoot: Bool
+        flags: [String: String], environment: [String: String], filePath: String?, homeDirectory: String, isRoot: Bool,
+        for purpose: Purpose = .serving
     ) async throws(ConfigurationError) -> ServerConfiguration {
         let reader = try await SettingsReader(flags: flags, environment: environment, filePath: filePath)
-        let configuration = ServerConfiguration(reader, homeDirectory: homeDirectory, isRoot: isRoot)
+        let configuration = ServerConfiguration(reader, homeDirectory: homeDirectory, isRoot: isRoot, for: purpose)
         try reader.finish()
         return configuration
     }
 
-    private init(_ reader: SettingsReader, homeDirectory: String, isRoot: Bool) {
+    private init(_ reader: SettingsReader, homeDirectory: String, isRoot: Bool, for purpose: Purpose) {
         self.listeners = Listeners(
             rpc: reader.read(Settings.listen), operators: reader.read(Settings.opsListen),
             drainTimeout: reader.read(Settings.drainTimeout), eventLoops: reader.read(Settings.eventLoops),
@@ -94,7 +102,7 @@ struct ServerConfiguration: Sendable {
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas))
-        self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil)
+        self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil, for: purpose)
         self.userService = Self.userService(reader)
         self.log = Log(level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat))
         let dataDirectory = reader.read(Settings.dataDirectory)
@@ -105,18 +113,21 @@ struct ServerConfiguration: Sendable {
         Self.checkNames(reader, self.engine, self.database)
     }
 
-    private static func provisioning(_ reader: SettingsReader, isDatabaseEmbedded: Bool) -> Provisioning {
+    private static func provisioning(
+        _ reader: SettingsReader, isDatabaseEmbedded: Bool, for purpose: Purpose
+    ) -> Provisioning {
         let isSimulatedEnabled = reader.read(Settings.simulated) ?? isDatabaseEmbedded
         var defaultProvider = reader.read(Settings.provider)
         switch defaultProvider {
         case nil:
             defaultProvider = isSimulatedEnabled ? "simulated" : nil
-            if !isSimulatedEnabled {
+            if !isSimulatedEnabled, purpose == .serving {
                 reader.problem(
                     Settings.provider.description,
-                    "required where the simulated provider doesn't exist (allowed: redroid; or DEVICERPC_SIMULATED=true)")
+                    "required where the simulated provider doesn't exist (allowed: redroid; or DEVICERPC_SIMULATED=true)"
+                )
             }
-        case "simulated" where !isSimulatedEnabled:
+        case "simulated" where !isSimulatedEnabled && purpose == .serving:
             reader.problem(
                 Settings.provider.description,
                 "simulated doesn't exist with a DATABASE_URL unless DEVICERPC_SIMULATED=true (allowed: redroid)")
@@ -148,18 +159,21 @@ struct ServerConfiguration: Sendable {
         }
         return Provisioning(
             defaultProvider: defaultProvider, isSimulatedEnabled: isSimulatedEnabled,
-            simulatedLatency: reader.read(Settings.simulatedLatency), simulatedBoot: reader.read(Settings.simulatedBoot),
+            simulatedLatency: reader.read(Settings.simulatedLatency),
+            simulatedBoot: reader.read(Settings.simulatedBoot),
             simulatedHosts: reader.read(Settings.simulatedHosts),
             simulatedOptions: reader.read(Settings.simulatedOptions), portCoolDown: reader.read(Settings.portCoolDown),
             adbPorts: adbPorts, webRTCPorts: webRTCPorts,
             isRedroidEnabled: isRedroidEnabled, redroidEnvironment: redroidEnvironment)
     }
 
-    private static func range(_ reader: SettingsReader, _ start: Setting<Int>, _ end: Setting<Int>) -> ClosedRange<Int> {
+    private static func range(_ reader: SettingsReader, _ start: Setting<Int>, _ end: Setting<Int>) -> ClosedRange<Int>
+    {
         let (first, last) = (reader.read(start), reader.read(end))
         guard first <= last else {
             reader.problem(
-                end.description, "\(last) lies before \(start.description.environmentName) \(first) (allowed: not less)")
+                end.description, "\(last) lies before \(start.description.environmentName) \(first) (allowed: not less)"
+            )
             return start.fallback...end.fallback
         }
         return first...last
@@ -171,7 +185,9 @@ struct ServerConfiguration: Sendable {
         let isIdempotent = reader.read(Settings.userServiceIdempotent)
         let timeout = reader.read(Settings.userServiceTimeout)
         guard let url else { return nil }
-        if secret == nil, !reader.problems.contains(where: { $0.hasPrefix(Settings.jwtSecret.description.environmentName) }) {
+        if secret == nil,
+            !reader.problems.contains(where: { $0.hasPrefix(Settings.jwtSecret.description.environmentName) })
+        {
             reader.problem(
                 Settings.jwtSecret.description, "missing (\(Settings.jwtSecret.description.allowed))")
         }
@@ -182,7 +198,8 @@ struct ServerConfiguration: Sendable {
         if reader.read(Settings.auth) != .none {
             reader.problem(Settings.auth.description, "this version can't authenticate callers yet (allowed: none)")
         }
-        for setting in [Settings.tlsCertificate, Settings.tlsKey, Settings.tlsClientCA] where reader.read(setting) != nil {
+        for setting in [Settings.tlsCertificate, Settings.tlsKey, Settings.tlsClientCA]
+        where reader.read(setting) != nil {
             reader.problem(setting.description, "this version serves cleartext only (allowed: unset)")
         }
         if !reader.read(Settings.insecureListen), !listeners.rpc.isLoopback {
@@ -199,7 +216,8 @@ struct ServerConfiguration: Sendable {
             && engine.installation.utf8.allSatisfy { (97...122).contains($0) || (48...57).contains($0) || $0 == 45 }
         if !isInstallationValid {
             reader.problem(
-                Settings.installation.description, "is not usable (allowed: \(Settings.installation.description.allowed))")
+                Settings.installation.description,
+                "is not usable (allowed: \(Settings.installation.description.allowed))")
         }
         if let url = database.url, let problem = PostgresConfiguration.problem(inConninfo: url) {
             reader.problem(

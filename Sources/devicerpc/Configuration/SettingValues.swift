@@ -95,7 +95,7 @@ extension Setting where Value == String? {
             isSecret: isSecret, hasFlag: hasFlag
         ) { text throws(SettingProblem) in
             if text.isEmpty { throw SettingProblem("is empty; leave it out instead") }
-            if text.utf8.count < minimumLength { throw SettingProblem("is shorter than \(minimumLength) bytes") }
+            if text.utf8.count < minimumLength { throw SettingProblem("has fewer than \(minimumLength) bytes") }
             if !schemes.isEmpty, !schemes.contains(where: { text.hasPrefix($0) && text.count > $0.count }) {
                 throw SettingProblem("does not begin with \(schemes.joined(separator: " or "))")
             }
@@ -213,7 +213,8 @@ extension Setting where Value: RawRepresentable<String> & CaseIterable {
 extension Setting where Value == [String: String] {
     /// `key=value` pairs joined by commas; a part without `=` belongs to `bareKey`.
     static func map(
-        _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic, default fallback: [String: String],
+        _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic,
+        default fallback: [String: String],
         bareKey: String, allowed: String, _ summary: String
     ) -> Setting<[String: String]> {
         .make(

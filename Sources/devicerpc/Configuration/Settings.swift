@@ -14,7 +14,9 @@ enum Settings {
     static let dataDirectory = Setting<String?>.optionalText(
         "data-dir", "DEVICERPC_DATA_DIR", .server,
         defaultText: "~/.local/share/devicerpc, for root /var/lib/devicerpc", allowed: "a path",
-        "The directory of the embedded PostgreSQL and of the file that proves a predecessor's death. Made if missing.")
+        "The directory of the embedded PostgreSQL, and of the lock that proves a predecessor's death, so that its sagas "
+            + "are taken up at once. Made if missing. With DATABASE_URL there is only the lock, and only if this is set; "
+            + "each replica on a machine needs its own.")
     static let instance = Setting<String?>.optionalText(
         "instance", "DEVICERPC_INSTANCE", .server, defaultText: "host name, process id and a random part",
         allowed: "1 to 100 characters, one living process per name",
@@ -81,7 +83,8 @@ enum Settings {
         defaultText: "simulated where that exists; else required", allowed: "simulated, redroid",
         "The provider of requests that name none.")
     static let simulated = Setting<Bool?>.optionalBoolean(
-        "simulated.enabled", "DEVICERPC_SIMULATED", .provisioning, defaultText: "true with the embedded PostgreSQL, else false",
+        "simulated.enabled", "DEVICERPC_SIMULATED", .provisioning,
+        defaultText: "true with the embedded PostgreSQL, else false",
         "Whether the simulated provider exists.")
     static let simulatedLatency = Setting<Duration>.duration(
         "simulated.latency", "DEVICERPC_SIMULATED_LATENCY", .provisioning, default: .milliseconds(300),
@@ -97,7 +100,8 @@ enum Settings {
         allowed: "name=value pairs of docs/simulated-provider.md, joined by ;",
         "What every simulated device does, unless a request says, e.g. fail=create:unavailable;fail_times=2.")
     static let portCoolDown = Setting<Duration>.duration(
-        "ports.cool-down", "DEVICERPC_PORT_COOL_DOWN", .provisioning, default: .seconds(30), in: .zero ... .seconds(86400),
+        "ports.cool-down", "DEVICERPC_PORT_COOL_DOWN", .provisioning, default: .seconds(30),
+        in: .zero ... .seconds(86400),
         "How long a released pair of ports rests before it is given to another device.")
     static let adbPortStart = Setting<Int>.integer(
         "ports.adb.start", "ADB_PORT_START", .provisioning, default: 5555, in: 1...65535,
@@ -142,7 +146,8 @@ enum Settings {
 
     static let redroidEnabled = Setting<Bool?>.optionalBoolean(
         "redroid.enabled", "DEVICERPC_REDROID", .redroid,
-        defaultText: "true if DEVICERPC_PROVIDER is redroid or REDROID_IMAGE is set", "Whether the redroid provider exists.")
+        defaultText: "true if DEVICERPC_PROVIDER is redroid or REDROID_IMAGE is set",
+        "Whether the redroid provider exists.")
 
     /// Settings that the redroid provider reads itself, by their environment names.
     static let redroid: [Setting<String?>] = [
@@ -199,23 +204,24 @@ enum Settings {
     ]
 
     /// Descriptions of all settings, in the order of the reference.
-    static let all: [SettingDescription] = [
-        listen.description, opsListen.description, dataDirectory.description, instance.description,
-        installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
-        maximumSagas.description,
-        insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
-        tlsClientCA.description,
-        databaseURL.description, journalConnections.description, queryConnections.description,
-        notifications.description,
-        provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
-        simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
-        adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,
-        redroidEnabled.description,
-    ] + redroid.map(\.description) + [
-        userServiceURL.description, userServiceIdempotent.description, userServiceTimeout.description,
-        jwtSecret.description,
-        logLevel.description, logFormat.description,
-    ]
+    static let all: [SettingDescription] =
+        [
+            listen.description, opsListen.description, dataDirectory.description, instance.description,
+            installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
+            maximumSagas.description,
+            insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
+            tlsClientCA.description,
+            databaseURL.description, journalConnections.description, queryConnections.description,
+            notifications.description,
+            provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
+            simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
+            adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,
+            redroidEnabled.description,
+        ] + redroid.map(\.description) + [
+            userServiceURL.description, userServiceIdempotent.description, userServiceTimeout.description,
+            jwtSecret.description,
+            logLevel.description, logFormat.description,
+        ]
 
     static let byFileKey = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.name, $0) })
     static let byFlag = Dictionary(uniqueKeysWithValues: Self.all.filter(\.hasFlag).map { ($0.flag, $0) })

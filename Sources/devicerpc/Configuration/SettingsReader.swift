@@ -33,19 +33,23 @@ final class SettingsReader {
         }
         var sources = [
             Source(provider: InMemoryProvider(name: "flags", values: flagValues), label: \.flag),
-            Source(provider: InMemoryProvider(name: "environment", values: environmentValues), label: \.environmentName),
+            Source(
+                provider: InMemoryProvider(name: "environment", values: environmentValues), label: \.environmentName),
         ]
         for name in environment.keys.sorted()
         where name.hasPrefix("DEVICERPC_") && Settings.byEnvironmentName[name] == nil
             && !Settings.otherEnvironmentNames.contains(name)
         {
-            self.problems.append("\(name): no such setting\(Self.suggestion(name, among: Array(Settings.byEnvironmentName.keys)))")
+            self.problems.append(
+                "\(name): no such setting\(Self.suggestion(name, among: Array(Settings.byEnvironmentName.keys)))")
         }
         if let filePath {
             let (provider, unknown) = try await Self.openFile(filePath)
             sources.append(Source(provider: provider, label: { "\($0.name) in \(filePath)" }))
             for key in unknown.sorted() {
-                self.problems.append("\(key) in \(filePath): no such setting\(Self.suggestion(key, among: Array(Settings.byFileKey.keys)))")
+                self.problems.append(
+                    "\(key) in \(filePath): no such setting\(Self.suggestion(key, among: Array(Settings.byFileKey.keys)))"
+                )
             }
         }
         self.sources = sources

@@ -32,7 +32,8 @@ struct LineLogHandler: LogHandler {
         if let own = event.metadata { metadata.merge(own) { $1 } }
         if let error = event.error { metadata["error"] = "\(error)" }
         let line = LogLine(
-            time: WallClock.now(), level: event.level, label: self.label, message: "\(event.message)", metadata: metadata)
+            time: WallClock.now(), level: event.level, label: self.label, message: "\(event.message)",
+            metadata: metadata)
         self.write(self.format == .json ? line.json() : line.text())
     }
 }

@@ -48,10 +48,11 @@ enum KnownMetrics {
         .counter("saga_parked_total", "Sagas that this replica parked, by reason."),
         .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
         .counter("saga_adopted_total", "Sagas taken over from other replicas, by type."),
-        .histogram("saga_flush_duration_seconds", "Time of one journal transaction, from BEGIN to COMMIT.", Buckets.fast),
+        .histogram(
+            "saga_flush_duration_seconds", "Time of one journal transaction, from BEGIN to COMMIT.", Buckets.fast),
         .histogram("saga_flush_records", "Sagas in one journal transaction.", Buckets.counts),
         .gauge("saga_lease_age_seconds", "Time since the last lease renewal that succeeded was sent."),
-        .gauge("saga_partitions_ahead_days", "Days for which partitions exist beyond today."),
+        .gauge("saga_partitions_ahead", "Days for which partitions exist beyond today."),
         .counter("rpc_server_calls_total", "Calls that ended, by method and status code."),
         .histogram("rpc_server_call_duration_seconds", "Time of calls that ended, by method.", Buckets.fast),
         .gauge("rpc_server_calls_in_progress", "Calls under way, by method; WatchSaga's are the open watchers."),

@@ -23,7 +23,9 @@ struct ProcessMetrics: Sendable {
 
     private func collect() {
         // proc(5): after the name in parentheses come the state and, as the 12th and 13th, user and system time in ticks.
-        if let stat = try? String(contentsOfFile: "/proc/self/stat", encoding: .utf8), let name = stat.lastIndex(of: ")") {
+        if let stat = try? String(contentsOfFile: "/proc/self/stat", encoding: .utf8),
+            let name = stat.lastIndex(of: ")")
+        {
             let fields = stat[name...].split(separator: " ")
             if fields.count > 13, let user = Double(fields[12]), let system = Double(fields[13]) {
                 self.cpuSeconds?.set((user + system) / Double(sysconf(Int32(_SC_CLK_TCK))))

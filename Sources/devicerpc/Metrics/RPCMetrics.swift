@@ -23,7 +23,8 @@ final class RPCMetrics: RPCObserver {
             for method in service.methods {
                 let label = "\(service.name)/\(method.name)"
                 methods["/" + label] = Method(
-                    label: label, durations: registry.histogram("rpc_server_call_duration_seconds", [("method", label)]))
+                    label: label, durations: registry.histogram("rpc_server_call_duration_seconds", [("method", label)])
+                )
             }
         }
         self.methods = methods

@@ -30,7 +30,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.inProgress = registry.gauge("saga_in_progress")
         self.parked = registry.gauge("saga_parked")
         self.leaseAge = registry.gauge("saga_lease_age_seconds")
-        self.daysAhead = registry.gauge("saga_partitions_ahead_days")
+        self.daysAhead = registry.gauge("saga_partitions_ahead")
         self.flushDuration = registry.histogram("saga_flush_duration_seconds")
         self.flushRecords = registry.histogram("saga_flush_records")
         // Rates need a zero to start from.

@@ -48,7 +48,9 @@ struct OperatorsServer: Service {
             try await self.application.run()
         } catch let error as IOError {
             throw ConfigurationError(
-                problems: ["\(Settings.opsListen.description.environmentName): can't listen on \(self.address): \(error)"])
+                problems: [
+                    "\(Settings.opsListen.description.environmentName): can't listen on \(self.address): \(error)"
+                ])
         }
     }
 
@@ -60,6 +62,7 @@ struct OperatorsServer: Service {
 
     private static func response(_ status: HTTPResponse.Status, _ contentType: String, _ body: String) -> Response {
         Response(
-            status: status, headers: [.contentType: contentType], body: ResponseBody(byteBuffer: ByteBuffer(string: body)))
+            status: status, headers: [.contentType: contentType],
+            body: ResponseBody(byteBuffer: ByteBuffer(string: body)))
     }
 }

@@ -10,9 +10,9 @@ import ServiceLifecycle
 
 /// The whole server, wired: what is made from the configuration, in which order it starts, and how it ends.
 ///
-/// Start: database, migrations, ports, engine, gRPC. End, at the first signal: health and readiness say so, the engine
-/// takes no new sagas and records the calls under way, connections are drained; then the operators' port, then the
-/// database.
+/// Start: database, migrations, ports, engine, gRPC. End, at the first signal: health and readiness say so; connections are
+/// drained, while the engine goes on, so that unary calls under way get their answers; then the engine finishes and
+/// records its calls to providers and leaves the rest to other replicas; then the operators' port, then the database.
 struct Server {
     /// Connections for the simulated provider, the device tables, port keeping and the probe.
     private static let toolConnections = 4
@@ -37,6 +37,7 @@ struct Server {
     }
 
     private func serve(_ database: ServerDatabase) async throws {
+        if let directory = self.configuration.lockDirectory { try Self.makeDirectory(directory) }
         let applied = try await database.migrate(logger: self.logger)
         if !applied.isEmpty { self.logger.info("migrated the database", metadata: ["versions": "\(applied)"]) }
         let connection = PostgresConfiguration.engine(conninfo: database.conninfo)
@@ -59,7 +60,8 @@ struct Server {
             digestKey: try await runtime.requestDigestKey(), logger: self.logger)
         let health = HealthService(["": .notServing, DeviceService.name: .notServing])
         let application = service.services + [health.service]
-        let services = application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
+        let services =
+            application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
         let rpc = RPCServer(
             configuration: self.rpcConfiguration(), services: services, logger: self.logger,
             observer: RPCMetrics(services: services, registry: self.registry))
@@ -84,7 +86,10 @@ struct Server {
     private func run(_ parts: Parts) async throws {
         let gate = ShutdownGate()
         let state = ServingState(runtime: parts.runtime, gate: gate, health: parts.health)
-        let probe = DatabaseProbe(pool: parts.tools) { state.databaseProblem = $0 }
+        let probe = DatabaseProbe(pool: parts.tools) { problem in
+            state.databaseProblem = problem
+            parts.runtime.setDatabaseProblem(problem)
+        }
         let operators = OperatorsServer(
             address: self.configuration.listeners.operators, registry: self.registry, logger: self.logger,
             readiness: { state.readiness })
@@ -96,8 +101,6 @@ struct Server {
         let signals = SignalService(logger: self.logger) {
             gate.close()
             state.publish()
-            parts.runtime.beginGracefulShutdown()
-            parts.rpc.beginGracefulShutdown()
             await group.triggerGracefulShutdown()
         }
         // The last one goes first.
@@ -184,10 +187,21 @@ struct Server {
         return rpc
     }
 
+    private static func makeDirectory(_ path: String) throws {
+        do {
+            try FileManager.default.createDirectory(atPath: path, withIntermediateDirectories: true)
+        } catch {
+            throw ConfigurationError(
+                problems: ["\(Settings.dataDirectory.description.environmentName): can't make \(path): \(error)"])
+        }
+    }
+
     /// Host, process and a random part, so that no two processes ever share it.
     private static func uniqueInstanceName() -> String {
         var name = [CChar](repeating: 0, count: 65)
-        let host = gethostname(&name, 64) == 0 ? String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : "host"
+        let host =
+            gethostname(&name, 64) == 0
+            ? String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : "host"
         return "\(host.prefix(60))-\(getpid())-\(String(UInt32.random(in: 0 ... .max), radix: 36))"
     }
 }

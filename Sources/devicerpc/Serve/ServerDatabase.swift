@@ -13,7 +13,8 @@ struct ServerDatabase: Sendable {
 
     static let migrator = Migrator(migrations: SagaMigrations.all + DeviceMigrations.all)
 
-    static func open(_ configuration: ServerConfiguration, logger: Logger) async throws(PostgresError) -> ServerDatabase {
+    static func open(_ configuration: ServerConfiguration, logger: Logger) async throws(PostgresError) -> ServerDatabase
+    {
         if let url = configuration.database.url { return ServerDatabase(conninfo: url, embedded: nil) }
         logger.info("starting the embedded PostgreSQL", metadata: ["data_dir": "\(configuration.dataDirectory)"])
         let embedded = try await EmbeddedPostgres.start(dataDirectory: configuration.dataDirectory)

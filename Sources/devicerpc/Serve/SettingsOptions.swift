@@ -7,15 +7,16 @@ struct SettingsOptions: ParsableArguments {
     @Option(help: ArgumentHelp("A YAML or JSON file with settings; DEVICERPC_CONFIG names one too.", valueName: "file"))
     var config: String?
 
-    @Argument(parsing: .allUnrecognized, help: ArgumentHelp("Settings as --flag value; see below.", visibility: .hidden))
+    @Argument(
+        parsing: .allUnrecognized, help: ArgumentHelp("Settings as --flag value; see below.", visibility: .hidden))
     var settings: [String] = []
 
     /// - Throws: `ConfigurationError` with everything that is wrong.
-    func load() async throws(ConfigurationError) -> ServerConfiguration {
+    func load(for purpose: ServerConfiguration.Purpose) async throws(ConfigurationError) -> ServerConfiguration {
         let environment = ProcessInfo.processInfo.environment
         return try await ServerConfiguration.load(
             flags: try CommandLineFlags.parse(self.settings), environment: environment,
             filePath: self.config ?? environment["DEVICERPC_CONFIG"].flatMap { $0.isEmpty ? nil : $0 },
-            homeDirectory: environment["HOME"] ?? "/", isRoot: geteuid() == 0)
+            homeDirectory: environment["HOME"] ?? "/", isRoot: geteuid() == 0, for: purpose)
     }
 }

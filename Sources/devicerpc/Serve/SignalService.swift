@@ -26,7 +26,7 @@ struct SignalService: Service {
             let name = number == SIGTERM ? "SIGTERM" : "SIGINT"
             if isStopping {
                 self.logger.critical("\(name) again: stopping at once; other replicas take up what is open")
-                _exit(ExitStatus.interrupted.rawValue)
+                _exit(CommandStatus.interrupted.rawValue)
             }
             isStopping = true
             self.logger.notice("\(name): draining; a second signal stops at once")

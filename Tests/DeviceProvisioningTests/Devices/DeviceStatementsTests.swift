@@ -3,7 +3,7 @@ import Testing
 
 @testable import DeviceProvisioning
 
-@Suite struct DeviceStatementsTests {
+@Suite(.serialized) struct DeviceStatementsTests {
     private static func made(_ view: SagaView) -> SagaView {
         var view = view
         view.outputs[DeviceStep.createProviderDevice] =

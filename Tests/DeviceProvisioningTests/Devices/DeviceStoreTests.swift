@@ -3,7 +3,7 @@ import Testing
 
 @testable import DeviceProvisioning
 
-@Suite struct DeviceStoreTests {
+@Suite(.serialized) struct DeviceStoreTests {
     /// `count` devices of two users, two a millisecond, the last one RUNNING.
     private static func filled(_ fixture: FlushFixture, count: Int) async throws -> [SagaView] {
         var views: [SagaView] = []

@@ -4,7 +4,8 @@ import Testing
 
 @testable import DeviceProvisioning
 
-@Suite struct PortStatementsTests {
+// One after the other: each test has connections of its own, and the server a limit.
+@Suite(.serialized) struct PortStatementsTests {
     private static let endless = PortPool(name: "simulated", supply: .endless(prefix: "sim"))
 
     private static func hosts(_ count: Int, pairs: Int = 3) -> PortPool {

@@ -17,11 +17,12 @@ final class BlockingSocket: Sendable {
 
     deinit { Glibc.close(self.descriptor) }
 
-    /// Listens on a free port of 127.0.0.1.
-    static func listening() throws -> BlockingSocket {
+    /// Listens on a port of 127.0.0.1, or on any that is free.
+    static func listening(port: Int = 0) throws -> BlockingSocket {
         let descriptor = socket(AF_INET, Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue), 0)
         var address = sockaddr_in()
         address.sin_family = sa_family_t(AF_INET)
+        address.sin_port = in_port_t(port).bigEndian
         address.sin_addr.s_addr = in_addr_t(0x7f00_0001).bigEndian
         var length = socklen_t(MemoryLayout<sockaddr_in>.size)
         let result = withUnsafeMutablePointer(to: &address) {

@@ -108,14 +108,18 @@ extension SagaID {
     }
 }
 
-/// Ports that nobody listens on; each is given out once.
+/// Ports that nobody listens on; each is given out once. Below those that the kernel gives to outgoing connections
+/// (32768 and up), and from another place in each process.
 enum FreePort {
-    private static let taken = Mutex<Set<Int>>([])
+    private static let next = Mutex(10000 + Int(getpid()) * 97 % 20000)
 
     static func take() -> Int {
         while true {
-            guard let port = try? BlockingSocket.listening().port else { continue }
-            if Self.taken.withLock({ $0.insert(port).inserted }) { return port }
+            let port = Self.next.withLock { next in
+                next = next < 32000 ? next + 1 : 10000
+                return next
+            }
+            if (try? BlockingSocket.listening(port: port)) != nil { return port }
         }
     }
 }

@@ -3,7 +3,7 @@ import Testing
 
 @testable import DeviceProvisioning
 
-@Suite struct SimulatedProviderTests {
+@Suite(.serialized) struct SimulatedProviderTests {
     private static func context(
         _ view: SagaView, _ step: String = DeviceStep.createProviderDevice, options: [String: String] = [:],
         attempt: Int = 1, generation: Int = 1, isInDoubt: Bool = false, outputs: [String: String] = [:]

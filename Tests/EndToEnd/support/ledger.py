@@ -15,6 +15,7 @@ import json
 import re
 import threading
 import time
+import urllib.parse
 from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -96,6 +97,7 @@ class Ledger:
         self._lock = threading.Lock()
         self.calls: list[Call] = []
         self.bad_requests: list[str] = []
+        self.delay: float = 0  # seconds that every answer takes
         self._rules: list[_Rule] = []
         self._net: dict[str, int] = {}
         self._applied: dict[str, Call] = {}
@@ -252,7 +254,7 @@ class _Handler(BaseHTTPRequestHandler):
             body = json.loads(text)
             call = Call(
                 key=self.headers.get("Idempotency-Key", ""),
-                user=path[1],
+                user=urllib.parse.unquote(path[1]),
                 device=body["deviceId"],
                 operation=body["operation"],
                 body=body,
@@ -269,8 +271,7 @@ class _Handler(BaseHTTPRequestHandler):
             self.owner.complain(f"a decrement of {call.device} that names no increment")
             return self._answer(400, {"message": "which increment?"})
         action = self.owner.arrived(call)
-        if action.delay:
-            time.sleep(action.delay)
+        time.sleep(self.owner.delay + action.delay)
         if action.applies and action.apply_after:
             self.owner.apply_later(call, action.apply_after)
         elif action.applies and not self.owner.apply(call):

@@ -50,6 +50,11 @@ BACKWARD: tuple[Part, ...] = (
     Part("undo refused", {"fail": "start:refused,destroy:refused"}, reason="PARKED"),
 )
 
+# With a user service that ignores keys: nobody can be asked, and nobody guesses.
+PARKING: tuple[Part, ...] = (
+    Part("report in doubt", service=(("increment", ledgers.lose_reply(), 1),), reason="PARKED"),
+)
+
 
 class Scenario:
     """Starts its sagas, each under a request id of its own, so that they can be asked for again after a crash."""

@@ -97,7 +97,7 @@ class GrpclibStack:
 
     async def _open(self) -> grpclib.client.Channel:
         return grpclib.client.Channel(
-            self._host, self._port, loop=self._loop, codec=ProtoCodec(), status_details_codec=_RawDetails()
+            self._host, self._port, codec=ProtoCodec(), status_details_codec=_RawDetails()
         )
 
     def _await(self, coroutine: Any, timeout: float = 60) -> Any:

@@ -1,5 +1,5 @@
-import Logging
 import NIOCore
+import Synchronization
 import Testing
 
 @testable import RPCTransport
@@ -13,7 +13,7 @@ func withLoopback(
     var configuration = RPCServerConfiguration(port: 0)
     configuration.drainTimeout = .seconds(5)
     configure(&configuration)
-    let server = RPCServer(configuration: configuration, services: services, logger: Logger(label: "test"))
+    let server = RPCServer(configuration: configuration, services: services)
     let port = try await server.start().port ?? 0
     var clientConfiguration = RPCClientConfiguration(port: port)
     configureClient(&clientConfiguration)
@@ -60,6 +60,15 @@ final class Signal: Sendable {
     func wait() async {
         for await _ in self.stream { return }
     }
+}
+
+/// A number that tasks count together.
+final class Counter: Sendable {
+    private let value = Atomic<Int>(0)
+
+    var count: Int { self.value.load(ordering: .relaxed) }
+
+    func increment() { self.value.add(1, ordering: .relaxed) }
 }
 
 /// Waits until the condition holds; false after ten seconds.

@@ -29,13 +29,15 @@ import Testing
         /// As if the holder had stopped renewing long ago.
         func expire(_ lease: InstanceLease) async throws {
             try await self.connection.execute(
-                "UPDATE saga_instance SET lease_until = clock_timestamp() - interval '1 s' WHERE instance_id = \(lease.instanceID)")
+                "UPDATE saga_instance SET lease_until = clock_timestamp() - interval '1 s' WHERE instance_id = \(lease.instanceID)"
+            )
         }
 
         func isFenced(_ lease: InstanceLease) async throws -> Bool {
             var parameters = SQLParameters()
             parameters.append(lease.instanceID)
-            let query = SQLQuery(SQLStatement("fenced", "SELECT fenced FROM saga_instance WHERE instance_id = $1"), parameters)
+            let query = SQLQuery(
+                SQLStatement("fenced", "SELECT fenced FROM saga_instance WHERE instance_id = $1"), parameters)
             return try await self.connection.run(query).single().bool(0)
         }
 
@@ -148,7 +150,9 @@ import Testing
         let leases: [InstanceLease] = await withTaskGroup(of: InstanceLease?.self) { group in
             for _ in 0..<4 {
                 group.addTask {
-                    guard let lease = try? await fixture.register("same", duration: .milliseconds(900)) else { return nil }
+                    guard let lease = try? await fixture.register("same", duration: .milliseconds(900)) else {
+                        return nil
+                    }
                     Task { await lease.run() }
                     return lease
                 }

@@ -11,7 +11,9 @@ import Testing
         #expect(try await Migrator(migrations: [self.second, self.first]).run(on: connection) == [1, 2])
         #expect(try await Migrator(migrations: [self.first, self.second]).run(on: connection) == [])
         let rows = try await connection.run(
-            SQLQuery(SQLStatement("m", "SELECT version, name, applied_at <= clock_timestamp() FROM saga_migration ORDER BY 1")))
+            SQLQuery(
+                SQLStatement(
+                    "m", "SELECT version, name, applied_at <= clock_timestamp() FROM saga_migration ORDER BY 1")))
         #expect(try rows.map { try $0.text(1) } == ["first", "second"])
         #expect(self.first.title == "001_first")
     }
@@ -59,7 +61,9 @@ import Testing
 
     @Test func checkChangesNothing() async throws {
         let connection = try await TestDatabase.make().connect()
-        await #expect(throws: Migrator.Failure.self) { try await Migrator(migrations: [self.first]).check(on: connection) }
+        await #expect(throws: Migrator.Failure.self) {
+            try await Migrator(migrations: [self.first]).check(on: connection)
+        }
         let query = SQLQuery(SQLStatement("t", "SELECT to_regclass('saga_migration') IS NULL"))
         #expect(try await connection.run(query).single().bool(0))
     }
@@ -68,7 +72,9 @@ import Testing
         let connection = try await TestDatabase.make().connect()
         let twin = Migration(version: 1, name: "twin", sql: "SELECT 1")
         let zero = Migration(version: 0, name: "zero", sql: "SELECT 1")
-        await #expect(throws: Migrator.Failure.self) { try await Migrator(migrations: [self.first, twin]).run(on: connection) }
+        await #expect(throws: Migrator.Failure.self) {
+            try await Migrator(migrations: [self.first, twin]).run(on: connection)
+        }
         await #expect(throws: Migrator.Failure.self) { try await Migrator(migrations: [zero]).run(on: connection) }
         try await Migrator(migrations: [self.first]).run(on: connection)
         await #expect(throws: Migrator.Failure.self) { try await Migrator(migrations: [twin]).run(on: connection) }

@@ -10,7 +10,9 @@ import Testing
         var pool: PostgresPool
         var clock = DatabaseClock()
 
-        var keeper: PartitionKeeper { PartitionKeeper(pool: self.pool, clock: self.clock, logger: Logger(label: "test")) }
+        var keeper: PartitionKeeper {
+            PartitionKeeper(pool: self.pool, clock: self.clock, logger: Logger(label: "test"))
+        }
 
         /// Makes the database's clock read `time`.
         func set(_ time: Timestamp) {
@@ -38,7 +40,8 @@ import Testing
         func insertEvent(_ id: String) async throws {
             var parameters = SQLParameters()
             parameters.append(id)
-            let statement = SQLStatement("event", "INSERT INTO saga_event (saga_id, sequence, events) VALUES ($1, 1, '')")
+            let statement = SQLStatement(
+                "event", "INSERT INTO saga_event (saga_id, sequence, events) VALUES ($1, 1, '')")
             _ = try await self.connection.run(SQLQuery(statement, parameters))
         }
     }
@@ -54,7 +57,8 @@ import Testing
     private let newYearsEve = Timestamp(milliseconds: 1_798_761_599_900)
 
     @Test(arguments: [
-        (0 as Int64, "19700101"), (11_016, "20000229"), (20_780, "20261123"), (20_818, "20261231"), (20_819, "20270101"),
+        (0 as Int64, "19700101"), (11_016, "20000229"), (20_780, "20261123"), (20_818, "20261231"),
+        (20_819, "20270101"),
         (21_243, "20280229"), (-1, "19691231"),
     ])
     func daysHaveTheirDates(day: Int64, name: String) {

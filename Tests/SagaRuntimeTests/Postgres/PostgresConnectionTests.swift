@@ -48,7 +48,9 @@ import Testing
         #expect(try await self.count(connection) == 2)
     }
 
-    @Test(arguments: [false, true]) func firstErrorRollsEverythingBackAndTheConnectionGoesOn(explicit: Bool) async throws {
+    @Test(arguments: [false, true]) func firstErrorRollsEverythingBackAndTheConnectionGoesOn(explicit: Bool)
+        async throws
+    {
         let (connection, _) = try await self.makeConnection()
         _ = try await connection.run(self.insert(1))
         let queries = [self.insert(2), self.insert(1), self.insert(3), self.insert(1)]
@@ -206,7 +208,8 @@ import Testing
         let terminate = SQLQuery(
             SQLStatement(
                 "terminate",
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"),
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = $1 AND query LIKE '%pg_sleep%'"
+            ),
             parameters)
         while try await other.run(terminate).isEmpty {}
         guard case .failure(let error) = await result else {
@@ -250,10 +253,14 @@ import Testing
     @Test func severedConnectionEndsARunningRequest() async throws {
         let (connection, database) = try await self.makeConnection()
         let sleep = SQLQuery(SQLStatement("sleep", "SELECT pg_sleep(30)"))
-        async let result = Result.catching { () async throws(PostgresError) in try await connection.transaction([sleep]) }
+        async let result = Result.catching { () async throws(PostgresError) in try await connection.transaction([sleep])
+        }
         let other = try await database.connect()
         let running = SQLQuery(
-            SQLStatement("running", "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'"))
+            SQLStatement(
+                "running",
+                "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND query LIKE '%pg_sleep%'"
+            ))
         while try await other.run(running).isEmpty {}
         connection.severForTesting()
         guard case .failure(let error) = await result else {
@@ -300,7 +307,8 @@ import Testing
             SQLQuery(
                 SQLStatement(
                     "settings",
-                    "SELECT current_setting('plan_cache_mode'), current_setting('enable_seqscan'), current_setting('lock_timeout')")))
+                    "SELECT current_setting('plan_cache_mode'), current_setting('enable_seqscan'), current_setting('lock_timeout')"
+                )))
         #expect(try settings.single().text(0) == "force_generic_plan")
         #expect(try settings.single().text(1) == "off")
         #expect(try settings.single().text(2) == "5s")
@@ -313,7 +321,9 @@ import Testing
         var configuration = database.configuration
         configuration.lockTimeout = .milliseconds(50)
         let other = try await PostgresConnection.connect(configuration)
-        let error = await #expect(throws: PostgresError.self) { _ = try await other.transaction([SQLQuery(Self.count)]) }
+        let error = await #expect(throws: PostgresError.self) {
+            _ = try await other.transaction([SQLQuery(Self.count)])
+        }
         #expect(error?.sqlstate == "55P03")
         #expect(error?.isSerialization == true)
         try await connection.execute("COMMIT")

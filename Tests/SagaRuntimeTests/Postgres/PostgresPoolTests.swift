@@ -54,7 +54,11 @@ import Testing
             async let waiter = Result.catching { () async throws(PostgresError) in try await pool.run(Self.one) }
             while BootTime.now - start < .milliseconds(100) { await Task.yield() }
             let refused = await Result.catching { () async throws(PostgresError) in try await pool.run(Self.one) }
-            if case .failure(let error) = refused { #expect(error.code == .overloaded) } else { Issue.record("not refused") }
+            if case .failure(let error) = refused {
+                #expect(error.code == .overloaded)
+            } else {
+                Issue.record("not refused")
+            }
             if case .failure(let error) = await waiter {
                 #expect(error.code == .timedOut)
                 #expect(error.isConnectionClass)

@@ -122,7 +122,8 @@ import Testing
             parameters,
             casts: [
                 "'{\"a\": 1}'::jsonb", "'[1]'::json", "'v'::varchar", "'n'::name", "7::int2", "8::int4", "9::oid",
-                "pg_current_xact_id()", "1.5::float4", "'{{1,2},{3,4}}'::int4[]", "'-infinity'::timestamptz", "1.5::numeric",
+                "pg_current_xact_id()", "1.5::float4", "'{{1,2},{3,4}}'::int4[]", "'-infinity'::timestamptz",
+                "1.5::numeric",
             ])
         #expect(try row.text(1) == #"{"a": 1}"#)
         #expect(try row.text(2) == "[1]")
@@ -183,8 +184,11 @@ import Testing
         #expect(throws: PostgresError.self) { try rows.single() }
     }
 
-    @Test(arguments: ["", "0188b5a2", "0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5", "0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5ff",
-        "0188b5a21-c5e-7d4f-9f6e-0a1b2c3d4e5f", "g188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5f", "{0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e}"])
+    @Test(arguments: [
+        "", "0188b5a2", "0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5", "0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5ff",
+        "0188b5a21-c5e-7d4f-9f6e-0a1b2c3d4e5f", "g188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e5f",
+        "{0188b5a2-1c5e-7d4f-9f6e-0a1b2c3d4e}",
+    ])
     func malformedUUID(text: String) async throws {
         let connection = try await TestDatabase.make().connect()
         var parameters = SQLParameters()

@@ -303,15 +303,22 @@ import Testing
         #expect(saga.events.last?.message.contains("PORTS") == true)
     }
 
+    /// The database refuses a record: first its database step is blamed, and only then the result that it holds.
     @Test func refusedRecordFailsItsStep() {
         let saga = MachineHarness()
         saga.commit()
         saga.answer(.succeeded(output: "{}"))
-        guard case .write(let record) = saga.next() else { return #expect(Bool(false)) }
-        _ = saga.machine.recordWritten(
-            record, .rejected(StepError(.invalid, reason: "JOURNAL_REJECTED", message: "no")), now: saga.now)
+        let error = StepError(.invalid, reason: "JOURNAL_REJECTED", message: "no")
+        guard case .write(let first) = saga.next() else { return #expect(Bool(false)) }
+        _ = saga.machine.recordWritten(first, .rejected(error), now: saga.now)
+        guard case .write(let second) = saga.next() else { return #expect(Bool(false)) }
+        #expect(second.granted.snapshot.failure?.step == "RECORD")
+        #expect(second.granted.snapshot.steps[1].status == .compensating)
+        #expect(second.databaseStep == nil)
+        _ = saga.machine.recordWritten(second, .rejected(error), now: saga.now)
         saga.commit()
         #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.failure?.step == "CREATE")
         // The device may exist: its success could not be recorded.
         #expect(saga.snapshot.steps[1].isInDoubt)
     }

@@ -9,8 +9,8 @@ enum ChildProcess {
         var output: String
     }
 
-    /// Runs `arguments[0]`, a path, with the rest as its arguments, in a session of its own: a Ctrl-C at our terminal is not
-    /// for it. It inherits no descriptor, and reads nothing.
+    /// Runs `arguments[0]`, a path, with the rest as its arguments, in a session of its own: a Ctrl-C at our terminal
+    /// is not for it. It inherits no descriptor, and reads nothing.
     ///
     /// - Parameter outputPath: a scratch file for its output, replaced.
     static func run(_ arguments: [String], outputPath: String) throws(PostgresError) -> Outcome {
@@ -64,7 +64,9 @@ enum ChildProcess {
         defer { closedir(directory) }
         var result: [Int32] = []
         while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) { String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self) }
+            let name = withUnsafeBytes(of: &entry.pointee.d_name) {
+                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
+            }
             guard let descriptor = Int32(name), descriptor > 2 else { continue }
             let flags = fcntl(descriptor, F_GETFD)
             if flags >= 0 && flags & FD_CLOEXEC == 0 { result.append(descriptor) }

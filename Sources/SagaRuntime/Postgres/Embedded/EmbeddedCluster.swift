@@ -24,6 +24,7 @@ struct EmbeddedCluster: Sendable {
     private var startupLog: String { "\(self.cluster)/startup.log" }
     private static let startSeconds = 120
     private static let stopSeconds = 60
+    private static let crashPatience = Duration.seconds(15)
 
     // MARK: Directories
 
@@ -33,21 +34,25 @@ struct EmbeddedCluster: Sendable {
         // pg_ctl hands paths to a shell, in double quotes.
         guard !dataDirectory.unicodeScalars.contains(where: { "\"$`\\\n".unicodeScalars.contains($0) }) else {
             throw PostgresError(
-                .embedded, "the data directory's path must not contain a double quote, a dollar sign, a backtick, a backslash "
+                .embedded,
+                "the data directory's path must not contain a double quote, a dollar sign, a backtick, a backslash "
                     + "or a line break")
         }
         var owner: Owner?
         if geteuid() == 0 {
             guard let entry = getpwnam("postgres") else {
                 throw PostgresError(
-                    .embedded, "PostgreSQL can't run as root, and there is no user postgres to run it as: "
+                    .embedded,
+                    "PostgreSQL can't run as root, and there is no user postgres to run it as: "
                         + "create one, start as another user, or set DATABASE_URL")
             }
             owner = Owner(name: "postgres", user: entry.pointee.pw_uid, group: entry.pointee.pw_gid)
         }
         self.owner = owner
         // Others may pass through to what is theirs (the cluster), and see nothing else.
-        try Self.makeDirectories(dataDirectory, mode: owner == nil ? 0o700 : 0o711)
+        guard SystemFile.makeDirectories(dataDirectory, mode: owner == nil ? 0o700 : 0o711) else {
+            throw PostgresError(.embedded, "can't make the data directory \(dataDirectory): \(SystemFile.lastError)")
+        }
         guard let resolved = realpath(dataDirectory, nil) else {
             throw PostgresError(.embedded, "\(dataDirectory): \(SystemFile.lastError)")
         }
@@ -55,16 +60,6 @@ struct EmbeddedCluster: Sendable {
         self.dataDirectory = String(cString: resolved)
         self.cluster = self.dataDirectory + "/postgres"
         self.mayTraverse = owner.map { Self.canTraverse(String(cString: resolved), $0) } ?? true
-    }
-
-    private static func makeDirectories(_ path: String, mode: mode_t) throws(PostgresError) {
-        guard !path.isEmpty, !path.utf8.contains(0) else { throw PostgresError(.embedded, "the data directory has no name") }
-        if mkdir(path, mode) == 0 { return }
-        if errno == ENOENT, let slash = path.lastIndex(of: "/"), slash != path.startIndex {
-            try Self.makeDirectories(String(path[..<slash]), mode: 0o755)
-            if mkdir(path, mode) == 0 { return }
-        }
-        guard errno == EEXIST else { throw PostgresError(.embedded, "can't make \(path): \(SystemFile.lastError)") }
     }
 
     /// Whether `owner` may pass through every directory of the path.
@@ -80,12 +75,16 @@ struct EmbeddedCluster: Sendable {
         return true
     }
 
-    /// Where the socket is: in the data directory, or, where a socket's path would be too long for the kernel (107 bytes), in
-    /// /tmp under a name made from it.
-    private func makeSocketDirectory() throws(PostgresError) -> String {
+    /// Where the socket is: in the data directory, or, where its path would be too long for the kernel (107 bytes) or
+    /// hold a comma, which separates hosts for libpq, in /tmp under a name made from it.
+    private var socketDirectory: String {
         let inside = "\(self.dataDirectory)/run"
-        let longest = "\(inside)/.s.PGSQL.\(Self.port)"
-        let path = longest.utf8.count <= 107 ? inside : "/tmp/devicerpc-\(Self.fingerprint(of: self.dataDirectory))"
+        let isUsable = "\(inside)/.s.PGSQL.\(Self.port)".utf8.count <= 107 && !inside.utf8.contains(UInt8(ascii: ","))
+        return isUsable ? inside : "/tmp/devicerpc-\(Self.fingerprint(of: self.dataDirectory))"
+    }
+
+    private func makeSocketDirectory() throws(PostgresError) -> String {
+        let path = self.socketDirectory
         if mkdir(path, 0o700) != 0 && errno != EEXIST {
             throw PostgresError(.embedded, "can't make \(path): \(SystemFile.lastError)")
         }
@@ -126,17 +125,26 @@ struct EmbeddedCluster: Sendable {
 
         let socketDirectory = try self.makeSocketDirectory()
         try self.writeSettings(programs, socketDirectory)
-        let outcome = try self.runAsOwner([
-            programs.path("pg_ctl"), "start", "--pgdata", self.cluster, "--wait", "--timeout", "\(Self.startSeconds)",
-            "--silent", "--log", self.startupLog,
-        ])
-        guard outcome.code == 0 else {
+        // Left by a server that was killed: its children may take a moment to notice, and hold its shared memory until
+        // then.
+        let isCrashed = SystemFile.exists("\(self.cluster)/postmaster.pid")
+        let deadline = BootTime.now + Self.crashPatience
+        while true {
+            let outcome = try self.runAsOwner([
+                programs.path("pg_ctl"), "start", "--pgdata", self.cluster, "--wait", "--timeout",
+                "\(Self.startSeconds)",
+                "--silent", "--log", self.startupLog,
+            ])
+            if outcome.code == 0 { return socketDirectory }
+            if isCrashed && BootTime.now < deadline {
+                usleep(100_000)
+                continue
+            }
             let log = SystemFile.read(self.startupLog, limit: 1 << 20) ?? ""
             throw PostgresError(
                 .embedded, "PostgreSQL does not start: \(outcome.output)",
                 detail: String(decoding: Array(log.utf8.suffix(2000)), as: UTF8.self).trimmingASCIIWhitespace())
         }
-        return socketDirectory
     }
 
     /// A server of this cluster that runs already: its socket's directory.
@@ -145,15 +153,16 @@ struct EmbeddedCluster: Sendable {
         return process.lines[4].trimmingASCIIWhitespace()
     }
 
-    /// The postmaster that postmaster.pid names, if it lives: its working directory is the cluster, so that a process which
-    /// merely got the number of a dead one is told apart.
+    /// The postmaster that postmaster.pid names, if it lives: its command line names the cluster, so that a process
+    /// which merely got the number of a dead one is told apart. (Its working directory would too, but root in a
+    /// container may not look at that of another user's process.)
     private var postmaster: (pid: pid_t, lines: [String])? {
         guard let text = SystemFile.read("\(self.cluster)/postmaster.pid") else { return nil }
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
         guard let first = lines.first, let pid = pid_t(first.trimmingASCIIWhitespace()), pid > 1 else { return nil }
-        guard let path = realpath("/proc/\(pid)/cwd", nil) else { return nil }
-        defer { free(path) }
-        guard String(cString: path) == self.cluster else { return nil }
+        guard let commandLine = SystemFile.read("/proc/\(pid)/cmdline"),
+            commandLine.split(separator: "\0").contains(where: { $0 == self.cluster })
+        else { return nil }
         return (pid, lines)
     }
 
@@ -167,7 +176,9 @@ struct EmbeddedCluster: Sendable {
             let outcome = try ChildProcess.run(["/bin/rm", "-rf", fresh], outputPath: self.scratch)
             guard outcome.code == 0 else { throw PostgresError(.embedded, "can't remove \(fresh): \(outcome.output)") }
         }
-        guard mkdir(fresh, 0o700) == 0 else { throw PostgresError(.embedded, "can't make \(fresh): \(SystemFile.lastError)") }
+        guard mkdir(fresh, 0o700) == 0 else {
+            throw PostgresError(.embedded, "can't make \(fresh): \(SystemFile.lastError)")
+        }
         try self.giveToOwner(fresh)
         var arguments = [
             programs.path("initdb"), "--pgdata", fresh, "--username", Self.role, "--encoding", "UTF8", "--locale", "C",
@@ -175,9 +186,14 @@ struct EmbeddedCluster: Sendable {
         ]
         if !self.isDurable { arguments.append("--no-sync") }
         let outcome = try self.runAsOwner(arguments)
-        guard outcome.code == 0 else { throw PostgresError(.embedded, "initdb failed: \(outcome.output)") }
+        guard outcome.code == 0 else {
+            let hint =
+                self.mayTraverse ? "" : " (user postgres may not pass through the directories above \(self.cluster))"
+            throw PostgresError(.embedded, "initdb failed: \(outcome.output)\(hint)")
+        }
         guard let text = SystemFile.read("\(fresh)/postgresql.conf"),
-            SystemFile.write(text + "\ninclude_if_exists = 'devicerpc.conf'\n", to: "\(fresh)/postgresql.conf", mode: 0o600),
+            SystemFile.write(
+                text + "\ninclude_if_exists = 'devicerpc.conf'\n", to: "\(fresh)/postgresql.conf", mode: 0o600),
             rename(fresh, self.cluster) == 0
         else { throw PostgresError(.embedded, "can't set up \(self.cluster): \(SystemFile.lastError)") }
     }
@@ -208,6 +224,8 @@ struct EmbeddedCluster: Sendable {
     /// Fast shutdown: sessions end, everything is written, the server exits.
     func stop() throws(PostgresError) {
         guard self.postmaster != nil else { return }
+        // Empty by then, made anew at the next start.
+        defer { rmdir(self.socketDirectory) }
         let version = SystemFile.read("\(self.cluster)/PG_VERSION").flatMap { Int($0.trimmingASCIIWhitespace()) }
         let programs = try PostgresPrograms.find(version: version, scratch: self.scratch)
         for mode in ["fast", "immediate"] {
@@ -228,9 +246,12 @@ struct EmbeddedCluster: Sendable {
         guard let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].first(where: { SystemFile.isExecutable($0) }) else {
             throw PostgresError(.embedded, "setpriv (util-linux) is needed to run PostgreSQL as \(owner.name)")
         }
-        var prefix = [setpriv, "--reuid", "\(owner.user)", "--regid", "\(owner.group)", "--clear-groups", "--reset-env"]
+        var prefix = [
+            setpriv, "--reuid", "\(owner.user)", "--regid", "\(owner.group)", "--clear-groups", "--reset-env",
+        ]
         if !self.mayTraverse {
-            // The data directory is below one that is closed to others (/root): this one capability lets the server pass.
+            // The data directory is below one that is closed to others (/root): this one capability lets the server
+            // pass.
             prefix += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
         }
         return try ChildProcess.run(prefix + ["--"] + arguments, outputPath: self.scratch)

@@ -3,8 +3,8 @@ import Synchronization
 
 /// A PostgreSQL server of our own, in the data directory, for running without a database to be set up first.
 ///
-/// It listens on a unix socket only, which only its own user (and root) can use. It is set up at its first start. If this process dies without
-/// stopping it, it lives on, and the next start finds it.
+/// It listens on a unix socket only, which only its own user (and root) can use. It is set up at its first start. If
+/// this process dies without stopping it, it lives on, and the next start finds it.
 public final class EmbeddedPostgres: Sendable {
     private let socketDirectory: String
     private let cluster: EmbeddedCluster
@@ -19,7 +19,8 @@ public final class EmbeddedPostgres: Sendable {
 
     deinit { self.lock.withLock { if $0 >= 0 { close($0) } } }
 
-    /// Starts the server in `<dataDirectory>/postgres`, or takes over the one that runs there, and waits until it serves.
+    /// Starts the server in `<dataDirectory>/postgres`, or takes over the one that runs there, and waits until it
+    /// serves.
     ///
     /// Where we are root it runs as user `postgres`.
     ///
@@ -42,7 +43,7 @@ public final class EmbeddedPostgres: Sendable {
         }
         do throws(PostgresError) {
             try await server.makeDatabase(EmbeddedCluster.database, ifMissing: true)
-        } catch where error.code == .connectFailed && server.postmasterPID == nil {
+        } catch  where error.code == .connectFailed && server.postmasterPID == nil {
             // It was found running, on its way out.
             let cluster = server.cluster
             _ = try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in try cluster.start() }
@@ -95,7 +96,7 @@ public final class EmbeddedPostgres: Sendable {
         try await self.administer { connection async throws(PostgresError) in
             do throws(PostgresError) {
                 try await connection.execute("CREATE DATABASE \"\(name)\"", timeout: .seconds(60))
-            } catch where ifMissing && error.sqlstate == "42P04" {
+            } catch  where ifMissing && error.sqlstate == "42P04" {
                 // duplicate_database
             }
         }
@@ -107,8 +108,8 @@ public final class EmbeddedPostgres: Sendable {
         }
     }
 
-    /// Lends a connection to the maintenance database. A server that was found may still be starting up, recovering or even
-    /// shutting down (57P03): it is waited for.
+    /// Lends a connection to the maintenance database. A server that was found may still be starting up, recovering or
+    /// even shutting down (57P03): it is waited for.
     private func administer(
         _ body: (PostgresConnection) async throws(PostgresError) -> Void
     ) async throws(PostgresError) {
@@ -121,7 +122,7 @@ public final class EmbeddedPostgres: Sendable {
                 try await body(connection)
                 await connection.close()
                 return
-            } catch where error.code == .connectFailed && BootTime.now < deadline && self.postmasterPID != nil {
+            } catch  where error.code == .connectFailed && BootTime.now < deadline && self.postmasterPID != nil {
                 if Task.isCancelled { throw error }
                 try? await Task.sleep(for: .milliseconds(50))
             }

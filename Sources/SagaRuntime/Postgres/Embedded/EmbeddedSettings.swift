@@ -16,7 +16,7 @@ struct EmbeddedSettings {
             "port = \(EmbeddedCluster.port)",
             "unix_socket_directories = \(Self.quotedDirectory(self.socketDirectory))",
             "unix_socket_permissions = 0700",
-            "max_connections = 100",
+            "max_connections = 200",
             "shared_buffers = \(self.sharedBufferMegabytes)MB",
             "max_locks_per_transaction = 256",  // Two tables times the days kept, and a lock per index.
             "max_wal_size = 2GB",
@@ -42,7 +42,8 @@ struct EmbeddedSettings {
         return max(32, min(256, bytes / (8 << 20)))
     }
 
-    /// A list of one directory, in double quotes for the list and in single ones for the file (where backslashes escape).
+    /// A list of one directory, in double quotes for the list and in single ones for the file (where backslashes
+    /// escape).
     private static func quotedDirectory(_ path: String) -> String {
         var text = "'\""
         for character in path {

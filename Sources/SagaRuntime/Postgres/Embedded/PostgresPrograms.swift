@@ -24,12 +24,14 @@ struct PostgresPrograms: Sendable {
         if let version {
             if let match = found.first(where: { $0.majorVersion == version }) { return match }
             throw PostgresError(
-                .embedded, "the data directory was made by PostgreSQL \(version), whose programs are not installed "
+                .embedded,
+                "the data directory was made by PostgreSQL \(version), whose programs are not installed "
                     + "(apt-get install postgresql-\(version))")
         }
         guard let newest = found.max(by: { $0.majorVersion < $1.majorVersion }) else {
             throw PostgresError(
-                .embedded, "no PostgreSQL server is installed: initdb, pg_ctl and postgres are neither in PATH nor in "
+                .embedded,
+                "no PostgreSQL server is installed: initdb, pg_ctl and postgres are neither in PATH nor in "
                     + "/usr/lib/postgresql/*/bin (apt-get install postgresql-15, or set DATABASE_URL)")
         }
         guard newest.majorVersion >= Self.minimumVersion else {

@@ -8,11 +8,15 @@ enum BatchRequestID {
     static func make(batchID: String, name: String, attempt: Int) -> String {
         let suffix = attempt > 1 ? ".\(attempt)" : ""
         let plain = "\(batchID)/\(name)"
-        if plain.utf8.count + suffix.utf8.count <= Self.maximumLength, plain.utf8.allSatisfy({ (33...126).contains($0) }) {
+        if plain.utf8.count + suffix.utf8.count <= Self.maximumLength,
+            plain.utf8.allSatisfy({ (33...126).contains($0) })
+        {
             return plain + suffix
         }
         // Names may be longer than that and hold any character: a digest of both stands for them.
-        let digest = Self.hex(Self.fnv1a(plain, seed: 0xcbf2_9ce4_8422_2325)) + Self.hex(Self.fnv1a(plain, seed: 0x9e37_79b9_7f4a_7c15))
+        let digest =
+            Self.hex(Self.fnv1a(plain, seed: 0xcbf2_9ce4_8422_2325))
+            + Self.hex(Self.fnv1a(plain, seed: 0x9e37_79b9_7f4a_7c15))
         return digest + suffix
     }
 

@@ -30,7 +30,7 @@ struct BatchTally: Sendable {
     }
 
     /// The worst of all outcomes, for the exit code.
-    var exitStatus: ExitStatus {
+    var status: CommandStatus {
         let outcomes = self.outcomes.values
         if outcomes.contains(where: { $0.status == .parked }) { return .parked }
         if outcomes.contains(where: { $0.status == .compensated }) { return .failed }

@@ -1,7 +1,7 @@
 import ArgumentParser
 
 /// What the commands' exit codes mean; scripts may rely on them.
-enum ExitStatus: Int32, CaseIterable, Sendable {
+enum CommandStatus: Int32, CaseIterable, Sendable {
     case success = 0
     case failed = 1
     case usage = 2
@@ -37,9 +37,9 @@ enum ExitStatus: Int32, CaseIterable, Sendable {
 
 /// Ends the process with `status` once everything is cleaned up. What there was to say has been said.
 struct Exit: Error {
-    let status: ExitStatus
+    let status: CommandStatus
 
-    init(_ status: ExitStatus) { self.status = status }
+    init(_ status: CommandStatus) { self.status = status }
 }
 
 extension String {

@@ -1,0 +1,73 @@
+import Synchronization
+
+/// How many calls may be under way per dependency and direction. Undo has permits of its own, so that forward work never
+/// starves it.
+final class Permits: Sendable {
+    private struct Gate {
+        var taken = 0
+        var waiting: [CheckedContinuation<Void, Never>] = []
+    }
+
+    private let limit: Int
+    private let gates = Mutex<[String: Gate]>([:])
+
+    init(limit: Int) { self.limit = limit }
+
+    private func take(_ name: String) async {
+        await withCheckedContinuation { continuation in
+            let isFree = self.gates.withLock { gates in
+                guard gates[name, default: Gate()].taken < self.limit else {
+                    gates[name, default: Gate()].waiting.append(continuation)
+                    return false
+                }
+                gates[name, default: Gate()].taken += 1
+                return true
+            }
+            if isFree { continuation.resume() }
+        }
+    }
+
+    private func giveBack(_ name: String) {
+        // A permit passes straight to whoever has waited longest.
+        let next = self.gates.withLock { gates -> CheckedContinuation<Void, Never>? in
+            guard var gate = gates[name] else { return nil }
+            let next = gate.waiting.isEmpty ? nil : gate.waiting.removeFirst()
+            if next == nil { gate.taken -= 1 }
+            gates[name] = gate
+            return next
+        }
+        next?.resume()
+    }
+
+    /// The one permit that a saga holds at a time.
+    struct Holding {
+        private let permits: Permits
+        private var name: String?
+
+        init(_ permits: Permits) { self.permits = permits }
+
+        /// Gives the permit in hand back and takes one for `name`; none for `nil`.
+        mutating func hold(_ name: String?) async {
+            guard name != self.name else { return }
+            self.release()
+            if let name { await self.permits.take(name) }
+            self.name = name
+        }
+
+        mutating func release() {
+            if let name = self.name { self.permits.giveBack(name) }
+            self.name = nil
+        }
+    }
+}
+
+extension SagaDefinition {
+    /// What the saga calls once `record` is committed: step and direction; `nil` if nothing.
+    func dependency(after record: SagaRecord) -> String? {
+        let snapshot = record.granted.snapshot
+        guard snapshot.status.isActive, self.steps.indices.contains(snapshot.stepIndex) else { return nil }
+        let step = self.steps[snapshot.stepIndex]
+        guard case .remote = step.action else { return nil }
+        return snapshot.status == .running ? step.name : "undo of \(step.name)"
+    }
+}

@@ -1,0 +1,48 @@
+import ArgumentParser
+import Logging
+import SagaRuntime
+
+struct MigrateCommand: AsyncParsableCommand {
+    static let configuration = CommandConfiguration(
+        commandName: "migrate", abstract: "Brings the database's schema up to date, and ends.",
+        usage: "devicerpc migrate [--check] [--config <file>] [--<setting> <value> ...]",
+        discussion: "Takes the settings of serve. serve does the same at each start.")
+
+    @Flag(help: "Change nothing; code 1 if something is missing.")
+    var check = false
+
+    @OptionGroup var settings: SettingsOptions
+
+    func run() async throws {
+        try await ServerErrors.reported {
+            let configuration = try await self.settings.load(for: .migrating)
+            let logger = Logger(label: "devicerpc") { label in
+                LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level)
+            }
+            let database = try await ServerDatabase.open(configuration, logger: logger)
+            let result: Result<[Int], any Error>
+            do {
+                if self.check {
+                    try await database.checkSchema(logger: logger)
+                    result = .success([])
+                } else {
+                    result = .success(try await database.migrate(logger: logger))
+                }
+            } catch {
+                result = .failure(error)
+            }
+            await database.close()
+            switch result {
+            case .success(let applied):
+                StandardOutput.write(
+                    applied.isEmpty
+                        ? "the schema is up to date (version \(ServerDatabase.migrator.newestVersion))\n"
+                        : "applied \(applied.map(String.init).joined(separator: ", "))\n")
+            case .failure(let failure as Migrator.Failure):
+                StandardError.write("error: \(failure)\n")
+                throw Exit(.failed)
+            case .failure(let error): throw error
+            }
+        }
+    }
+}

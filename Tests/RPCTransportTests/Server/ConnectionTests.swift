@@ -1,0 +1,189 @@
+import NIOCore
+import NIOPosix
+import Synchronization
+import Testing
+
+@testable import RPCTransport
+
+/// What happens around calls: connections, drain, interceptors, where handlers run.
+@Suite struct ConnectionTests {
+    private static let echo = RPCService(
+        name: "test.Echo",
+        methods: [
+            .unary("Get") { message, _ in RPCReply(message: message) },
+            .unary("Later") { message, _ in
+                try await Task.sleep(for: .milliseconds(2))
+                return RPCReply(message: message)
+            },
+        ])
+
+    /// A bare TCP connection that says this much and then nothing; gives what the server said until it hung up.
+    private static func converse(port: Int, _ bytes: ByteBuffer) async throws -> ByteBuffer {
+        let channel = try await ClientBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+            .connect(host: "127.0.0.1", port: port) { channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
+                }
+            }
+        return try await channel.executeThenClose { inbound, outbound in
+            if bytes.readableBytes > 0 { try await outbound.write(bytes) }
+            var answer = ByteBuffer()
+            for try await part in inbound { answer.writeImmutableBuffer(part) }
+            return answer
+        }
+    }
+
+    @Test func handlersBeginOnTheEventLoop() async throws {
+        let seen = Mutex<[Bool]>([])
+        let service = RPCService(
+            name: "test.Where",
+            methods: [
+                .unary("Get") { message, _ in
+                    seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
+                    try await Task.sleep(for: .milliseconds(1))
+                    seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
+                    return RPCReply(message: message)
+                }
+            ])
+        try await withLoopback([service]) { client, _, _ in
+            _ = try await client.unary("/test.Where/Get", ByteBuffer())
+        }
+        #expect(seen.withLock { $0 } == [true, false])
+    }
+
+    /// Calls go on while the server drains; each ends well or finds that there is no server any more.
+    @Test(arguments: 1...3) func drainUnderLoadFailsNoCall(round: Int) async throws {
+        try await withLoopback([Self.echo]) { client, server, _ in
+            let succeeded = Counter()
+            let failures = await withTaskGroup(of: RPCError?.self) { group in
+                for number in 0..<100 {
+                    group.addTask {
+                        let path = number % 2 == 0 ? "/test.Echo/Get" : "/test.Echo/Later"
+                        return await status {
+                            while true {
+                                _ = try await client.unary(path, ByteBuffer(text: "x"))
+                                succeeded.increment()
+                            }
+                        }
+                    }
+                }
+                #expect(await eventually { succeeded.count > 500 })
+                server.beginGracefulShutdown()
+                return await group.reduce(into: []) { $0.append($1) }
+            }
+            for failure in failures {
+                #expect(failure?.code == .unavailable)
+                #expect(failure?.message.hasPrefix("cannot connect") == true, "\(String(describing: failure))")
+            }
+        }
+    }
+
+    @Test func interceptorsAndObserver() async throws {
+        struct Gate: RPCInterceptor {
+            func intercept(_ context: inout RPCContext) async throws {
+                guard let name = context.metadata.first("x-name") else { throw RPCError(.unauthenticated, "who?") }
+                context.identity = name
+            }
+        }
+        final class Recorder: RPCObserver {
+            let ended = Mutex<[String]>([])
+            func callStarted(method: String) {}
+            func callEnded(method: String, code: RPCCode, duration: Duration) {
+                self.ended.withLock { $0.append("\(method) \(code)") }
+            }
+        }
+        let service = RPCService(
+            name: "test.Who",
+            methods: [
+                .unary("Get") { _, context in RPCReply(message: ByteBuffer(text: context.identity as? String ?? "")) }
+            ])
+        let recorder = Recorder()
+        let server = RPCServer(
+            configuration: RPCServerConfiguration(port: 0), services: [service], interceptors: [Gate()],
+            observer: recorder)
+        let client = RPCClient(RPCClientConfiguration(port: try await server.start().port ?? 0))
+        let named = RPCCallOptions(metadata: Metadata([("x-name", "ada")]))
+        #expect(try await client.unary("/test.Who/Get", ByteBuffer(), options: named).message.text == "ada")
+        #expect(await status { _ = try await client.unary("/test.Who/Get", ByteBuffer()) }?.code == .unauthenticated)
+        _ = await status { _ = try await client.unary("/made.Up/Path", ByteBuffer()) }
+        await client.close()
+        server.beginGracefulShutdown()
+        try await server.run()
+        #expect(recorder.ended.withLock { $0 } == ["/test.Who/Get OK", "/test.Who/Get UNAUTHENTICATED"])
+    }
+
+    @Test func silentConnectionsAreClosed() async throws {
+        try await withLoopback([Self.echo], configure: { $0.handshakeTimeout = .milliseconds(700) }) { client, _, port in
+            let nothing = try await Self.converse(port: port, ByteBuffer())
+            // Our own SETTINGS were all that was said.
+            #expect(nothing.readableBytes < 200)
+            let wrong = try await Self.converse(port: port, ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"))
+            #expect(wrong.readableBytes < 200)
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+        }
+    }
+
+    /// A client that answers PINGs stays; one that has died does not.
+    @Test func keepalive() async throws {
+        try await withLoopback(
+            [Self.echo],
+            configure: {
+                $0.keepaliveInterval = .milliseconds(100)
+                $0.keepaliveTimeout = .milliseconds(700)
+            },
+            configureClient: { $0.keepaliveInterval = .milliseconds(20) }
+        ) { client, _, port in
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+            var preface = ByteBuffer(string: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
+            preface.writeBytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+            let said = try await Self.converse(port: port, preface)
+            #expect(said.readableBytes > 0)
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+        }
+    }
+
+    @Test func tooManyConnections() async throws {
+        try await withLoopback([Self.echo], configure: { $0.maximumConnections = 1 }) { client, _, port in
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+            let answer = try? await Self.converse(port: port, ByteBuffer())
+            #expect(answer?.readableBytes ?? 0 == 0)
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+        }
+    }
+
+    /// Handlers of cancelled calls count until they return: a client cannot have more running than allowed.
+    @Test func runningHandlersAreBounded() async throws {
+        let running = Atomic<Int>(0)
+        let most = Atomic<Int>(0)
+        let release = Signal()
+        let service = RPCService(
+            name: "test.Stubborn",
+            methods: [
+                .unary("Get") { message, _ in
+                    let now = running.add(1, ordering: .relaxed).newValue
+                    most.max(now, ordering: .relaxed)
+                    // Deaf to cancellation.
+                    await withCheckedContinuation { continuation in
+                        Task {
+                            await release.wait()
+                            release.fire()
+                            continuation.resume()
+                        }
+                    }
+                    running.subtract(1, ordering: .relaxed)
+                    return RPCReply(message: message)
+                }
+            ])
+        try await withLoopback([service], configure: { $0.maximumRunningHandlers = 5 }) { client, _, _ in
+            for _ in 0..<20 {
+                _ = await status {
+                    _ = try await client.unary(
+                        "/test.Stubborn/Get", ByteBuffer(), options: RPCCallOptions(timeout: .milliseconds(20)))
+                }
+            }
+            #expect(most.load(ordering: .relaxed) == 5)
+            release.fire()
+            #expect(await eventually { running.load(ordering: .relaxed) == 0 })
+        }
+    }
+}

@@ -1,0 +1,146 @@
+import Logging
+import Synchronization
+import TestSupport
+
+@testable import SagaRuntime
+
+/// A journal on a database of its own, with an instance that is alive and today's partitions.
+final class JournalFixture: Sendable {
+    let database: TestDatabase
+    let pool: PostgresPool
+    let journal: Journal
+    let clock = DatabaseClock()
+    private let task: Task<Void, Never>
+
+    /// The instance in whose name the journal writes.
+    static let owner: Int64 = 7
+
+    /// A grant that a test can refuse by name, written down in a table, so that it can be counted.
+    static let grant = DatabaseStep(
+        name: "test_grant",
+        ctes: """
+            granted AS (
+                INSERT INTO test_grant (saga_id)
+                SELECT saga_id FROM accepted WHERE (argument->>'refuse')::boolean IS NOT TRUE
+                RETURNING saga_id, '{"granted":true}' AS output
+            )
+            """,
+        argument: { view in #"{"refuse":\#(view.userID == "refused")}"# },
+        refusal: StepError(.refused, reason: "REFUSED", message: "refused by the test"))
+
+    /// Counts how often it ran for a saga.
+    static let effect = SideEffect(
+        name: "test_effect",
+        statement: "INSERT INTO test_effect (saga_id) SELECT saga_id FROM accepted", argument: { _ in "{}" })
+
+    static let definition = SagaDefinition(
+        type: "TEST", version: 1,
+        steps: [
+            StepDefinition(name: "GRANT", action: .database(JournalFixture.grant)),
+            StepDefinition(
+                name: "ACT", action: .remote(ScriptedStep()), undoIsRemote: true, onSucceeded: [JournalFixture.effect]),
+        ], provisionedStep: 0)
+
+    static func make(writers: Int = 1) async throws -> JournalFixture {
+        let database = try await TestDatabase.make(migrations: SagaMigrations.all)
+        let pool = PostgresPool(database.engineConfiguration, size: 4, maximumWaiters: 1000)
+        try await pool.execute(
+            """
+            CREATE TABLE test_grant (saga_id text);
+            CREATE TABLE test_effect (saga_id text);
+            INSERT INTO saga_instance (instance_id, name, nonce, lease_until)
+            VALUES (\(Self.owner), 'test', gen_random_uuid(), clock_timestamp() + interval '1 hour')
+            """)
+        return try await JournalFixture(database: database, pool: pool, writers: writers)
+    }
+
+    private init(database: TestDatabase, pool: PostgresPool, writers: Int) async throws {
+        self.database = database
+        self.pool = pool
+        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        final class Box: Sendable { let writers = Mutex<[Int: PostgresConnection]>([:]) }
+        let box = Box()
+        self.journal = Journal(
+            configuration: Journal.Configuration(connection: database.engineConfiguration, writers: writers),
+            owner: Self.owner, logger: logger, observer: NoObserver(),
+            registerBackends: { number, connection in box.writers.withLock { $0[number] = connection } })
+        let journal = self.journal
+        self.task = Task { await journal.run() }
+        try await self.clock.synchronise(with: pool)
+        try await PartitionKeeper(pool: pool, clock: self.clock, logger: logger).ensure()
+        while box.writers.withLock({ $0.count }) < writers { try await Task.sleep(for: .milliseconds(5)) }
+        self.connections = { box.writers.withLock { Array($0.values) } }
+    }
+
+    /// The journal's connections as they are now.
+    let connections: @Sendable () -> [PostgresConnection]
+
+    func close() async {
+        self.task.cancel()
+        await self.task.value
+        await self.pool.shutdown()
+    }
+
+    // MARK: Sagas
+
+    func machine(user: String = "u", requestID: String = "", id: SagaID? = nil) -> SagaMachine {
+        var generator = SystemRandomNumberGenerator()
+        let id = id ?? SagaID(milliseconds: self.clock.now().milliseconds, using: &generator)
+        return SagaMachine(
+            definition: Self.definition,
+            new: NewSaga(
+                id: id, type: "TEST", userID: user, resourceID: "00000000-0000-0000-0000-000000000001",
+                requestID: requestID, method: 1, requestDigest: [1], batchID: "", request: [], secrets: [9],
+                timeout: .seconds(600)),
+            now: self.clock.now(), random: { 0.5 })
+    }
+
+    /// Writes what the machine wants written, and tells it how that ended.
+    func write(_ machine: inout SagaMachine) async -> JournalOutcome? {
+        guard case .write(let record) = machine.next(now: self.clock.now()) else { return nil }
+        let outcome = await self.journal.write(record)
+        if case .committed(let granted, let output) = outcome {
+            _ = machine.recordWritten(
+                record, .committed(granted: granted, databaseOutput: output), now: self.clock.now())
+        }
+        return outcome
+    }
+
+    /// Writes many at once, so that they share flushes; in the order given.
+    func writeAll(_ machines: [SagaMachine]) async -> [(machine: SagaMachine, outcome: JournalOutcome?)] {
+        await withTaskGroup(of: (Int, SagaMachine, JournalOutcome?).self) { group in
+            for (index, machine) in machines.enumerated() {
+                group.addTask {
+                    var machine = machine
+                    let outcome = await self.write(&machine)
+                    return (index, machine, outcome)
+                }
+            }
+            var results: [(machine: SagaMachine, outcome: JournalOutcome?)?] = Array(repeating: nil, count: machines.count)
+            for await (index, machine, outcome) in group { results[index] = (machine, outcome) }
+            return results.compactMap { $0 }
+        }
+    }
+
+    /// Sagas whose remote step has succeeded, so that their next record ends them.
+    func readyToEnd(_ count: Int) async -> [SagaMachine] {
+        var machines = await self.writeAll((0..<count).map { _ in self.machine() }).map(\.machine)
+        for index in machines.indices {
+            if case .call(let call, _) = machines[index].next(now: self.clock.now()) {
+                machines[index].callReturned(call, .succeeded(output: "{}"), now: self.clock.now())
+            }
+        }
+        return machines
+    }
+
+    func count(_ sql: String) async throws -> Int {
+        Int(try await self.pool.run(SQLQuery(SQLStatement("count_\(abs(sql.hashValue))", sql))).single().int64(0))
+    }
+}
+
+extension JournalOutcome {
+    var isCommitted: Bool { if case .committed = self { true } else { false } }
+    var isFenced: Bool { if case .fenced = self { true } else { false } }
+    var isDuplicate: Bool { if case .duplicate = self { true } else { false } }
+    var isRejected: Bool { if case .rejected = self { true } else { false } }
+}
