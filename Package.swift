@@ -69,7 +69,7 @@ let package = Package(
         .target(
             name: "TestSupport", dependencies: ["SagaRuntime"], path: "Tests/TestSupport", swiftSettings: settings),
         .testTarget(name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
-        .testTarget(name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport"], swiftSettings: settings),
+        .testTarget(name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),
         .testTarget(
             name: "DeviceProvisioningTests",
             dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging],

@@ -1,3 +1,4 @@
+import DeviceProvisioning
 import Foundation
 import Logging
 import Testing
@@ -183,5 +184,28 @@ import Testing
             #expect(markdown.contains("`\(setting.environmentName)`"))
             #expect(help.contains(setting.environmentName))
         }
+    }
+
+    @Test func theDocumentIsTheReference() throws {
+        let repository = URL(filePath: #filePath).deletingLastPathComponent().deletingLastPathComponent()
+            .deletingLastPathComponent()
+        let document = try String(contentsOf: repository.appending(path: "docs/configuration.md"), encoding: .utf8)
+        #expect(
+            document == ConfigurationReference.markdown(),
+            "run: devicerpc configuration-reference > docs/configuration.md")
+    }
+
+    @Test func theTableHasEverySettingOfTheRedroidProvider() {
+        #expect(
+            Settings.redroid.map(\.description.environmentName).sorted() == RedroidConfiguration.keys.sorted())
+    }
+
+    @Test func migratingNeedsNothingButTheDatabase() async throws {
+        let configuration = try await ServerConfiguration.load(
+            flags: [:], environment: ["DATABASE_URL": "postgresql:///x"], filePath: nil, homeDirectory: "/",
+            isRoot: false,
+            for: .migrating)
+        #expect(configuration.database.url == "postgresql:///x")
+        #expect(configuration.lockDirectory == nil)
     }
 }

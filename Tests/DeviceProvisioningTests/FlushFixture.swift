@@ -69,7 +69,9 @@ struct FlushFixture {
     }
 
     /// A name stands for one text on a connection.
-    private static func once(_ sql: String) -> SQLStatement { SQLStatement("test_\(UInt64(bitPattern: Int64(sql.hashValue)))", sql) }
+    private static func once(_ sql: String) -> SQLStatement {
+        SQLStatement("test_\(UInt64(bitPattern: Int64(sql.hashValue)))", sql)
+    }
 
     /// The first column of each row, as text.
     func rows(_ sql: String) async throws -> [String] {

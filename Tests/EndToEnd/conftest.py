@@ -126,6 +126,18 @@ def _keep(world: World, folder: str, name: str) -> None:
             shutil.copy(server.log, target / f"{server.name}.log")
 
 
+# Files whose tests share a server, an engine or a pool: one worker runs all of such a file.
+_SHARING = {"test_clients.py", "test_crash_matrix.py", "test_redroid.py"}
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """test_up.py builds over the binary under test: it comes last."""
-    items.sort(key=lambda item: item.path.name == "test_up.py")
+    for item in items:
+        if item.path.name in _SHARING:
+            item.add_marker(pytest.mark.xdist_group(item.path.name))
+    # Long files first, so that no worker is left with one at the end. test_up.py needs the machine for itself.
+    order = ["test_redroid.py", "test_crash_matrix.py", "test_clients.py"]
+    items.sort(key=lambda item: (item.path.name == "test_up.py", _position(order, item.path.name)))
+
+
+def _position(order: list[str], name: str) -> int:
+    return order.index(name) if name in order else len(order)

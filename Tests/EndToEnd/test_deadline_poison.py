@@ -16,7 +16,6 @@ from support.client import (
     status_name,
     unique,
 )
-from support.server import Server
 from support.waiting import wait_until
 from support.world import World
 

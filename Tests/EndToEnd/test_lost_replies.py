@@ -278,6 +278,7 @@ def test_database_stops_and_starts(make_world: Any, own_cluster: Cluster, how: s
     seen: list[Any] = []
     watcher = threading.Thread(target=lambda: seen.extend(other.watch(saga_id)), daemon=True)
     watcher.start()
+    wait_until(lambda: len(seen) > 0, 5, "the watcher's first event")
     own_cluster.stop(how)
     _database_is_away(other, seconds=4)
     assert next(healthy).status == 2

@@ -194,7 +194,8 @@ def _failed(docker: DockerWorld, failure: RPCFailure, code: grpc.StatusCode, rea
 
 
 def test_ports_are_exhausted(docker: DockerWorld) -> None:
-    docker.environment["ADB_PORT_END"] = docker.environment["ADB_PORT_START"]
+    for kind in ("ADB", "WEBRTC"):
+        docker.environment[f"{kind}_PORT_END"] = docker.environment[f"{kind}_PORT_START"]
     client = docker.server(environment=docker.environment).client()
     first = client.create(spec=_spec("11"))
     with pytest.raises(RPCFailure) as caught:

@@ -1,7 +1,7 @@
 """10. From a clean clone: `./dev up`, paste the line that it prints, watch a device being created.
 
-The clone shares the build directory of this checkout, so that the dependencies aren't built twice. It runs last: its
-build takes the place of the binary that the other tests use.
+The clone shares the build directory of this checkout, so that the dependencies aren't built twice. It runs apart from the
+other tests and after them: its build takes the place of the binary that they use.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def _pasted(text: str) -> str | None:
     return None
 
 
-@pytest.mark.slow
+@pytest.mark.clone
 @pytest.mark.timeout(BUILD_TIMEOUT + 120)
 def test_up_from_a_clean_clone(clone: pathlib.Path) -> None:
     environment = {

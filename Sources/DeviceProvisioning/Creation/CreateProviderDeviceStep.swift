@@ -46,12 +46,15 @@ struct CreateProviderDeviceStep: RemoteStep {
 
     func discard(_ context: StepContext, output: String) async throws(StepError) {
         let call = try ProviderCall(context, self.providers)
-        guard let made = try? ProviderDevice(output: output), made.externalID != call.recorded?.externalID else { return }
+        guard let made = try? ProviderDevice(output: output), made.externalID != call.recorded?.externalID else {
+            return
+        }
         _ = try await call.provider.destroy(made, call.request)
     }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {
-        guard let request = try? DeviceRequest(decoding: request), let provider = self.providers[request.provider] else {
+        guard let request = try? DeviceRequest(decoding: request), let provider = self.providers[request.provider]
+        else {
             return .seconds(30)
         }
         return provider.lag(options: (try? ProviderOptions.decode(secrets)) ?? [:])

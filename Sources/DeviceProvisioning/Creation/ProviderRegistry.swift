@@ -24,7 +24,8 @@ public struct ProviderRegistry: Sendable {
     /// The longest limits among all providers; a step has one for all of them.
     var callLimits: ProviderCallLimits {
         self.providers.values.reduce(
-            ProviderCallLimits(create: .seconds(1), start: .seconds(1), stop: .seconds(1), destroy: .seconds(1), find: .seconds(1))
+            ProviderCallLimits(
+                create: .seconds(1), start: .seconds(1), stop: .seconds(1), destroy: .seconds(1), find: .seconds(1))
         ) { longest, provider in
             let limits = provider.callLimits
             return ProviderCallLimits(

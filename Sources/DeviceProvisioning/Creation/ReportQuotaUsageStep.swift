@@ -63,7 +63,9 @@ struct ReportQuotaUsageStep: RemoteStep {
                 message: "no user service is configured on this server")
         }
         guard let request = try? DeviceRequest(decoding: context.request) else {
-            throw StepError(.undecidable, reason: DeviceFailureReason.unreadable, message: "the saga's stored request is unreadable")
+            throw StepError(
+                .undecidable, reason: DeviceFailureReason.unreadable, message: "the saga's stored request is unreadable"
+            )
         }
         return (client, request)
     }

@@ -10,7 +10,8 @@ struct StartDeviceStep: RemoteStep {
         let call = try ProviderCall(context, self.providers)
         guard let device = call.recorded else {
             throw StepError(
-                .undecidable, reason: DeviceFailureReason.unreadable, message: "the output of \(DeviceStep.createProviderDevice) is missing")
+                .undecidable, reason: DeviceFailureReason.unreadable,
+                message: "the output of \(DeviceStep.createProviderDevice) is missing")
         }
         return try await call.provider.start(device, call.request).output
     }

@@ -27,7 +27,8 @@ public final class DeviceStore: Sendable {
     ///   - provider: `nil`: all.
     ///   - position: where the page before it ended; `nil`: from the newest on.
     public func list(
-        userID: String, statuses: [String] = [], provider: ProviderKind? = nil, after position: DeviceCursor.Position? = nil,
+        userID: String, statuses: [String] = [], provider: ProviderKind? = nil,
+        after position: DeviceCursor.Position? = nil,
         limit: Int
     ) async throws(PostgresError) -> [DeviceRecord] {
         var parameters = SQLParameters()

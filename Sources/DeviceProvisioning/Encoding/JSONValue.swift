@@ -164,7 +164,9 @@ private struct JSONParser {
         self.offset += 1
         let start = self.offset
         // Most strings have no escape: one copy.
-        while let byte = self.next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 { self.offset += 1 }
+        while let byte = self.next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
+            self.offset += 1
+        }
         if self.take(UInt8(ascii: "\"")) {
             return String(decoding: self.bytes[start..<self.offset - 1], as: UTF8.self)
         }

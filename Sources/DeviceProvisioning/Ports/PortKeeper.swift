@@ -27,11 +27,23 @@ public struct PortKeeper: Sendable {
             parameters.append(array: hosts.map { Int32(clamping: $0.adb.lowerBound) })
             parameters.append(array: hosts.map { Int32(clamping: $0.webRTC.lowerBound) })
             parameters.append(array: hosts.map { Int32(clamping: min($0.adb.count, $0.webRTC.count)) })
-            _ = try await self.database.transaction([
-                SQLQuery(Self.retire, parameters), SQLQuery(Self.seed, parameters),
-            ])
+            try await self.write([SQLQuery(Self.retire, parameters), SQLQuery(Self.seed, parameters)])
         }
     }
+
+    /// Two replicas that start together may lock each other's rows; one of them then comes again.
+    private func write(_ queries: [SQLQuery]) async throws(PostgresError) {
+        for _ in 0..<Self.maximumTries - 1 {
+            do throws(PostgresError) {
+                _ = try await self.database.transaction(queries)
+                return
+            } catch {
+                guard error.isSerialization else { throw error }
+            }
+        }
+        _ = try await self.database.transaction(queries)
+    }
+    private static let maximumTries = 5
 
     private static let retire = SQLStatement(
         "port_retire",

@@ -63,13 +63,16 @@ enum PortStatements {
                     RETURNING p.saga_id, p.host, p.adb_port, p.webrtc_port
                 ), minted AS (
                     INSERT INTO port (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at)
-                    SELECT m.mint || '-' || to_char(m.pair / \(Self.pairsPerVirtualHost) + 1, 'FM00000'),
+                    SELECT m.mint || '-' || repeat('0', 5 - length(m.host_number::text)) || m.host_number,
                         5555 + m.pair % \(Self.pairsPerVirtualHost), 8080 + m.pair % \(Self.pairsPerVirtualHost),
                         m.pool, m.saga_id, m.device_id, now()
                     FROM (
-                        SELECT m.*, nextval('port_virtual_pair') AS pair
-                        FROM matched m
-                        WHERE m.mint IS NOT NULL AND m.host IS NULL
+                        SELECT n.*, n.pair / \(Self.pairsPerVirtualHost) + 1 AS host_number
+                        FROM (
+                            SELECT m.*, nextval('port_virtual_pair') AS pair
+                            FROM matched m
+                            WHERE m.mint IS NOT NULL AND m.host IS NULL
+                        ) n
                     ) m
                     RETURNING saga_id, host, adb_port, webrtc_port
                 ), granted AS (

@@ -1,9 +1,11 @@
 import AsyncHTTPClient
+import FoundationEssentials
 import Glibc
 import NIOCore
 import NIOHTTP1
 import NIOPosix
-import SagaRuntime
+public import SagaRuntime
+import Synchronization
 
 /// Tells the user service what a device takes of its owner's quota.
 public final class QuotaClient: Sendable {
@@ -16,6 +18,8 @@ public final class QuotaClient: Sendable {
 
     public let configuration: QuotaConfiguration
     private let token: ServiceToken
+    /// `nil`: this machine's wall clock.
+    private let clock = Mutex<(@Sendable () -> Timestamp)?>(nil)
     private let http: HTTPClient
     /// The most of an answer that is read.
     private static let maximumBodyBytes = 64 * 1024
@@ -36,6 +40,16 @@ public final class QuotaClient: Sendable {
         http.connectionPool.retryConnectionEstablishment = false
         self.http = HTTPClient(
             eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup.singleton), configuration: http)
+    }
+
+    /// Dates the service's tokens by `clock`, the database's: a token of a process whose own clock is off would be refused.
+    public func useClock(_ clock: @escaping @Sendable () -> Timestamp) {
+        self.clock.withLock { $0 = clock }
+    }
+
+    private var now: Date {
+        guard let clock = self.clock.withLock({ $0 }) else { return Date() }
+        return Date(timeIntervalSince1970: Double(clock().microseconds) / 1e6)
     }
 
     /// Closes the connections. Nothing may be sent afterwards.
@@ -59,10 +73,11 @@ public final class QuotaClient: Sendable {
         request.headers.reserveCapacity(6)
         request.headers.add(name: "content-type", value: "application/json")
         do {
-            request.headers.add(name: "x-service-token", value: try await self.token.value())
+            request.headers.add(name: "x-service-token", value: try await self.token.value(now: self.now))
         } catch {
             throw StepError(
-                .unavailable, reason: DeviceFailureReason.quotaUnavailable, message: "the service token can't be signed")
+                .unavailable, reason: DeviceFailureReason.quotaUnavailable, message: "the service token can't be signed"
+            )
         }
         switch operation {
         case .increment(let key):

@@ -29,7 +29,8 @@ public struct QuotaConfiguration: Sendable {
             let host = url.host, !host.isEmpty, url.query == nil, url.fragment == nil, url.user == nil
         else {
             throw ProviderConfigurationError(
-                key: "USER_SERVICE_URL", problem: "must be http://host[:port][/path] or https://…, without user and query")
+                key: "USER_SERVICE_URL",
+                problem: "must be http://host[:port][/path] or https://…, without user and query")
         }
         guard jwtSecret.utf8.count >= Self.minimumSecretBytes else {
             throw ProviderConfigurationError(

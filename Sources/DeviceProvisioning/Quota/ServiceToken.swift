@@ -33,9 +33,14 @@ final class ServiceToken: Sendable {
         self.keys = JWTKeyCollection()
     }
 
-    /// - Parameter now: the wall clock; the other side checks by its own.
-    func value(now: Date = Date()) async throws -> String {
-        if let cached = self.cached.withLock({ $0 }), now < cached.until { return cached.token }
+    /// - Parameter now: the other side checks by its own clock.
+    func value(now: Date) async throws -> String {
+        // A clock that was set back must not keep a token from the future in use.
+        if let cached = self.cached.withLock({ $0 }), now < cached.until,
+            now.addingTimeInterval(Self.lifetimeSeconds) >= cached.until
+        {
+            return cached.token
+        }
         await self.keys.add(hmac: HMACKey(from: self.secret), digestAlgorithm: .sha256)
         let token = try await self.keys.sign(
             Payload(

@@ -55,6 +55,7 @@ struct Server {
                         portCoolDown: self.configuration.provisioning.portCoolDown))
             ],
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
+        quota?.useClock { runtime.now }
         let service = DeviceService(
             runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
             digestKey: try await runtime.requestDigestKey(), logger: self.logger)

@@ -10,7 +10,8 @@ import Testing
     @Test func stepsAreTheContracts() {
         #expect(
             Self.definition.steps.map(\.name) == [
-                "ALLOCATE_PORTS", "CREATE_PROVIDER_DEVICE", "CREATE_DATABASE_RECORD", "REPORT_QUOTA_USAGE", "START_DEVICE",
+                "ALLOCATE_PORTS", "CREATE_PROVIDER_DEVICE", "CREATE_DATABASE_RECORD", "REPORT_QUOTA_USAGE",
+                "START_DEVICE",
             ])
         #expect(Self.definition.type == "DEVICE_CREATION" && Self.definition.version == 1)
         #expect(Self.definition.steps[Self.definition.provisionedStep].name == "REPORT_QUOTA_USAGE")

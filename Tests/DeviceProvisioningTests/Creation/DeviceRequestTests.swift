@@ -4,7 +4,8 @@ import Testing
 
 @Suite struct DeviceRequestTests {
     static let plain = DeviceRequest(
-        deviceID: "01234567-89ab-7000-8000-00000000000f", name: "cloudphone-000001", provider: .simulated, userID: "user-1")
+        deviceID: "01234567-89ab-7000-8000-00000000000f", name: "cloudphone-000001", provider: .simulated,
+        userID: "user-1")
 
     static let full = DeviceRequest(
         deviceID: "01234567-89ab-7000-8000-00000000000f", name: "Mein Gerät 😀", description: "d", type: .tablet,
@@ -40,7 +41,9 @@ import Testing
         #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: [1]) }
         #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: [2] + bytes.dropFirst()) }
         #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: bytes + [99]) }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: bytes + [2, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF]) }
+        #expect(throws: DeviceDecodingError.self) {
+            try DeviceRequest(decoding: bytes + [2, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
+        }
         #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: bytes + [2, 1, 0xFF]) }
     }
 
@@ -48,7 +51,8 @@ import Testing
     @Test func fingerprintLeavesTheDeviceOut() {
         var other = Self.full
         other.deviceID = DeviceID.mint()
-        #expect(other.fingerprint(options: ["a": "1", "b": "2"]) == Self.full.fingerprint(options: ["b": "2", "a": "1"]))
+        #expect(
+            other.fingerprint(options: ["a": "1", "b": "2"]) == Self.full.fingerprint(options: ["b": "2", "a": "1"]))
         #expect(Self.full.fingerprint(options: ["a": "1"]) != Self.full.fingerprint(options: [:]))
         other.name += " "
         #expect(other.fingerprint(options: [:]) != Self.full.fingerprint(options: [:]))
@@ -67,7 +71,9 @@ import Testing
             externalID: "x\"1", host: "h", generation: 3, isUsable: false, attributes: ["a": "b"])
         #expect(try ProviderDevice(output: device.output) == device)
         #expect(throws: DeviceDecodingError.self) { try ProviderDevice(output: "{}") }
-        #expect(try PortPair(output: #"{"host":"h","adb":5555,"webrtc":8080}"#) == PortPair(host: "h", adb: 5555, webRTC: 8080))
+        #expect(
+            try PortPair(output: #"{"host":"h","adb":5555,"webrtc":8080}"#)
+                == PortPair(host: "h", adb: 5555, webRTC: 8080))
         #expect(try PortPair(output: "{}") == nil)
         #expect(try PortPair(output: nil) == nil)
         #expect(throws: DeviceDecodingError.self) { try PortPair(output: "{\"host\":1}") }

@@ -41,6 +41,7 @@ import Testing
                                 maximumRetries: 8, initialDelay: .milliseconds(20), maximumDelay: .milliseconds(50))))
                 ], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
             let runtime = self.runtime
+            self.quota.useClock { runtime.now }
             self.running = Task { try await runtime.run() }
             while !runtime.isServing { try await Task.sleep(for: .milliseconds(5)) }
         }

@@ -33,7 +33,8 @@ import Testing
             }
             let expected = views.filter { user.isEmpty || $0.userID == user }
             #expect(Set(seen.map(\.deviceID)) == Set(expected.map(\.resourceID)) && seen.count == expected.count)
-            #expect(zip(seen, seen.dropFirst()).allSatisfy { ($0.createdAt, $0.deviceID) > ($1.createdAt, $1.deviceID) })
+            #expect(
+                zip(seen, seen.dropFirst()).allSatisfy { ($0.createdAt, $0.deviceID) > ($1.createdAt, $1.deviceID) })
         }
         await fixture.close()
     }
@@ -42,7 +43,10 @@ import Testing
         let fixture = try await FlushFixture()
         let views = try await Self.filled(fixture, count: 12)
         let store = DeviceStore(database: fixture.pool)
-        #expect(try await store.list(userID: "", statuses: ["RUNNING"], limit: 100).map(\.deviceID) == [views[11].resourceID])
+        #expect(
+            try await store.list(userID: "", statuses: ["RUNNING"], limit: 100).map(\.deviceID) == [
+                views[11].resourceID
+            ])
         #expect(try await store.list(userID: "", provider: .simulated, limit: 100).count == 4)
         #expect(try await store.list(userID: "user-0", statuses: ["RUNNING", "DELETING"], limit: 100).isEmpty)
         #expect(try await store.list(userID: "nobody", limit: 100).isEmpty)

@@ -19,7 +19,10 @@ import Testing
         #expect(id.hasPrefix("01234567-89ab-7"))
     }
 
-    @Test(arguments: ["", "x", "01234567-89ab-7000-8000-00000000000", "0123456789ab-7000-8000-0000000000000", "g1234567-89ab-7000-8000-000000000000"])
+    @Test(arguments: [
+        "", "x", "01234567-89ab-7000-8000-00000000000", "0123456789ab-7000-8000-0000000000000",
+        "g1234567-89ab-7000-8000-000000000000",
+    ])
     func refusesOtherText(_ text: String) {
         #expect(DeviceID.canonical(text) == nil)
     }

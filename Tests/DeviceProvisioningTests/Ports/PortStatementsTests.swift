@@ -12,10 +12,13 @@ import Testing
         PortPool(
             name: "redroid",
             supply: .hosts(
-                (1...count).map { PortHost(name: "h\($0)", adb: 5555...(5554 + pairs), webRTC: 8080...(8079 + pairs)) }))
+                (1...count).map { PortHost(name: "h\($0)", adb: 5555...(5554 + pairs), webRTC: 8080...(8079 + pairs)) })
+        )
     }
 
-    private static func step(_ pools: [ProviderKind: PortPool]) -> DatabaseStep { PortStatements.allocate(pools: pools) }
+    private static func step(_ pools: [ProviderKind: PortPool]) -> DatabaseStep {
+        PortStatements.allocate(pools: pools)
+    }
 
     private static func seeded(_ fixture: FlushFixture, _ pool: PortPool) async throws -> DatabaseStep {
         try await PortKeeper(pools: [pool], database: fixture.pool).prepare()
@@ -62,7 +65,8 @@ import Testing
         let first = try await fixture.run(step, [saga])[saga.sagaID]
         let second = try await fixture.run(step, [saga])[saga.sagaID]
         #expect(first != nil && second != nil && first != second)
-        let blocked = "SELECT count(*) FROM port WHERE saga_id IS NULL AND blocked_until > now() + interval '59 minutes'"
+        let blocked =
+            "SELECT count(*) FROM port WHERE saga_id IS NULL AND blocked_until > now() + interval '59 minutes'"
         #expect(try await fixture.count(blocked) == 1)
         #expect(try await fixture.count("SELECT count(*) FROM port WHERE saga_id = '\(saga.sagaID)'") == 1)
         // None is left: refused, and nothing is held any more.
@@ -79,11 +83,39 @@ import Testing
         #expect(Set(granted.values).count == 1001)
         #expect(try await fixture.rows("SELECT DISTINCT host FROM port ORDER BY 1") == ["sim-00001", "sim-00002"])
         #expect(
-            try await fixture.count("SELECT count(*) FROM port WHERE adb_port BETWEEN 5555 AND 6554 AND webrtc_port BETWEEN 8080 AND 9079")
+            try await fixture.count(
+                "SELECT count(*) FROM port WHERE adb_port BETWEEN 5555 AND 6554 AND webrtc_port BETWEEN 8080 AND 9079")
                 == 1001)
         try await fixture.run(PortStatements.release(coolDown: .zero), Array(views.prefix(5)))
         try await fixture.run(step, (0..<7).map { _ in FlushFixture.view(.simulated) })
         #expect(try await fixture.count("SELECT count(*) FROM port") == 1003)
+        await fixture.close()
+    }
+
+    @Test func virtualHostsKeepTheirNumbersHoweverMany() async throws {
+        let fixture = try await FlushFixture()
+        let step = Self.step([.simulated: Self.endless])
+        for (pair, host) in [(999_999, "sim-01000"), (99_999_000, "sim-100000"), (5_000_000_000_999, "sim-5000000001")]
+        {
+            _ = try await fixture.count("SELECT setval('port_virtual_pair', \(pair), false)")
+            let view = FlushFixture.view(.simulated)
+            let pair = try PortPair(output: try await fixture.run(step, [view])[view.sagaID])
+            #expect(pair?.host == host)
+        }
+        await fixture.close()
+    }
+
+    @Test func replicasThatStartTogetherAgree() async throws {
+        let fixture = try await FlushFixture()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for index in 0..<6 {
+                let pool = Self.hosts(3, pairs: 50 + index % 2)
+                group.addTask { try await PortKeeper(pools: [pool], database: fixture.pool).prepare() }
+            }
+            try await group.waitForAll()
+        }
+        let count = try await fixture.count("SELECT count(*) FROM port")
+        #expect(count == 150 || count == 153)
         await fixture.close()
     }
 

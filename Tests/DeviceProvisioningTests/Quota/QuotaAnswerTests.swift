@@ -5,16 +5,19 @@ import Testing
 @testable import DeviceProvisioning
 
 @Suite struct QuotaAnswerTests {
-    @Test(arguments: [
-        (200, nil, QuotaAnswer.done), (201, nil, .done), (204, "5", .done),
-        (400, nil, .refused), (401, nil, .refused), (403, nil, .refused), (404, nil, .refused), (409, "1", .refused),
-        (422, nil, .refused), (429, nil, .refused),
-        (429, "7", .throttled(after: .seconds(7))), (429, "soon", .throttled(after: nil)),
-        (429, "99999999", .throttled(after: .seconds(300))), (429, "-1", .throttled(after: nil)),
-        (408, nil, .throttled(after: nil)), (425, "2", .throttled(after: .seconds(2))),
-        (500, nil, .unknown), (502, nil, .unknown), (503, "1", .unknown), (504, nil, .unknown), (302, nil, .unknown),
-        (100, nil, .unknown), (0, nil, .unknown), (999, nil, .unknown),
-    ] as [(Int, String?, QuotaAnswer)])
+    @Test(
+        arguments: [
+            (200, nil, QuotaAnswer.done), (201, nil, .done), (204, "5", .done),
+            (400, nil, .refused), (401, nil, .refused), (403, nil, .refused), (404, nil, .refused),
+            (409, "1", .refused),
+            (422, nil, .refused), (429, nil, .refused),
+            (429, "7", .throttled(after: .seconds(7))), (429, "soon", .throttled(after: nil)),
+            (429, "99999999", .throttled(after: .seconds(300))), (429, "-1", .throttled(after: nil)),
+            (408, nil, .throttled(after: nil)), (425, "2", .throttled(after: .seconds(2))),
+            (500, nil, .unknown), (502, nil, .unknown), (503, "1", .unknown), (504, nil, .unknown),
+            (302, nil, .unknown),
+            (100, nil, .unknown), (0, nil, .unknown), (999, nil, .unknown),
+        ] as [(Int, String?, QuotaAnswer)])
     func classifies(_ status: Int, _ retryAfter: String?, _ expected: QuotaAnswer) {
         #expect(QuotaAnswer(status: status, retryAfter: retryAfter) == expected)
     }
@@ -41,7 +44,8 @@ import Testing
         let body = QuotaClient.body(.increment(key: "k"), device)
         #expect(
             body
-                == #"{"deviceId":"01234567-89ab-7000-8000-00000000000f","cpuCores":2,"memoryGB":0.5,"storageGB":10,"operation":"increment"}"#)
+                == #"{"deviceId":"01234567-89ab-7000-8000-00000000000f","cpuCores":2,"memoryGB":0.5,"storageGB":10,"operation":"increment"}"#
+        )
         #expect(QuotaClient.body(.decrement(compensating: "k"), device).hasSuffix(#""operation":"decrement"}"#))
     }
 
@@ -58,6 +62,8 @@ import Testing
         }
         #expect(error?.key == "JWT_SECRET")
         #expect(error?.problem.contains("hunter2") == false)
-        #expect(try QuotaConfiguration(baseURL: "http://x/y//", jwtSecret: String(repeating: "s", count: 32)).baseURL == "http://x/y")
+        #expect(
+            try QuotaConfiguration(baseURL: "http://x/y//", jwtSecret: String(repeating: "s", count: 32)).baseURL
+                == "http://x/y")
     }
 }

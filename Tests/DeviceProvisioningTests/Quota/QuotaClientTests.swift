@@ -12,7 +12,8 @@ import Testing
     ) throws -> QuotaClient {
         QuotaClient(
             configuration: try QuotaConfiguration(
-                baseURL: "http://127.0.0.1:\(port)", jwtSecret: Self.secret, isIdempotent: isIdempotent, timeout: timeout))
+                baseURL: "http://127.0.0.1:\(port)", jwtSecret: Self.secret, isIdempotent: isIdempotent,
+                timeout: timeout))
     }
 
     private static func port(_ server: RawHTTPServer) throws -> Int {
@@ -56,14 +57,19 @@ import Testing
         #expect(requests.count == 2)
         #expect(requests.allSatisfy { $0.hasPrefix("POST /api/internal/quotas/user/a%2Fb/usage HTTP/1.1\r\n") })
         #expect(requests.allSatisfy { $0.lowercased().contains("\r\nx-service-token: ey") })
-        #expect(requests[0].contains("idempotency-key: \(key)\r\n") && requests[0].contains(#""operation":"increment""#))
+        #expect(
+            requests[0].contains("idempotency-key: \(key)\r\n") && requests[0].contains(#""operation":"increment""#))
         #expect(!requests[0].contains("x-compensates"))
-        #expect(requests[1].contains("idempotency-key: \(key):undo\r\n") && requests[1].contains("x-compensates: \(key)\r\n"))
+        #expect(
+            requests[1].contains("idempotency-key: \(key):undo\r\n")
+                && requests[1].contains("x-compensates: \(key)\r\n"))
         #expect(requests[1].contains(#""operation":"decrement""#))
         await client.shutdown()
     }
 
-    @Test(arguments: [(403, StepError.Class.refused), (429, .refused), (503, .unknownOutcome), (408, .throttled(after: nil))])
+    @Test(arguments: [
+        (403, StepError.Class.refused), (429, .refused), (503, .unknownOutcome), (408, .throttled(after: nil)),
+    ])
     func statusDecides(_ status: Int, _ expected: StepError.Class) async throws {
         let server = try RawHTTPServer(status: status, body: #"{"message":"over the limit"}"#)
         let client = try Self.client(try Self.port(server))
@@ -85,7 +91,9 @@ import Testing
         for server in [hangsUp, silent] {
             let client = try Self.client(try Self.port(server), timeout: .milliseconds(300))
             let step = ReportQuotaUsageStep(client: client)
-            #expect(await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) } == .unknownOutcome)
+            #expect(
+                await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) }
+                    == .unknownOutcome)
             await client.shutdown()
         }
         let unused = try BlockingSocket.listening()
@@ -93,7 +101,9 @@ import Testing
         unused.shutDown()
         let client = try Self.client(port)
         let step = ReportQuotaUsageStep(client: client)
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) } == .unavailable)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) } == .unavailable
+        )
         await client.shutdown()
     }
 
@@ -109,7 +119,8 @@ import Testing
         let untrusted = context
         let step = ReportQuotaUsageStep(client: client)
         #expect(await Self.errorClass { () throws(StepError) in _ = try await step.execute(untrusted) } == .leaseLost)
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(untrusted) } == .leaseLost)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(untrusted) } == .leaseLost)
         #expect(seen.withLock { $0 } == 0)
         await client.shutdown()
     }
@@ -128,12 +139,15 @@ import Testing
             return
         }
         let inDoubt = Self.context(isInDoubt: true)
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(inDoubt) } == .undecidable)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(inDoubt) } == .undecidable)
         let again = Self.context(isRepeat: true)
         #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(again) } == .undecidable)
         #expect(seen.withLock { $0 } == 0)
         // Known to be counted: sent once, and its lost answer parks.
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) } == .undecidable)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) }
+                == .undecidable)
         #expect(seen.withLock { $0 } == 1)
         await client.shutdown()
     }
@@ -147,13 +161,16 @@ import Testing
             return
         }
         let inDoubt = Self.context(isInDoubt: true, isRepeat: true)
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(inDoubt) } == .unknownOutcome)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(inDoubt) } == .unknownOutcome)
         await client.shutdown()
     }
 
     @Test func withoutAUserServiceThereIsNothingToDo() async {
         let step = ReportQuotaUsageStep(client: nil)
         #expect(!step.isNeeded(request: []))
-        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) } == .unavailable)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) }
+                == .unavailable)
     }
 }

@@ -87,7 +87,8 @@ import Testing
             #expect(error?.errorClass == expected && error?.reason == reason)
         }
         #expect(try await fixture.count(Self.living) == 0)
-        _ = try await create.execute(Self.context(view, options: ["fail": "create:refused", "fail_times": "1"], attempt: 2))
+        _ = try await create.execute(
+            Self.context(view, options: ["fail": "create:refused", "fail_times": "1"], attempt: 2))
         #expect(try await fixture.count(Self.living) == 1)
         let start = StartDeviceStep(providers: Self.registry(fixture))
         let error = await Self.thrown { () throws(StepError) in
@@ -109,7 +110,8 @@ import Testing
             try await create.execute(Self.context(view, options: options))
         }
         #expect(error?.errorClass == .unknownOutcome)
-        guard case .happened(let output) = try await create.resolve(Self.context(view, options: options, isInDoubt: true))
+        guard
+            case .happened(let output) = try await create.resolve(Self.context(view, options: options, isInDoubt: true))
         else {
             Issue.record("not adopted")
             return
@@ -171,8 +173,9 @@ import Testing
             _ = try await create.execute(Self.context(view, options: options, generation: generation))
         }
         #expect(try await fixture.count(Self.living) == 3)
-        guard case .happened(let output) = try await create.resolve(
-            Self.context(view, options: options, generation: 2, isInDoubt: true))
+        guard
+            case .happened(let output) = try await create.resolve(
+                Self.context(view, options: options, generation: 2, isInDoubt: true))
         else {
             Issue.record("not adopted")
             return
@@ -235,7 +238,8 @@ import Testing
         var context = Self.context(FlushFixture.view(.simulated))
         context.authorize = { () throws(StepError) in throw StepError(.leaseLost, reason: "LEASE_LOST", message: "") }
         let untrusted = context
-        #expect(await Self.thrown { () throws(StepError) in try await create.execute(untrusted) }?.errorClass == .leaseLost)
+        #expect(
+            await Self.thrown { () throws(StepError) in try await create.execute(untrusted) }?.errorClass == .leaseLost)
         #expect(try await fixture.count(Self.living) == 0)
         await fixture.close()
     }

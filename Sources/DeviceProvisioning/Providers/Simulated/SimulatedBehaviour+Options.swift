@@ -83,7 +83,8 @@ extension SimulatedBehaviour {
                 else {
                     let calls = Call.allCases.map(\.rawValue).joined(separator: ", ")
                     let classes = Failure.allCases.map(\.rawValue).joined(separator: ", ")
-                    return "must be step:class, joined by commas; steps: \(calls); classes: \(classes) (conflict: create only)"
+                    return
+                        "must be step:class, joined by commas; steps: \(calls); classes: \(classes) (conflict: create only)"
                 }
                 failures[call] = failure
             }

@@ -71,7 +71,8 @@ public final class SimulatedProvider: DeviceProvider {
         return ProviderDevice(externalID: key.externalID, host: host, generation: request.generation)
     }
 
-    public func start(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) -> DeviceConnection {
+    public func start(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) -> DeviceConnection
+    {
         let behaviour = self.behaviour(request.options)
         guard let key = SimulatedDeviceKey(externalID: device.externalID) else { throw Self.unknownDevice }
         let late = behaviour.losesReply(.start, attempt: request.attempt) ? behaviour.late : .zero
@@ -103,8 +104,9 @@ public final class SimulatedProvider: DeviceProvider {
 
     public func find(_ request: ProviderRequest) async throws(StepError) -> [ProviderDevice] {
         let behaviour = self.behaviour(request.options)
-        guard case .found(let devices) = try await self.perform(
-            .find(sagaID: request.sagaID.rawValue), .find, behaviour, request)
+        guard
+            case .found(let devices) = try await self.perform(
+                .find(sagaID: request.sagaID.rawValue), .find, behaviour, request)
         else { return [] }
         return devices.map(Self.device)
     }

@@ -57,7 +57,8 @@ final class SimulatedStore: Sendable {
 
     // MARK: Batches
 
-    private static func perform(_ effects: [Effect], _ database: PostgresPool) async -> [Result<Answer, PostgresError>] {
+    private static func perform(_ effects: [Effect], _ database: PostgresPool) async -> [Result<Answer, PostgresError>]
+    {
         do throws(PostgresError) {
             return try await Self.answers(effects, database).map { .success($0) }
         } catch {
