@@ -55,7 +55,10 @@ let package = Package(
             ], swiftSettings: settings),
         .target(
             name: "DeviceRPC",
-            dependencies: ["RPCTransport", "DeviceProvisioning", "SagaRuntime", "Proto", "CProtobufC", nioCore, logging, metrics, crypto],
+            dependencies: [
+                "RPCTransport", "DeviceProvisioning", "SagaRuntime", "Proto", "CProtobufC", nioCore, logging, metrics,
+                crypto,
+            ],
             swiftSettings: settings),
         .executableTarget(
             name: "devicerpc",
@@ -68,14 +71,17 @@ let package = Package(
             ], swiftSettings: settings),
         .target(
             name: "TestSupport", dependencies: ["SagaRuntime"], path: "Tests/TestSupport", swiftSettings: settings),
-        .testTarget(name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
-        .testTarget(name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),
+        .testTarget(
+            name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
+        .testTarget(
+            name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),
         .testTarget(
             name: "DeviceProvisioningTests",
             dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging],
             swiftSettings: settings),
         .testTarget(
-            name: "DeviceRPCTests", dependencies: ["DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore],
+            name: "DeviceRPCTests",
+            dependencies: ["DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore],
             swiftSettings: settings),
         .testTarget(
             name: "CommandLineTests",

@@ -7,6 +7,10 @@ import os
 # grpcio's handlers for fork() abort the child of a process with busy channels, before it has become another program.
 os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "0"
 
+import pathlib
+import re
+import shutil
+import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -57,6 +61,7 @@ def _attach(request: pytest.FixtureRequest, world: World) -> None:
 
 
 _WORLDS: pytest.StashKey[list[World]] = pytest.StashKey()
+_HAS_FAILED: pytest.StashKey[bool] = pytest.StashKey()
 
 
 @pytest.fixture
@@ -66,7 +71,7 @@ def world(request: pytest.FixtureRequest, cluster: Cluster, template: str) -> It
     _attach(request, world)
     try:
         yield world
-        _no_bad_requests(world)
+        _close_well(request, world)
     finally:
         world.close()
 
@@ -88,16 +93,29 @@ def make_world(
     try:
         yield make
         for world in worlds:
-            _no_bad_requests(world)
+            _close_well(request, world)
     finally:
         for world in worlds:
             world.close()
 
 
-def _no_bad_requests(world: World) -> None:
+def _close_well(request: pytest.FixtureRequest, world: World) -> None:
+    """What every test ends with, unless it has failed already."""
+    if request.node.stash.get(_HAS_FAILED, False):
+        return
+    for server in world.servers:
+        # Tests end servers by SIGKILL and SIGTERM; any other signal is a crash.
+        assert server.returncode is None or server.returncode >= -1 or server.returncode == -signal.SIGKILL, (
+            f"{server.name} crashed: {server.returncode}\n{server.log_tail()}"
+        )
+        assert "Fatal error" not in server.log_text(), server.log_tail()
     assert not world.ledger or not world.ledger.bad_requests, (
         f"the user service got requests that it can't accept: {world.ledger.bad_requests[:5]}"
     )
+    alive = [server for server in world.servers if server.is_running]
+    if alive and not world.was_audited and world.cluster.is_running:
+        world.wait_all_over()
+        world.audit(alive[0].client())
 
 
 @pytest.hookimpl(wrapper=True)
@@ -105,6 +123,7 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
     """A failure shows the ends of the logs of the servers that took part."""
     report = yield
     if report.when == "call" and report.failed:
+        item.stash[_HAS_FAILED] = True
         for world in item.stash.get(_WORLDS, []):
             report.sections.append(("server logs", world.log_tails()))
             keep = os.environ.get("DEVICERPC_KEEP_LOGS")
@@ -115,10 +134,6 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) ->
 
 def _keep(world: World, folder: str, name: str) -> None:
     """Copies the whole logs to where somebody can read them after the test."""
-    import pathlib
-    import re
-    import shutil
-
     target = pathlib.Path(folder) / re.sub(r"[^A-Za-z0-9_.-]", "_", name)
     target.mkdir(parents=True, exist_ok=True)
     for server in world.servers:
@@ -126,18 +141,7 @@ def _keep(world: World, folder: str, name: str) -> None:
             shutil.copy(server.log, target / f"{server.name}.log")
 
 
-# Files whose tests share a server, an engine or a pool: one worker runs all of such a file.
-_SHARING = {"test_clients.py", "test_crash_matrix.py", "test_redroid.py"}
-
-
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    for item in items:
-        if item.path.name in _SHARING:
-            item.add_marker(pytest.mark.xdist_group(item.path.name))
-    # Long files first, so that no worker is left with one at the end. test_up.py needs the machine for itself.
-    order = ["test_redroid.py", "test_crash_matrix.py", "test_clients.py"]
-    items.sort(key=lambda item: (item.path.name == "test_up.py", _position(order, item.path.name)))
-
-
-def _position(order: list[str], name: str) -> int:
-    return order.index(name) if name in order else len(order)
+    """Files that one worker runs as a whole come first, so that no worker is left with one at the end."""
+    whole = ["test_redroid.py", "test_crash_matrix.py", "test_clients.py"]
+    items.sort(key=lambda item: whole.index(item.path.name) if item.path.name in whole else len(whole))

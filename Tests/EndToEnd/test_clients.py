@@ -36,6 +36,9 @@ from support.stubs import device_pb2, health_pb2, saga_pb2, service_pb2
 from support.waiting import wait_until
 from support.world import World
 
+# One worker runs the whole file: its tests share a server, and the last one audits them all.
+pytestmark = pytest.mark.xdist_group("clients")
+
 
 @pytest.fixture(scope="module")
 def place(cluster: Cluster) -> Iterator[World]:

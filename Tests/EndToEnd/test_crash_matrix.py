@@ -21,6 +21,9 @@ from support.server import binary, run_command
 from support.waiting import wait_until
 from support.world import World
 
+# One worker runs the whole file: it has its own way of running several at once.
+pytestmark = pytest.mark.xdist_group("crash matrix")
+
 # How many points run at once.
 WORKERS = 3
 

@@ -32,7 +32,8 @@ from support.stubs import device_pb2
 from support.waiting import wait_until
 from support.world import World
 
-pytestmark = pytest.mark.docker
+# One worker runs the whole file: its tests share an engine.
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("redroid")]
 
 
 @pytest.fixture(scope="module")

@@ -159,6 +159,27 @@ async def _watch_many(address: str, saga_id: str, watchers: int, channels: int) 
             await channel.close()
 
 
+@pytest.mark.parametrize("notifications", ["true", "false"], ids=["notified", "polling only"])
+def test_events_reach_the_other_replica_in_time(world: World, notifications: str) -> None:
+    """A notification brings them within milliseconds; without any, a poll every half second does."""
+    environment = {"DEVICERPC_NOTIFICATIONS": notifications}
+    here, there = world.server(environment=environment), world.server(environment=environment)
+    time.sleep(2.5)  # a replica learns of others when it renews its lease
+    accepted = here.client().create(when="ACCEPTED", options={"latency_ms": "600", "boot_ms": "600"})
+    lags = []
+    events = []
+    started = time.time()
+    for event in there.client().watch(accepted.saga_id):
+        happened = event.time.ToNanoseconds() / 1e9
+        if happened > started + 0.1:  # the others were there before the watcher
+            lags.append(time.time() - happened)
+        events.append(event)
+    latest = max(lags)
+    print(f"at most {latest:.3f} s late")
+    assert replay(events).status == "COMPLETED"
+    assert latest < (0.25 if notifications == "true" else 1.5)
+
+
 def test_headers_come_before_any_event(world: World) -> None:
     """A watcher of a quiet saga knows at once that it is heard."""
     server = world.server()

@@ -16,10 +16,15 @@ public final class QuotaClient: Sendable {
         case decrement(compensating: String)
     }
 
+    /// A struct and not the bare closure: a generic `Mutex` would wrap a closure in one more thunk each time it is read.
+    private struct Clock {
+        var now: @Sendable () -> Timestamp
+    }
+
     public let configuration: QuotaConfiguration
     private let token: ServiceToken
     /// `nil`: this machine's wall clock.
-    private let clock = Mutex<(@Sendable () -> Timestamp)?>(nil)
+    private let clock = Mutex<Clock?>(nil)
     private let http: HTTPClient
     /// The most of an answer that is read.
     private static let maximumBodyBytes = 64 * 1024
@@ -44,12 +49,12 @@ public final class QuotaClient: Sendable {
 
     /// Dates the service's tokens by `clock`, the database's: a token of a process whose own clock is off would be refused.
     public func useClock(_ clock: @escaping @Sendable () -> Timestamp) {
-        self.clock.withLock { $0 = clock }
+        self.clock.withLock { $0 = Clock(now: clock) }
     }
 
     private var now: Date {
         guard let clock = self.clock.withLock({ $0 }) else { return Date() }
-        return Date(timeIntervalSince1970: Double(clock().microseconds) / 1e6)
+        return Date(timeIntervalSince1970: Double(clock.now().microseconds) / 1e6)
     }
 
     /// Closes the connections. Nothing may be sent afterwards.

@@ -112,7 +112,9 @@ public struct DeviceService: Sendable {
                         $0.explanation = "must be set: the call has no token to take it from"
                     })
             }
-            if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)), let provider = self.providers[kind] {
+            if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)),
+                let provider = self.providers[kind]
+            {
                 violations += provider.violations(
                     spec: DeviceSpec(specification.spec), options: specification.providerOptions
                 ).map { violation in

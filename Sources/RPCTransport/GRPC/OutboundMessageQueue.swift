@@ -58,7 +58,8 @@ struct OutboundMessageQueue {
                             position += 1
                             rest -= 1
                         }
-                        if rest > 0 { write(UnsafeRawBufferPointer(rebasing: size[(position - 1)..<(position - 1 + rest)])) }
+                        guard rest > 0 else { return }
+                        write(UnsafeRawBufferPointer(rebasing: size[(position - 1)..<(position - 1 + rest)]))
                     }
                 }
                 self.position += piece

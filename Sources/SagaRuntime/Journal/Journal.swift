@@ -220,7 +220,9 @@ final class Journal: Sendable {
         for entry in entries {
             self.logger.error(
                 "[SAGA] the database refuses a record",
-                metadata: ["saga_id": "\(entry.sagaID)", "sqlstate": "\(error.sqlstate ?? "none")", "error": "\(error)"])
+                metadata: [
+                    "saga_id": "\(entry.sagaID)", "sqlstate": "\(error.sqlstate ?? "none")", "error": "\(error)",
+                ])
             entry.continuation.resume(
                 returning: .rejected(
                     StepError(

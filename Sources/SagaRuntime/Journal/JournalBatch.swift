@@ -199,10 +199,12 @@ enum JournalOutcome: Sendable {
 }
 
 /// A record on its way, and who waits for it.
-struct JournalEntry: Sendable {
-    var record: SagaRecord
-    var sagaID: SagaID
-    var continuation: CheckedContinuation<JournalOutcome, Never>
+///
+/// A class, so that batches are sorted and split by moving words, not records.
+final class JournalEntry: Sendable {
+    let record: SagaRecord
+    let sagaID: SagaID
+    let continuation: CheckedContinuation<JournalOutcome, Never>
 
     init(record: SagaRecord, continuation: CheckedContinuation<JournalOutcome, Never>) {
         self.record = record

@@ -26,6 +26,8 @@ final class EventRelay: Sendable {
     private let hasPeers: @Sendable () -> Bool
     private let logger: Logger
     private let pending = Mutex<Set<SagaID>>([])
+    /// There is something pending.
+    private let news = AsyncStream<Void>.makeStream(bufferingPolicy: .bufferingNewest(1))
     /// The newest sequence that the feed was told of, for sagas watched from afar.
     private let known = Mutex<[SagaID: Int]>([:])
 
@@ -45,7 +47,11 @@ final class EventRelay: Sendable {
     /// Tells the other replicas, soon. Without any, does nothing.
     func announce(_ id: SagaID) {
         guard self.configuration.usesNotifications, self.hasPeers() else { return }
-        self.pending.withLock { _ = $0.insert(id) }
+        let isFirst = self.pending.withLock { pending in
+            defer { pending.insert(id) }
+            return pending.isEmpty
+        }
+        if isFirst { self.news.continuation.yield() }
     }
 
     func run() async {
@@ -62,7 +68,9 @@ final class EventRelay: Sendable {
         "saga_notify", "SELECT count(pg_notify('saga_event', p)) FROM unnest($1::text[]) AS p")
 
     private func notify() async {
-        while !Task.isCancelled {
+        for await _ in self.news.stream {
+            // What comes within these milliseconds shares the notification.
+            try? await Task.sleep(for: self.configuration.notifyInterval)
             let ids = self.pending.withLock { pending in
                 defer { pending = [] }
                 return Array(pending)
@@ -79,7 +87,6 @@ final class EventRelay: Sendable {
                 // A lost notification is what the poll is for.
                 _ = try? await self.pool.run([SQLQuery(Self.notifyStatement, parameters)])
             }
-            try? await Task.sleep(for: self.configuration.notifyInterval)
         }
     }
 
@@ -121,7 +128,9 @@ final class EventRelay: Sendable {
             guard let rows = try? await self.pool.run([SQLQuery(Self.newest, parameters)])[0] else { continue }
             var changed: [SagaID] = []
             for row in rows {
-                guard let text = try? row.text(0), let id = SagaID(text), let newest = try? row.int32(1) else { continue }
+                guard let text = try? row.text(0), let id = SagaID(text), let newest = try? row.int32(1) else {
+                    continue
+                }
                 if self.known.withLock({ ($0[id] ?? 0) < Int(newest) }) { changed.append(id) }
             }
             await self.refresh(changed)

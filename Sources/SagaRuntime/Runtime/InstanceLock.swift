@@ -16,15 +16,6 @@ final class InstanceLock: Sendable {
 
     private init(descriptor: Int32) { self.descriptor = descriptor }
 
-    /// With its parents; a failure shows when the file is opened.
-    private static func makeDirectory(_ directory: String) {
-        var path = ""
-        for part in directory.split(separator: "/", omittingEmptySubsequences: false) {
-            path += part + "/"
-            _ = mkdir(path, 0o755)
-        }
-    }
-
     deinit { close(self.descriptor) }
 
     /// Takes the lock of a data directory, which is made if it is missing.
@@ -33,14 +24,19 @@ final class InstanceLock: Sendable {
             throw InstanceLeaseError(
                 description: "DEVICERPC_DATA_DIR: can't make \(directory): \(SystemFile.lastError)")
         }
-        Self.makeDirectory(directory)
         let path = directory + "/instance.lock"
         let descriptor = open(path, O_RDWR | O_CREAT | O_CLOEXEC, 0o600)
         guard descriptor >= 0 else {
             throw InstanceLeaseError(description: "DEVICERPC_DATA_DIR: can't open \(path): \(SystemFile.lastError)")
         }
-        // EWOULDBLOCK: held by another process. EINTR, ENOLCK: no lock, no start.
-        guard flock(descriptor, LOCK_EX | LOCK_NB) == 0 else {
+        // EWOULDBLOCK: held by another process. EINTR, ENOLCK: no lock, no start. A child that its holder has just forked
+        // holds it too, until it executes its program: hence the few tries, which only a start that fails waits for.
+        var isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
+        for _ in 0..<20 where !isLocked {
+            usleep(25_000)
+            isLocked = flock(descriptor, LOCK_EX | LOCK_NB) == 0
+        }
+        guard isLocked else {
             close(descriptor)
             throw InstanceLeaseError(
                 description:

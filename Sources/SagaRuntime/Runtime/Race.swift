@@ -5,48 +5,48 @@ import Synchronization
 /// A task group would wait for it; a provider's client that hangs must not hold up a saga's deadline. The operation's task
 /// is cancelled and left to itself, and whatever it returns later is dropped: the machine counts it as unknown.
 enum Race {
-    private final class Finish<Value: Sendable>: Sendable {
-        private let state: Mutex<(continuation: CheckedContinuation<Value?, Never>?, tasks: [Task<Void, Never>])>
+    private final class Contest<Value: Sendable>: Sendable {
+        private struct State {
+            var continuation: CheckedContinuation<Value?, Never>?
+            var tasks: [Task<Void, Never>] = []
+            var limit: Deadlines.Entry?
+            var isOver = false
+        }
 
-        init(_ continuation: CheckedContinuation<Value?, Never>) { self.state = Mutex((continuation, [])) }
+        private let state = Mutex(State())
 
-        /// Cancels `task` when the race is over; at once if it is over already.
-        func add(_ task: Task<Void, Never>) {
+        /// - Returns: false if it was over before it began; the continuation is resumed then.
+        func begin(_ continuation: CheckedContinuation<Value?, Never>) -> Bool {
             let isOver = self.state.withLock { state in
-                if state.continuation != nil { state.tasks.append(task) }
-                return state.continuation == nil
+                if !state.isOver { state.continuation = continuation }
+                return state.isOver
             }
-            if isOver { task.cancel() }
+            if isOver { continuation.resume(returning: nil) }
+            return !isOver
+        }
+
+        /// What ends with the contest; at once if that is over already.
+        func add(task: Task<Void, Never>, limit: Deadlines.Entry? = nil) {
+            let isOver = self.state.withLock { state in
+                if !state.isOver {
+                    state.tasks.append(task)
+                    if let limit { state.limit = limit }
+                }
+                return state.isOver
+            }
+            guard isOver else { return }
+            task.cancel()
+            if let limit { Deadlines.shared.remove(limit) }
         }
 
         func end(_ value: Value?) {
-            let (continuation, tasks) = self.state.withLock { state in
-                defer { state = (nil, []) }
-                return (state.continuation, state.tasks)
+            let ended = self.state.withLock { state in
+                defer { state = State(isOver: true) }
+                return state
             }
-            guard let continuation else { return }
-            for task in tasks { task.cancel() }
-            continuation.resume(returning: value)
-        }
-    }
-
-    private final class Cancellation: Sendable {
-        private let state = Mutex<(isCancelled: Bool, action: (@Sendable () -> Void)?)>((false, nil))
-
-        func set(_ action: @escaping @Sendable () -> Void) {
-            let isCancelled = self.state.withLock { state in
-                state.action = action
-                return state.isCancelled
-            }
-            if isCancelled { action() }
-        }
-
-        func cancel() {
-            let action = self.state.withLock { state in
-                state.isCancelled = true
-                return state.action
-            }
-            action?()
+            if let limit = ended.limit { Deadlines.shared.remove(limit) }
+            for task in ended.tasks { task.cancel() }
+            ended.continuation?.resume(returning: value)
         }
     }
 
@@ -56,25 +56,21 @@ enum Race {
         limit: Duration, _ operation: @escaping @Sendable () async -> Value,
         meanwhile: @escaping @Sendable () -> Void
     ) async -> Value? {
-        let cancellation = Cancellation()
+        let contest = Contest<Value>()
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
-                let finish = Finish<Value>(continuation)
-                cancellation.set { finish.end(nil) }
-                finish.add(
-                    Task {
-                        if (try? await Task.sleep(for: limit)) != nil { finish.end(nil) }
-                    })
+                guard contest.begin(continuation) else { return }
                 #if FAULT_POINTS
-                    finish.add(
-                        Task {
+                    contest.add(
+                        task: Task {
                             if (try? await Task.sleep(for: .milliseconds(20))) != nil { meanwhile() }
                         })
                 #endif
-                finish.add(Task { finish.end(await operation()) })
+                let entry = Deadlines.shared.add(after: limit) { contest.end(nil) }
+                contest.add(task: Task { contest.end(await operation()) }, limit: entry)
             }
         } onCancel: {
-            cancellation.cancel()
+            contest.end(nil)
         }
     }
 }

@@ -19,7 +19,9 @@ extension SagaSnapshot {
         case .finished: false
         case .provisioned:
             self.status == .running
-                && self.steps.prefix(provisionedStep + 1).allSatisfy { $0.status == .succeeded || $0.status == .skipped }
+                && self.steps.prefix(provisionedStep + 1).allSatisfy {
+                    $0.status == .succeeded || $0.status == .skipped
+                }
         }
     }
 }

@@ -1,15 +1,20 @@
 import Synchronization
 
 /// Reads sagas from their event rows; what is asked for while a query runs is folded into the next one.
+///
+/// Queries are shared, decoding is not: each caller folds its own saga's rows, in its own task, so that the next query
+/// is under way meanwhile.
 final class SagaReader: Sendable {
     /// Sagas of one query.
     private static let maximumIDs = 256
     /// Queries under way at once.
     private static let maximumQueries = 2
 
+    private typealias Rows = Result<[EventRow], SagaRuntimeError>
+
     private struct Waiter {
         var id: SagaID
-        var continuation: CheckedContinuation<Result<SagaHistory?, SagaRuntimeError>, Never>
+        var continuation: CheckedContinuation<Rows, Never>
     }
 
     private struct State {
@@ -26,9 +31,28 @@ final class SagaReader: Sendable {
         self.stepNames = { type, version in definitions[type, version]?.steps.map(\.name) }
     }
 
+    // MARK: One saga
+
     /// The saga's history; `nil` if there is no such saga.
     func history(_ id: SagaID) async throws(SagaRuntimeError) -> SagaHistory? {
-        let result = await withCheckedContinuation { continuation in
+        let rows = try await self.rows(id)
+        return rows.isEmpty ? nil : try self.decoded(id, rows)
+    }
+
+    /// The saga's state alone; `nil` if there is no such saga.
+    func snapshot(_ id: SagaID) async throws(SagaRuntimeError) -> SagaSnapshot? {
+        let rows = try await self.rows(id)
+        if rows.isEmpty { return nil }
+        do throws(JournalDecodingError) {
+            return try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+        } catch {
+            throw .unreadable(error.message)
+        }
+    }
+
+    /// The saga's rows by ascending sequence, from a query that is shared with whoever asks at the same time.
+    private func rows(_ id: SagaID) async throws(SagaRuntimeError) -> [EventRow] {
+        let result: Rows = await withCheckedContinuation { continuation in
             let startsQuery = self.state.withLock { state in
                 state.waiting.append(Waiter(id: id, continuation: continuation))
                 guard state.running < Self.maximumQueries else { return false }
@@ -40,22 +64,6 @@ final class SagaReader: Sendable {
         return try result.get()
     }
 
-    func histories(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaHistory] {
-        var histories: [SagaID: SagaHistory] = [:]
-        var rest = ids[...]
-        while !rest.isEmpty {
-            let slice = Array(rest.prefix(Self.maximumIDs))
-            rest = rest.dropFirst(slice.count)
-            for (id, history) in try await self.read(slice) { histories[id] = try history.get() }
-        }
-        return histories
-    }
-
-    /// As `histories`, but a saga whose rows don't decode does not spoil the others.
-    func decodable(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, SagaRuntimeError>] {
-        try await self.read(ids)
-    }
-
     private func work() async {
         while true {
             let waiters: [Waiter] = self.state.withLock { state in
@@ -65,14 +73,19 @@ final class SagaReader: Sendable {
                 return Array(state.waiting.prefix(count))
             }
             if waiters.isEmpty { return }
+            // Whoever asks for the same saga shares its rows.
+            var ids: [SagaID] = []
+            var positions: [SagaID: Int] = [:]
+            let positionOfWaiter = waiters.map { waiter in
+                if let position = positions[waiter.id] { return position }
+                positions[waiter.id] = ids.count
+                ids.append(waiter.id)
+                return ids.count - 1
+            }
             do {
-                let histories = try await self.read(Array(Set(waiters.map(\.id))))
-                for waiter in waiters {
-                    switch histories[waiter.id] {
-                    case .success(let history): waiter.continuation.resume(returning: .success(history))
-                    case .failure(let error): waiter.continuation.resume(returning: .failure(error))
-                    case nil: waiter.continuation.resume(returning: .success(nil))
-                    }
+                let rows = try await self.read(ids)
+                for (waiter, position) in zip(waiters, positionOfWaiter) {
+                    waiter.continuation.resume(returning: .success(rows[position]))
                 }
             } catch {
                 for waiter in waiters { waiter.continuation.resume(returning: .failure(error)) }
@@ -80,24 +93,52 @@ final class SagaReader: Sendable {
         }
     }
 
+    // MARK: Many sagas
+
+    func histories(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaHistory] {
+        var histories: [SagaID: SagaHistory] = [:]
+        var rest = ids[...]
+        while !rest.isEmpty {
+            let slice = Array(rest.prefix(Self.maximumIDs))
+            rest = rest.dropFirst(slice.count)
+            for (id, history) in try await self.decodable(slice) { histories[id] = try history.get() }
+        }
+        return histories
+    }
+
+    /// As `histories`, but a saga whose rows don't decode does not spoil the others.
+    func decodable(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, SagaRuntimeError>] {
+        var histories: [SagaID: Result<SagaHistory, SagaRuntimeError>] = [:]
+        for (id, rows) in zip(ids, try await self.read(ids)) where !rows.isEmpty {
+            do throws(SagaRuntimeError) {
+                histories[id] = .success(try self.decoded(id, rows))
+            } catch {
+                histories[id] = .failure(error)
+            }
+        }
+        return histories
+    }
+
+    // MARK: Rows
+
     private static let rows = SQLStatement(
         "saga_rows",
         """
-        SELECT e.saga_id, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output
-        FROM unnest($1::text[]) AS i(saga_id)
+        SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output
+        FROM unnest($1::text[]) WITH ORDINALITY AS i(saga_id, position)
         JOIN saga_event e ON e.saga_id = i.saga_id
         """)
 
-    private func read(
-        _ ids: [SagaID]
-    ) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, SagaRuntimeError>] {
+    /// The rows of each saga by ascending sequence, in the order of `ids`; none for a saga that there isn't.
+    private func read(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [[EventRow]] {
         var parameters = SQLParameters()
         parameters.append(array: ids.map(\.rawValue))
-        var rows: [SagaID: [EventRow]] = [:]
+        var rows = [[EventRow]](repeating: [], count: ids.count)
         do {
             for row in try await self.pool.run([SQLQuery(Self.rows, parameters)])[0] {
-                guard let id = SagaID(try row.text(0)) else { continue }
-                rows[id, default: []].append(
+                let position = Int(try row.int64(0)) - 1
+                guard rows.indices.contains(position) else { continue }
+                rows[position].append(
                     EventRow(
                         lastSequence: Int(try row.int32(1)), userID: try row.optionalText(2),
                         resourceID: try row.optionalUUID(3), batchID: try row.optionalText(4),
@@ -106,16 +147,22 @@ final class SagaReader: Sendable {
         } catch {
             throw .database(error)
         }
-        return rows.reduce(into: [:]) { histories, entry in
-            do {
-                let sorted = entry.value.sorted { $0.lastSequence < $1.lastSequence }
-                histories[entry.key] = .success(
-                    try SagaHistory(id: entry.key, rows: sorted, stepNames: self.stepNames))
-            } catch let error as JournalDecodingError {
-                histories[entry.key] = .failure(.unreadable(error.message))
-            } catch {
-                histories[entry.key] = .failure(.unreadable("\(error)"))
-            }
+        // The index gives them in order; nothing in the statement promises it.
+        for position in rows.indices where !Self.isSorted(rows[position]) {
+            rows[position].sort { $0.lastSequence < $1.lastSequence }
+        }
+        return rows
+    }
+
+    private static func isSorted(_ rows: [EventRow]) -> Bool {
+        zip(rows, rows.dropFirst()).allSatisfy { $0.lastSequence < $1.lastSequence }
+    }
+
+    private func decoded(_ id: SagaID, _ rows: [EventRow]) throws(SagaRuntimeError) -> SagaHistory {
+        do throws(JournalDecodingError) {
+            return try SagaHistory(id: id, rows: rows, stepNames: self.stepNames)
+        } catch {
+            throw .unreadable(error.message)
         }
     }
 }

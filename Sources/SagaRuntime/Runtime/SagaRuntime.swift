@@ -301,7 +301,11 @@ public final class SagaRuntime: Sendable {
         var problems: [String] = []
         if self.isDraining { problems.append("draining") }
         guard let current = self.shared.current else { return problems + ["no registered instance"] }
-        if current.lease.isFenced { problems.append("fenced") } else if !current.lease.isTrusted { problems.append("the lease is not renewed") }
+        if current.lease.isFenced {
+            problems.append("fenced")
+        } else if !current.lease.isTrusted {
+            problems.append("the lease is not renewed")
+        }
         if self.partitions.daysAhead < 1 { problems.append("no partitions ahead") }
         return problems
     }
@@ -400,7 +404,7 @@ public final class SagaRuntime: Sendable {
 
     /// One saga as its events tell it; concurrent calls share queries. `nil`: unknown.
     public func snapshot(_ id: SagaID) async throws(SagaRuntimeError) -> SagaSnapshot? {
-        try await self.reader.history(id)?.snapshot
+        try await self.reader.snapshot(id)
     }
 
     /// The known ones of `ids`.
@@ -409,7 +413,8 @@ public final class SagaRuntime: Sendable {
     }
 
     /// Sagas newest first; see `SagaFilter`.
-    public func list(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaSnapshot] {
+    public func list(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaSnapshot]
+    {
         let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit)
         let histories = try await self.reader.histories(ids)
         return ids.compactMap { histories[$0]?.snapshot }

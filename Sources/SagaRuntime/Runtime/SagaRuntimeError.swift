@@ -31,7 +31,9 @@ public struct SagaRegistry: Sendable {
     private var definitions: [String: [Int: SagaDefinition]] = [:]
 
     public init(_ definitions: [SagaDefinition]) {
-        for definition in definitions { self.definitions[definition.type, default: [:]][definition.version] = definition }
+        for definition in definitions {
+            self.definitions[definition.type, default: [:]][definition.version] = definition
+        }
     }
 
     public subscript(type: String, version: Int) -> SagaDefinition? { self.definitions[type]?[version] }

@@ -312,7 +312,8 @@ final class SagaWorker: Sendable {
                         self.log(.warning, "discarded what a fenced call had made", machine.snapshot)
                         return
                     } catch {
-                        self.log(.warning, "can't discard what a fenced call had made: \(error.message)", machine.snapshot)
+                        self.log(
+                            .warning, "can't discard what a fenced call had made: \(error.message)", machine.snapshot)
                     }
                 case (.running, _), (.compensating, _):
                     // Still in doubt there: its owner finds the effect by its key, adopts or undoes it.

@@ -13,15 +13,30 @@ struct SagaHistory: Sendable, Equatable {
     init(
         id: SagaID, rows: [EventRow], stepNames: (_ type: String, _ version: Int) -> [String]?
     ) throws(JournalDecodingError) {
+        var events: [SagaEvent] = []
+        self.snapshot = try SagaSnapshot(id: id, rows: rows, stepNames: stepNames) { events.append($0) }
+        self.events = events
+    }
+}
+
+extension SagaSnapshot {
+    /// Folds the rows of one saga; see `SagaHistory`.
+    ///
+    /// - Parameter event: told each event, in order.
+    init(
+        id: SagaID, rows: [EventRow], stepNames: (_ type: String, _ version: Int) -> [String]?,
+        event tell: (SagaEvent) -> Void = { _ in }
+    ) throws(JournalDecodingError) {
         guard let first = rows.first else { throw JournalDecodingError(message: "\(id) has no events") }
         var snapshot: SagaSnapshot?
-        var events: [SagaEvent] = []
+        var count = 0
         for row in rows {
             let packed = try JournalEventCodec.decode(row.events)
-            guard row.lastSequence == events.count + packed.count else {
+            guard row.lastSequence == count + packed.count else {
                 throw JournalDecodingError(
-                    message: "\(id): the row at sequence \(row.lastSequence) holds \(packed.count) events after \(events.count)")
+                    message: "\(id): the row at \(row.lastSequence) holds \(packed.count) events after \(count)")
             }
+            count += packed.count
             for event in packed {
                 if snapshot == nil {
                     guard let birth = event.birth, event.type == .sagaStarted else {
@@ -35,11 +50,10 @@ struct SagaHistory: Sendable, Equatable {
                         id: id, birth: birth, userID: first.userID ?? "", resourceID: first.resourceID ?? "",
                         batchID: first.batchID ?? "", time: event.time, stepNames: names)
                 }
-                if let seen = try snapshot?.apply(event, databaseOutput: row.databaseOutput) { events.append(seen) }
+                if let seen = try snapshot?.apply(event, databaseOutput: row.databaseOutput) { tell(seen) }
             }
         }
         guard let snapshot else { throw JournalDecodingError(message: "\(id) has no events") }
-        self.snapshot = snapshot
-        self.events = events
+        self = snapshot
     }
 }

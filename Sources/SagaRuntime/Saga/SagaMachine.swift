@@ -251,7 +251,9 @@ struct SagaMachine: Sendable {
         let isUnknown = error.errorClass == .unknownOutcome || self.snapshot.steps[index].hadUnknownOutcome
         if case .undecidable = error.errorClass { return .write(self.parkRecord(error, now: now)) }
         if isLate { return .write(self.timeOutRecord(step: index, outcomeUnknown: isUnknown, now: now)) }
-        if self.isCancelled != nil { return .write(self.cancelRecord(step: index, outcomeUnknown: isUnknown, now: now)) }
+        if self.isCancelled != nil {
+            return .write(self.cancelRecord(step: index, outcomeUnknown: isUnknown, now: now))
+        }
         if case .conflict(let redone) = error.errorClass,
             let target = self.definition.steps.firstIndex(where: { $0.name == redone }), target < index,
             call.attempt < Self.maximumConflicts
@@ -352,8 +354,10 @@ struct SagaMachine: Sendable {
 
         case (.resolve, _):
             self.questionsAsked += 1
-            self.notBefore = now + RetryPolicy.question.delay(
-                afterAttempt: self.questionsAsked, random: self.random(), atLeast: .milliseconds(50))
+            self.notBefore =
+                now
+                + RetryPolicy.question.delay(
+                    afterAttempt: self.questionsAsked, random: self.random(), atLeast: .milliseconds(50))
 
         case (.compensate, .undone(.undone)):
             self.resolvedUndo[call.step] = .undone
@@ -397,7 +401,8 @@ struct SagaMachine: Sendable {
         }
         let error = StepError(
             .unknownOutcome, reason: self.definition.steps[index].unavailableReason,
-            message: "the outcome of attempt \(self.snapshot.steps[index].attempts) was unknown; asking again under its key")
+            message:
+                "the outcome of attempt \(self.snapshot.steps[index].attempts) was unknown; asking again under its key")
         self.position = .returned(.failure(error))
     }
 
@@ -554,12 +559,14 @@ struct SagaMachine: Sendable {
         .refused, reason: "TIMED_OUT", message: "the saga's deadline passed before all steps were done")
 
     private func timeOutRecord(step index: Int, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
-        self.turnBackRecord(cause: .timedOut, error: Self.timedOut, step: index, outcomeUnknown: outcomeUnknown, now: now)
+        self.turnBackRecord(
+            cause: .timedOut, error: Self.timedOut, step: index, outcomeUnknown: outcomeUnknown, now: now)
     }
 
     private func cancelRecord(step index: Int, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
         let error = self.isCancelled ?? StepError(.refused, reason: "CANCELLED", message: "cancelled")
-        return self.turnBackRecord(cause: .cancelled, error: error, step: index, outcomeUnknown: outcomeUnknown, now: now)
+        return self.turnBackRecord(
+            cause: .cancelled, error: error, step: index, outcomeUnknown: outcomeUnknown, now: now)
     }
 
     private func turnBackRecord(

@@ -77,7 +77,10 @@ public struct StepSnapshot: Sendable, Equatable {
 
 extension SagaSnapshot {
     /// The state right after birth, before any event.
-    init(id: SagaID, birth: SagaBirth, userID: String, resourceID: String, batchID: String, time: Timestamp, stepNames: [String]) {
+    init(
+        id: SagaID, birth: SagaBirth, userID: String, resourceID: String, batchID: String, time: Timestamp,
+        stepNames: [String]
+    ) {
         self.init(
             id: id, type: birth.type, definitionVersion: birth.definitionVersion,
             steps: stepNames.map { StepSnapshot(name: $0) }, userID: userID, resourceID: resourceID,
@@ -87,7 +90,8 @@ extension SagaSnapshot {
 
     /// Folds one event in and returns what watchers see of it.
     @discardableResult
-    mutating func apply(_ event: JournalEvent, databaseOutput: String? = nil) throws(JournalDecodingError) -> SagaEvent {
+    mutating func apply(_ event: JournalEvent, databaseOutput: String? = nil) throws(JournalDecodingError) -> SagaEvent
+    {
         if let step = event.step, !self.steps.indices.contains(step) {
             throw JournalDecodingError(message: "\(self.id) has no step \(step)")
         }
@@ -191,7 +195,8 @@ extension SagaSnapshot {
         }
         return SagaEvent(
             sequence: UInt32(self.lastSequence), time: event.time, type: event.type,
-            step: event.type.isOfAStep ? event.step.map { self.steps[$0].name } ?? "" : "", stepIndex: event.step ?? self.stepIndex,
+            step: event.type.isOfAStep ? event.step.map { self.steps[$0].name } ?? "" : "",
+            stepIndex: event.step ?? self.stepIndex,
             attempt: event.attempt, message: event.message, sagaStatus: self.status, stepsDone: self.stepsDone,
             stepsTotal: self.steps.count, reason: event.reason, retryAt: event.retryAt)
     }

@@ -241,7 +241,10 @@ class _Handler(BaseHTTPRequestHandler):
         pass
 
     def do_POST(self) -> None:
-        text = self.rfile.read(int(self.headers.get("Content-Length", "0")))
+        length = int(self.headers.get("Content-Length", "0"))
+        text = self.rfile.read(length)
+        if len(text) < length:
+            return None  # the caller died in the midst
         path = _USAGE_PATH.fullmatch(self.path)
         if not path:
             self.owner.complain(f"POST {self.path}")

@@ -4,9 +4,10 @@ import Testing
 
 /// The small encodings: base64, percent-encoding, timeouts, metadata.
 @Suite struct TextFormatTests {
-    @Test(arguments: [
-        ([], ""), ([0x66], "Zg"), ([0x66, 0x6F], "Zm8"), ([0x66, 0x6F, 0x6F], "Zm9v"), ([0xFB, 0xFF], "+/8"),
-    ] as [([UInt8], String)])
+    @Test(
+        arguments: [
+            ([], ""), ([0x66], "Zg"), ([0x66, 0x6F], "Zm8"), ([0x66, 0x6F, 0x6F], "Zm9v"), ([0xFB, 0xFF], "+/8"),
+        ] as [([UInt8], String)])
     func base64(bytes: [UInt8], text: String) {
         #expect(Base64.encode(bytes) == Array(text.utf8))
         #expect(Base64.decode(text.utf8) == bytes)
@@ -36,10 +37,11 @@ import Testing
         Array(text.utf8).withUnsafeBufferPointer { GRPCTimeout.parse($0) }
     }
 
-    @Test(arguments: [
-        ("1n", 1), ("0n", 0), ("2u", 2000), ("99999999m", 99_999_999_000_000), ("1S", 1_000_000_000),
-        ("1M", 60_000_000_000), ("1H", 3_600_000_000_000), ("99999999H", GRPCTimeout.maximumNanoseconds),
-    ] as [(String, Int64)])
+    @Test(
+        arguments: [
+            ("1n", 1), ("0n", 0), ("2u", 2000), ("99999999m", 99_999_999_000_000), ("1S", 1_000_000_000),
+            ("1M", 60_000_000_000), ("1H", 3_600_000_000_000), ("99999999H", GRPCTimeout.maximumNanoseconds),
+        ] as [(String, Int64)])
     func timeout(text: String, nanoseconds: Int64) { #expect(Self.parse(text) == nanoseconds) }
 
     @Test(arguments: ["", "n", "1", "1s", "-1n", "+1n", "1.5S", " 1n", "123456789n", "1nn"])
@@ -64,7 +66,8 @@ import Testing
         #expect(metadata.all("x-MIXED") == ["1", "2"])
         #expect(metadata.firstBinary("x-bytes-bin") == [0, 255])
         #expect(metadata.first("x-ctl")?.hasPrefix("a?b?") == true)
-        #expect(metadata.entries.map(\.name) == ["x-mixed", "x-mixed", "x-bytes-bin", "x-ctl", "grpc-retry-pushback-ms"])
+        let names = ["x-mixed", "x-mixed", "x-bytes-bin", "x-ctl", "grpc-retry-pushback-ms"]
+        #expect(metadata.entries.map(\.name) == names)
         metadata.removeAll("x-mixed")
         #expect(metadata.first("x-mixed") == nil)
         #expect(!"\(metadata)".contains("10"))
@@ -83,7 +86,10 @@ import Testing
     ])
     func httpStatus(status: Int, code: RPCCode) { #expect(StatusMapping.code(forHTTPStatus: status) == code) }
 
-    @Test(arguments: [(0, RPCCode.internal), (2, .internal), (7, .unavailable), (8, .cancelled), (11, .resourceExhausted),
-        (12, .permissionDenied)] as [(UInt32, RPCCode)])
+    @Test(
+        arguments: [
+            (0, .internal), (2, .internal), (7, .unavailable), (8, .cancelled), (11, .resourceExhausted),
+            (12, .permissionDenied),
+        ] as [(UInt32, RPCCode)])
     func reset(errorCode: UInt32, code: RPCCode) { #expect(StatusMapping.code(forReset: errorCode) == code) }
 }

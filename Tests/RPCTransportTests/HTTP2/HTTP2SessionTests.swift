@@ -12,7 +12,9 @@ import Testing
         var clientEvents: [HTTP2Event] = []
         var serverStreams: [HTTP2Stream] = []
 
-        init(server: HTTP2Configuration = HTTP2Configuration(), client: HTTP2Configuration = HTTP2Configuration()) throws {
+        init(
+            server: HTTP2Configuration = HTTP2Configuration(), client: HTTP2Configuration = HTTP2Configuration()
+        ) throws {
             self.server = HTTP2Session(role: .server, configuration: server) { HTTP2Stream(id: $0) }
             self.client = HTTP2Session(role: .client, configuration: client) { HTTP2Stream(id: $0) }
             try self.exchange()
@@ -39,7 +41,9 @@ import Testing
             }
         }
 
-        func request(_ message: ByteBuffer? = nil, ends: Bool = true, _ extra: HeaderList = HeaderList()) throws -> HTTP2Stream {
+        func request(
+            _ message: ByteBuffer? = nil, ends: Bool = true, _ extra: HeaderList = HeaderList()
+        ) throws -> HTTP2Stream {
             let stream = HTTP2Stream()
             if let message { stream.outbound.append(message) }
             if ends { stream.end = .endStream }
@@ -131,9 +135,11 @@ import Testing
         var extra = HeaderList()
         for number in 0..<10 { extra.append("x-\(number)".utf8, Array(repeating: UInt8(ascii: "a"), count: 60)) }
         _ = try pair.request(nil, ends: true, extra)
-        guard case .headers(_, let list, _, isOversized: true)? = pair.serverEvents.first(where: {
-            if case .headers = $0 { true } else { false }
-        }) else {
+        guard
+            case .headers(_, let list, _, isOversized: true)? = pair.serverEvents.first(where: {
+                if case .headers = $0 { true } else { false }
+            })
+        else {
             Issue.record("not seen as oversized")
             return
         }
@@ -231,7 +237,9 @@ import Testing
             let server = HTTP2Session(role: .server, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
             do {
                 var rest = ByteBuffer(bytes: bad)
-                while let piece = rest.readSlice(length: min(rest.readableBytes, 1 + next(200))), piece.readableBytes > 0 {
+                while rest.readableBytes > 0 {
+                    let length = min(rest.readableBytes, 1 + next(200))
+                    guard let piece = rest.readSlice(length: length) else { break }
                     try server.receive(piece)
                     server.forEachEvent { event in
                         if case .headers(let stream, let list, _, _) = event {

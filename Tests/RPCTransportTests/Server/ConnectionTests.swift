@@ -113,7 +113,9 @@ import Testing
     }
 
     @Test func silentConnectionsAreClosed() async throws {
-        try await withLoopback([Self.echo], configure: { $0.handshakeTimeout = .milliseconds(700) }) { client, _, port in
+        try await withLoopback(
+            [Self.echo], configure: { $0.handshakeTimeout = .milliseconds(700) }
+        ) { client, _, port in
             let nothing = try await Self.converse(port: port, ByteBuffer())
             // Our own SETTINGS were all that was said.
             #expect(nothing.readableBytes < 200)
@@ -129,7 +131,8 @@ import Testing
             [Self.echo],
             configure: {
                 $0.keepaliveInterval = .milliseconds(100)
-                $0.keepaliveTimeout = .milliseconds(700)
+                $0.keepaliveTimeout = .milliseconds(1500)
+                $0.minimumPingInterval = .milliseconds(1)
             },
             configureClient: { $0.keepaliveInterval = .milliseconds(20) }
         ) { client, _, port in

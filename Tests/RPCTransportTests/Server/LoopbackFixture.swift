@@ -57,8 +57,21 @@ final class Signal: Sendable {
 
     func fire() { self.continuation.yield(()) }
 
+    /// Fails the test after half a minute.
     func wait() async {
-        for await _ in self.stream { return }
+        let isFired = await withTaskGroup(of: Bool.self) { group in
+            group.addTask {
+                for await _ in self.stream { return true }
+                return false
+            }
+            group.addTask {
+                try? await Task.sleep(for: .seconds(30))
+                return false
+            }
+            defer { group.cancelAll() }
+            return await group.next() ?? false
+        }
+        if !isFired { Issue.record("nothing happened") }
     }
 }
 

@@ -116,7 +116,8 @@ final class JournalFixture: Sendable {
                     return (index, machine, outcome)
                 }
             }
-            var results: [(machine: SagaMachine, outcome: JournalOutcome?)?] = Array(repeating: nil, count: machines.count)
+            var results: [(machine: SagaMachine, outcome: JournalOutcome?)?] = Array(
+                repeating: nil, count: machines.count)
             for await (index, machine, outcome) in group { results[index] = (machine, outcome) }
             return results.compactMap { $0 }
         }

@@ -40,7 +40,8 @@ final class MachineHarness {
                         DatabaseStep(name: "record", ctes: "", argument: { _ in "null" }, refusal: nil)),
                     onCompensating: [effect("deleting")]),
                 StepDefinition(
-                    name: "QUOTA", action: .remote(ScriptedStep(needed: quotaNeeded, settle: settle)), undoIsRemote: true,
+                    name: "QUOTA", action: .remote(ScriptedStep(needed: quotaNeeded, settle: settle)),
+                    undoIsRemote: true,
                     unavailableReason: "QUOTA_UNAVAILABLE"),
                 StepDefinition(
                     name: "START", action: .remote(ScriptedStep(settle: settle)), onSucceeded: [effect("running")],

@@ -19,10 +19,12 @@ import Testing
         #expect(SagaID(text) == nil)
     }
 
-    @Test(arguments: [
-        (0, "19700101"), (19_723, "20240101"), (19_782, "20240229"), (20_780, "20261123"), (47_540, "21000228"),
-        (47_541, "21000301"),
-    ] as [(Int64, String)]) func partitionsAreNamedByDay(day: Int64, name: String) {
+    @Test(
+        arguments: [
+            (0, "19700101"), (19_723, "20240101"), (19_782, "20240229"), (20_780, "20261123"), (47_540, "21000228"),
+            (47_541, "21000301"),
+        ] as [(Int64, String)]) func partitionsAreNamedByDay(day: Int64, name: String)
+    {
         #expect(PartitionKeeper.name(of: day) == name)
     }
 

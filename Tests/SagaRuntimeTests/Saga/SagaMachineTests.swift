@@ -381,12 +381,15 @@ import Testing
                         saga.adopt()
                     } else {
                         saga.answer(
-                            dice < 4 ? .succeeded(output: "{}")
-                                : dice == 4 ? .abandoned : dice == 6 ? .failed(Self.refused) : .failed(Self.unavailable))
+                            dice < 4
+                                ? .succeeded(output: "{}")
+                                : dice == 4 ? .abandoned : dice == 6 ? .failed(Self.refused) : .failed(Self.unavailable)
+                        )
                     }
                 case .resolve:
                     saga.answer(
-                        dice == 0 ? .failed(Self.unavailable)
+                        dice == 0
+                            ? .failed(Self.unavailable)
                             : .resolved(exists[call.step] == true ? .happened(output: "{}") : .absent))
                 case .compensate:
                     if dice < 7 {
