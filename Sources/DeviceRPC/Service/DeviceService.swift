@@ -17,6 +17,7 @@ public struct DeviceService: Sendable {
     let devices: DeviceStore
     let digestKey: SymmetricKey
     let logger: Logger
+    private let encodings = EventEncodings()
 
     /// - Parameter digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
     public init(
@@ -228,7 +229,7 @@ public struct DeviceService: Sendable {
             try await events.open()
             try writer.sendHeaders()
             while let next = try await events.next() {
-                for event in next { try await writer.write(V1.SagaEvent(event, of: id).encoded()) }
+                for event in next { try await writer.write(self.encodings.message(of: event, id)) }
             }
         } catch let error as SagaRuntimeError {
             throw RPCError(error, of: id.rawValue)
