@@ -144,6 +144,10 @@ public struct DeviceService: Sendable {
         if let record = try await self.devices.device(id) { return V1.Device(record) }
         // Known from CreateDevice's answer on, before its record exists too.
         let sagas = try await self.runtime.list(SagaFilter(resourceID: id), before: nil, limit: 1)
+        // The saga may have written the record between the two looks.
+        if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
+            return V1.Device(record)
+        }
         guard let saga = sagas.first, saga.status.isActive || saga.status == .parked,
             let device = V1.Device(creation: saga)
         else { throw RPCError.notFound(V1.Device.self, id) }

@@ -36,6 +36,12 @@ final class EventFeed: Sendable {
         for mailbox in mailboxes ?? [] { mailbox.deliver(events) }
     }
 
+    /// Sends the watchers of `id` back to the rows, where they find out what is wrong with them.
+    func publishGap(_ id: SagaID) {
+        let mailboxes = self.state.withLock { state in state.mailboxes[id].map { Array($0.values) } }
+        for mailbox in mailboxes ?? [] { mailbox.forget() }
+    }
+
     /// The distinct sagas that are watched here.
     var watched: [SagaID] { self.state.withLock { Array($0.mailboxes.keys) } }
     func isWatched(_ id: SagaID) -> Bool { self.state.withLock { $0.mailboxes[id] != nil } }
@@ -98,6 +104,8 @@ final class EventFeed: Sendable {
                 }
             }
         }
+
+        func forget() { self.change { $0.hasGap = true } }
 
         func drain() { self.change { $0.isDraining = true } }
 

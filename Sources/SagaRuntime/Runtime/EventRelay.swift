@@ -139,8 +139,13 @@ final class EventRelay: Sendable {
 
     /// One read per saga, however many watch it.
     private func refresh(_ ids: [SagaID]) async {
-        guard !ids.isEmpty, let histories = try? await self.reader.histories(ids) else { return }
-        for (id, history) in histories {
+        guard !ids.isEmpty, let histories = try? await self.reader.decodable(ids) else { return }
+        for (id, result) in histories {
+            guard case .success(let history) = result else {
+                // Its watchers learn it from their own reading, and nobody else suffers from it.
+                self.feed.publishGap(id)
+                continue
+            }
             let told = self.known.withLock { known in
                 defer { known[id] = max(known[id] ?? 0, history.events.count) }
                 return known[id] ?? 0

@@ -62,12 +62,21 @@ final class Permits: Sendable {
 }
 
 extension SagaDefinition {
+    /// What a call needs a permit for: step and direction.
+    func dependency(of call: SagaMachine.StepCall) -> String {
+        let name = self.steps[call.step].name
+        return call.kind == .compensate ? "undo of \(name)" : name
+    }
+
     /// What the saga calls once `record` is committed: step and direction; `nil` if nothing.
     func dependency(after record: SagaRecord) -> String? {
         let snapshot = record.granted.snapshot
-        guard snapshot.status.isActive, self.steps.indices.contains(snapshot.stepIndex) else { return nil }
+        // What turns a saga back, or records a failed attempt, is never kept waiting: its permit is taken at the call.
+        guard snapshot.status == .running, record.kind != .retry, record.kind != .adopt,
+            self.steps.indices.contains(snapshot.stepIndex)
+        else { return nil }
         let step = self.steps[snapshot.stepIndex]
         guard case .remote = step.action else { return nil }
-        return snapshot.status == .running ? step.name : "undo of \(step.name)"
+        return step.name
     }
 }

@@ -185,13 +185,14 @@ public final class SagaRuntime: Sendable {
                     try? await Task.sleep(for: .milliseconds(500))
                     continue
                 }
-                await self.run(incarnation)
+                let journal = await self.run(incarnation)
                 // Its journal and worker live on, until the last call that was under way is answered for.
                 fenced.addTask {
                     while incarnation.worker.count > 0, !Task.isCancelled {
                         try? await Task.sleep(for: .milliseconds(100))
                     }
                     incarnation.worker.stop()
+                    journal.cancel()
                 }
             }
             fenced.cancelAll()
@@ -231,7 +232,9 @@ public final class SagaRuntime: Sendable {
     }
 
     /// Runs one instance until it is fenced, drained or cancelled.
-    private func run(_ incarnation: Incarnation) async {
+    ///
+    /// - Returns: its journal's task, which goes on after a fencing and is to be cancelled once nobody needs it.
+    private func run(_ incarnation: Incarnation) async -> Task<Void, Never> {
         let adoption = SagaAdoption(
             lease: incarnation.lease, worker: incarnation.worker, pool: self.pool, reader: self.reader,
             registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
@@ -255,7 +258,7 @@ public final class SagaRuntime: Sendable {
         sweep.cancel()
         if incarnation.lease.isFenced, !Task.isCancelled {
             self.logger.error("[SAGA] this instance is fenced: it writes nothing more, a new one takes its place")
-            return
+            return journal
         }
         // Told to stop: what still runs is left to whoever adopts it, at once, because the lease ends here.
         worker.cancel()
@@ -264,6 +267,7 @@ public final class SagaRuntime: Sendable {
         await incarnation.lease.release()
         lease.cancel()
         await lease.value
+        return journal
     }
 
     /// Gauges, every second.

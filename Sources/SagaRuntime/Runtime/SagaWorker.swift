@@ -22,6 +22,8 @@ final class SagaWorker: Sendable {
         var held: [SagaID: SagaHandle] = [:]
         /// Who waits to learn how flush 1 of a new saga ended.
         var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
+        /// Owned, and not driven: see `quarantine`.
+        var quarantined: Set<SagaID> = []
         var isDraining = false
     }
 
@@ -46,7 +48,8 @@ final class SagaWorker: Sendable {
 
     /// Sagas that this process drives.
     var count: Int { self.state.withLock { $0.held.count } }
-    var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys) } }
+    /// Those, and the quarantined ones.
+    var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys).union($0.quarantined) } }
     func handle(_ id: SagaID) -> SagaHandle? { self.state.withLock { $0.held[id] } }
 
     /// Runs until cancelled; cancelling abandons every call and leaves every saga to whoever adopts it.
@@ -125,7 +128,7 @@ final class SagaWorker: Sendable {
 
     /// Holds a saga's id without driving it: its rows can't be read or written, and taking it up again would not help.
     func quarantine(_ id: SagaID) {
-        self.state.withLock { $0.held[id] = SagaHandle(provisionedStep: 0) }
+        self.state.withLock { _ = $0.quarantined.insert(id) }
     }
 
     private func release(_ id: SagaID) {
@@ -163,7 +166,8 @@ final class SagaWorker: Sendable {
                 case .duplicate, .unknown:
                     break loop
                 case .fenced:
-                    if let lastExecuted {
+                    // A journal that was merely stopped says so too; then the rows still belong to this call.
+                    if let lastExecuted, !Task.isCancelled {
                         await self.discard(machine, lastExecuted.call, output: lastExecuted.output, assignment.secrets)
                     }
                     break loop
@@ -173,19 +177,28 @@ final class SagaWorker: Sendable {
                     if rejections > 2 {
                         permit.release()
                         self.log(.critical, "quarantined: the database refuses its records", machine.snapshot)
+                        self.release(id)
+                        self.quarantine(id)
                         return
                     }
                     _ = machine.recordWritten(record, .rejected(error), now: self.dependencies.clock.now())
                 }
 
             case .call(let call, let until):
-                guard await self.mayCall() else { break loop }
+                if self.isDraining || !self.dependencies.lease.isTrusted {
+                    guard await self.mayCall() else { break loop }
+                    // That may have taken long: the machine is asked again, by the time that it is now.
+                    continue
+                }
+                await permit.hold(machine.definition.dependency(of: call))
                 let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
                 if case .succeeded(let output) = outcome { lastExecuted = (call, output) }
                 machine.callReturned(call, outcome, now: self.dependencies.clock.now())
 
             case .wait(let until):
                 guard !self.isDraining else { break loop }
+                // A back-off may last minutes; others may call meanwhile.
+                permit.release()
                 await self.sleep(until: until)
             }
         }
@@ -296,7 +309,7 @@ final class SagaWorker: Sendable {
         // Removing what nobody owns needs no lease; the key of the generation is this call's alone.
         context.authorize = { () throws(StepError) in }
         let giveUp = self.dependencies.clock.now() + .seconds(900)
-        while self.dependencies.clock.now() < giveUp {
+        while !Task.isCancelled, self.dependencies.clock.now() < giveUp {
             if let history = try? await self.dependencies.reader.history(machine.snapshot.id) {
                 let now = history.snapshot.steps[call.step]
                 switch (history.snapshot.status, now.status) {
