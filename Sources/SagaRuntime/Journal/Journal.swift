@@ -1,7 +1,7 @@
 import Logging
 import Synchronization
 
-/// Batches the records of many sagas into few transactions (architecture, part 4.1).
+/// Batches the records of many sagas into few transactions (docs/architecture.md).
 ///
 /// Natural batching: each writer starts its next flush when its last one returned, with everything that gathered in the
 /// meantime up to a cap. A record's `write` returns only once its flush is known to be committed, or known not to be.

@@ -3,7 +3,7 @@
     import Synchronization
 #endif
 
-/// Named points at which a test build kills itself, as `kill -9` would (architecture, part 4: the crash matrix).
+/// Named points at which a test build kills itself, as `kill -9` would (the crash matrix).
 ///
 /// `DEVICERPC_FAULT=<name>[:<nth>]` kills the process at the nth hit of a point; `DEVICERPC_FAULT_LOG=<file>` gets the
 /// name first, synced. In release builds a point costs nothing and does nothing.

@@ -6,7 +6,7 @@ public struct InstanceLeaseError: Error, Sendable, CustomStringConvertible {
     public var description: String
 }
 
-/// This process as an instance: a row with a lease, renewed by a connection of its own (architecture, part 4.3).
+/// This process as an instance: a row with a lease, renewed by a connection of its own (docs/architecture.md).
 ///
 /// The database's clock decides when a lease is over. The process only bounds how long it trusts its own: until the
 /// lease's length after the last successful renewal was *sent*, on CLOCK_BOOTTIME. Being fenced is permanent.

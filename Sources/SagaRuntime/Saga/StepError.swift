@@ -1,4 +1,4 @@
-/// Why an attempt of a step did not succeed, classified by the step itself (architecture, part 4.4).
+/// Why an attempt of a step did not succeed, classified by the step itself (docs/saga-state-machine.md).
 ///
 /// The class decides what the engine does next; texts are for people and never decide anything.
 public struct StepError: Error, Sendable, Equatable {

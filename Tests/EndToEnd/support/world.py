@@ -17,7 +17,7 @@ from .postgres import Cluster, Database
 from .server import Server
 from .waiting import wait_until
 
-# A lease is 6 s, renewed every 2 s and looked after every second (architecture, part 4.3).
+# A lease is 6 s, renewed every 2 s and looked after every second (docs/architecture.md).
 LEASE_SECONDS = 6.0
 
 
