@@ -13,6 +13,7 @@ let settings: [SwiftSetting] = [
 
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
 let crypto: Target.Dependency = .product(name: "Crypto", package: "swift-crypto")
@@ -27,6 +28,7 @@ let package = Package(
     ],
     dependencies: [
         .package(url: "https://github.com/apple/swift-nio", from: "2.101.2"),
+        .package(url: "https://github.com/apple/swift-nio-ssl", from: "2.37.6"),
         .package(url: "https://github.com/apple/swift-log", from: "1.16.2"),
         .package(url: "https://github.com/apple/swift-metrics", from: "2.13.0"),
         .package(url: "https://github.com/apple/swift-crypto", from: "4.5.2"),
@@ -39,11 +41,13 @@ let package = Package(
     ],
     targets: [
         .systemLibrary(name: "CNghttp2", pkgConfig: "libnghttp2", providers: [.apt(["libnghttp2-dev"])]),
+        .systemLibrary(name: "CZlib", pkgConfig: "zlib", providers: [.apt(["zlib1g-dev"])]),
         .systemLibrary(name: "CProtobufC", pkgConfig: "libprotobuf-c", providers: [.apt(["libprotobuf-c-dev"])]),
         .systemLibrary(name: "CLibpq", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .target(name: "Proto", dependencies: ["CProtobufC"]),
         .target(
-            name: "RPCTransport", dependencies: ["CNghttp2", nioCore, nioPosix, logging], swiftSettings: settings),
+            name: "RPCTransport", dependencies: ["CNghttp2", "CZlib", nioCore, nioPosix, nioSSL, logging],
+            swiftSettings: settings),
         .target(
             name: "SagaRuntime", dependencies: ["CLibpq", logging, metrics], swiftSettings: settings),
         .target(
@@ -57,7 +61,7 @@ let package = Package(
             name: "DeviceRPC",
             dependencies: [
                 "RPCTransport", "DeviceProvisioning", "SagaRuntime", "Proto", "CProtobufC", nioCore, logging, metrics,
-                crypto,
+                crypto, .product(name: "JWTKit", package: "jwt-kit"),
             ],
             swiftSettings: settings),
         .executableTarget(
