@@ -1,3 +1,5 @@
+public import SagaRuntime
+
 // Stored with every saga, so it is small: a version, then fields as (number, value), those with their usual value left
 // out. A plain request takes about 50 bytes.
 
@@ -30,7 +32,7 @@ extension DeviceRequest {
 
     /// The payload for `NewSaga.request`.
     public func encoded() -> [UInt8] {
-        var writer = BinaryWriter()
+        var writer = ByteWriter()
         writer.byte(Self.version)
         if let bytes = DeviceID.bytes(self.deviceID) {
             writer.byte(Field.deviceID.rawValue)
@@ -43,23 +45,23 @@ extension DeviceRequest {
     /// What two requests have in common if they ask for the same: everything but the device's id. Input of the digest
     /// that `request_id` is compared by; equal values give equal bytes.
     public func fingerprint(options: [String: String]) -> [UInt8] {
-        var writer = BinaryWriter()
+        var writer = ByteWriter()
         writer.byte(Self.version)
         self.write(to: &writer)
         writer.raw(ProviderOptions.encoded(options))
         return writer.bytes
     }
 
-    private func write(to writer: inout BinaryWriter) {
+    private func write(to writer: inout ByteWriter) {
         func text(_ field: Field, _ value: String, omitting usual: String = "") {
             guard value != usual else { return }
             writer.byte(field.rawValue)
-            writer.string(value)
+            writer.text(value)
         }
         func number(_ field: Field, _ value: Int, omitting usual: Int) {
             guard value != usual else { return }
             writer.byte(field.rawValue)
-            writer.unsigned(UInt32(clamping: value))
+            writer.unsigned(UInt64(UInt32(clamping: value)))
         }
         text(.name, self.name)
         text(.description, self.description)
@@ -76,21 +78,21 @@ extension DeviceRequest {
         text(.androidVersion, self.spec.androidVersion, omitting: Self.omitted.androidVersion)
         for tag in self.tags {
             writer.byte(Field.tag.rawValue)
-            writer.string(tag)
+            writer.text(tag)
         }
         for (key, value) in self.metadata.sorted(by: { $0.key < $1.key }) {
             writer.byte(Field.metadata.rawValue)
-            writer.string(key)
-            writer.string(value)
+            writer.text(key)
+            writer.text(value)
         }
     }
 
     /// Reads what `encoded` wrote.
-    public init(decoding bytes: [UInt8]) throws(DeviceDecodingError) {
-        var reader = BinaryReader(bytes)
+    public init(decoding bytes: [UInt8]) throws(StoredDataError) {
+        var reader = ByteReader(bytes)
         let version = try reader.byte()
         guard version == Self.version else {
-            throw DeviceDecodingError(message: "a device request of version \(version), unknown here")
+            throw StoredDataError(message: "a device request of version \(version), unknown here")
         }
         var deviceID: String?
         var provider: ProviderKind?
@@ -98,36 +100,36 @@ extension DeviceRequest {
         while !reader.isAtEnd {
             let number = try reader.byte()
             guard let field = Field(rawValue: number) else {
-                throw DeviceDecodingError(message: "a device request with field \(number), unknown here")
+                throw StoredDataError(message: "a device request with field \(number), unknown here")
             }
             switch field {
-            case .deviceID: deviceID = DeviceID.text(try reader.slice(16))
-            case .name: request.name = try reader.string()
-            case .description: request.description = try reader.string()
+            case .deviceID: deviceID = DeviceID.text(try reader.raw(16))
+            case .name: request.name = try reader.text()
+            case .description: request.description = try reader.text()
             case .type:
-                guard let type = DeviceType(rawValue: Int(try reader.unsigned())) else {
-                    throw DeviceDecodingError(message: "a device request with an unknown type")
+                guard let type = DeviceType(rawValue: try reader.count(limit: UInt64(UInt32.max))) else {
+                    throw StoredDataError(message: "a device request with an unknown type")
                 }
                 request.type = type
             case .provider:
-                provider = ProviderKind(rawValue: Int(try reader.unsigned()))
-            case .userID: request.userID = try reader.string()
-            case .tenantID: request.tenantID = try reader.string()
-            case .cpuCores: request.spec.cpuCores = Int(try reader.unsigned())
-            case .memoryMB: request.spec.memoryMB = Int(try reader.unsigned())
-            case .storageMB: request.spec.storageMB = Int(try reader.unsigned())
-            case .widthPixels: request.spec.widthPixels = Int(try reader.unsigned())
-            case .heightPixels: request.spec.heightPixels = Int(try reader.unsigned())
-            case .dpi: request.spec.dpi = Int(try reader.unsigned())
-            case .androidVersion: request.spec.androidVersion = try reader.string()
-            case .tag: request.tags.append(try reader.string())
+                provider = ProviderKind(rawValue: try reader.count(limit: UInt64(UInt32.max)))
+            case .userID: request.userID = try reader.text()
+            case .tenantID: request.tenantID = try reader.text()
+            case .cpuCores: request.spec.cpuCores = try reader.count(limit: UInt64(UInt32.max))
+            case .memoryMB: request.spec.memoryMB = try reader.count(limit: UInt64(UInt32.max))
+            case .storageMB: request.spec.storageMB = try reader.count(limit: UInt64(UInt32.max))
+            case .widthPixels: request.spec.widthPixels = try reader.count(limit: UInt64(UInt32.max))
+            case .heightPixels: request.spec.heightPixels = try reader.count(limit: UInt64(UInt32.max))
+            case .dpi: request.spec.dpi = try reader.count(limit: UInt64(UInt32.max))
+            case .androidVersion: request.spec.androidVersion = try reader.text()
+            case .tag: request.tags.append(try reader.text())
             case .metadata:
-                let key = try reader.string()
-                request.metadata[key] = try reader.string()
+                let key = try reader.text()
+                request.metadata[key] = try reader.text()
             }
         }
         guard let deviceID, let provider else {
-            throw DeviceDecodingError(message: "a device request without device or provider")
+            throw StoredDataError(message: "a device request without device or provider")
         }
         request.deviceID = deviceID
         request.provider = provider

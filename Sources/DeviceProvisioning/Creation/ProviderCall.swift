@@ -11,7 +11,7 @@ struct ProviderCall {
         let stored: DeviceRequest
         let options: [String: String]
         let ports: PortPair?
-        do throws(DeviceDecodingError) {
+        do throws(StoredDataError) {
             stored = try DeviceRequest(decoding: context.request)
             options = try ProviderOptions.decode(context.secrets)
             ports = try PortPair(output: context.outputs[DeviceStep.allocatePorts])

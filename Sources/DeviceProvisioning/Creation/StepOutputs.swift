@@ -1,12 +1,14 @@
+import SagaRuntime
+
 // What the steps leave in the journal for those after them: JSON text, a few hundred bytes.
 
 extension PortPair {
     /// Reads the output of ALLOCATE_PORTS; `nil` for a provider without ports.
-    init?(output: String?) throws(DeviceDecodingError) {
+    init?(output: String?) throws(StoredDataError) {
         guard let output, !output.isEmpty, output != "{}" else { return nil }
         guard let value = try? JSONValue(parsing: output), let host = value["host"]?.string,
             let adb = value["adb"]?.integer, let webRTC = value["webrtc"]?.integer
-        else { throw DeviceDecodingError(message: "the output of \(DeviceStep.allocatePorts) is not a pair of ports") }
+        else { throw StoredDataError(message: "the output of \(DeviceStep.allocatePorts) is not a pair of ports") }
         self.init(host: host, adb: adb, webRTC: webRTC)
     }
 }
@@ -23,11 +25,11 @@ extension ProviderDevice {
         }
     }
 
-    init(output: String) throws(DeviceDecodingError) {
+    init(output: String) throws(StoredDataError) {
         guard let value = try? JSONValue(parsing: output), let id = value["id"]?.string,
             let generation = value["generation"]?.integer
         else {
-            throw DeviceDecodingError(message: "the output of \(DeviceStep.createProviderDevice) is not a device")
+            throw StoredDataError(message: "the output of \(DeviceStep.createProviderDevice) is not a device")
         }
         self.init(
             externalID: id, host: value["host"]?.string ?? "", generation: generation,

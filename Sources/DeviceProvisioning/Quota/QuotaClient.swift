@@ -169,7 +169,7 @@ public final class QuotaClient: Sendable {
 
     /// The service's own words, if it has some: `{"message": "…"}`.
     private static func message(status: Int, _ body: ByteBuffer) -> String {
-        let words = (try? JSONValue(parsing: Array(body.readableBytesView)))?["message"]?.string
+        let words = (try? JSONValue(parsing: String(buffer: body)))?["message"]?.string
         let text = words.map { ": " + Text.sanitised($0, maximumScalars: 200) } ?? ""
         return "the user service answered \(status)\(text)"
     }

@@ -43,7 +43,7 @@ final class SagaReader: Sendable {
     func snapshot(_ id: SagaID) async throws(SagaRuntimeError) -> SagaSnapshot? {
         let rows = try await self.rows(id)
         if rows.isEmpty { return nil }
-        do throws(JournalDecodingError) {
+        do throws(StoredDataError) {
             return try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
         } catch {
             throw .unreadable(error.message)
@@ -159,7 +159,7 @@ final class SagaReader: Sendable {
     }
 
     private func decoded(_ id: SagaID, _ rows: [EventRow]) throws(SagaRuntimeError) -> SagaHistory {
-        do throws(JournalDecodingError) {
+        do throws(StoredDataError) {
             return try SagaHistory(id: id, rows: rows, stepNames: self.stepNames)
         } catch {
             throw .unreadable(error.message)

@@ -49,8 +49,3 @@ struct EventRow: Sendable, Equatable {
     var events: [UInt8]
     var databaseOutput: String?
 }
-
-/// Stored bytes that don't decode. Never trapped on: the saga is quarantined or the read fails.
-struct JournalDecodingError: Error, Sendable, Equatable {
-    var message: String
-}

@@ -56,22 +56,22 @@ enum JournalEventCodec {
         return writer.bytes
     }
 
-    static func decode(_ bytes: [UInt8]) throws(JournalDecodingError) -> [JournalEvent] {
+    static func decode(_ bytes: [UInt8]) throws(StoredDataError) -> [JournalEvent] {
         var reader = ByteReader(bytes)
         let version = try reader.byte()
         guard version == Self.formatVersion else {
-            throw JournalDecodingError(message: "event row of unknown format \(version)")
+            throw StoredDataError(message: "event row of unknown format \(version)")
         }
         let count = try reader.unsigned()
         guard count <= Self.maximumCount else {
-            throw JournalDecodingError(message: "event row claims \(count) events")
+            throw StoredDataError(message: "event row claims \(count) events")
         }
         var time = Timestamp(microseconds: try reader.signed())
         var events: [JournalEvent] = []
         for _ in 0..<count {
             let typeNumber = try reader.byte()
             guard let type = SagaEventType(rawValue: Int(typeNumber)) else {
-                throw JournalDecodingError(message: "unknown event type \(typeNumber)")
+                throw StoredDataError(message: "unknown event type \(typeNumber)")
             }
             let presence = Presence(rawValue: try reader.byte())
             let flags = JournalEvent.Flags(rawValue: try reader.byte())
@@ -85,7 +85,7 @@ enum JournalEventCodec {
             if presence.contains(.cause) {
                 let number = try reader.byte()
                 guard let cause = FailureCause(rawValue: Int(number)) else {
-                    throw JournalDecodingError(message: "unknown failure cause \(number)")
+                    throw StoredDataError(message: "unknown failure cause \(number)")
                 }
                 event.cause = cause
             }
@@ -98,7 +98,7 @@ enum JournalEventCodec {
             if presence.contains(.birth) { event.birth = try Self.decodeBirth(&reader) }
             events.append(event)
         }
-        guard reader.isAtEnd else { throw JournalDecodingError(message: "event row has bytes left over") }
+        guard reader.isAtEnd else { throw StoredDataError(message: "event row has bytes left over") }
         return events
     }
 
@@ -111,7 +111,7 @@ enum JournalEventCodec {
         writer.blob(birth.request)
     }
 
-    private static func decodeBirth(_ reader: inout ByteReader) throws(JournalDecodingError) -> SagaBirth {
+    private static func decodeBirth(_ reader: inout ByteReader) throws(StoredDataError) -> SagaBirth {
         SagaBirth(
             type: try reader.text(), definitionVersion: try reader.count(limit: 32_767),
             deadline: Timestamp(microseconds: try reader.signed()), hasSecrets: try reader.byte() != 0,
@@ -128,94 +128,5 @@ extension SagaBirth {
         self.init(
             type: type, definitionVersion: definitionVersion, deadline: deadline, requestID: requestID,
             request: request, hasSecrets: hasSecrets)
-    }
-}
-
-/// Appends packed values.
-struct ByteWriter {
-    private(set) var bytes: [UInt8] = []
-
-    init() { self.bytes.reserveCapacity(256) }
-
-    mutating func byte(_ value: UInt8) { self.bytes.append(value) }
-
-    mutating func unsigned(_ value: UInt64) {
-        var rest = value
-        while rest >= 0x80 {
-            self.bytes.append(UInt8(truncatingIfNeeded: rest) | 0x80)
-            rest >>= 7
-        }
-        self.bytes.append(UInt8(rest))
-    }
-
-    mutating func signed(_ value: Int64) {
-        self.unsigned(UInt64(bitPattern: (value << 1) ^ (value >> 63)))
-    }
-
-    mutating func text(_ value: String) {
-        self.unsigned(UInt64(value.utf8.count))
-        self.bytes.append(contentsOf: value.utf8)
-    }
-
-    mutating func blob(_ value: [UInt8]) {
-        self.unsigned(UInt64(value.count))
-        self.bytes.append(contentsOf: value)
-    }
-}
-
-/// Reads packed values; throws, never traps, whatever the bytes are.
-struct ByteReader {
-    private let bytes: [UInt8]
-    private var offset = 0
-
-    init(_ bytes: [UInt8]) { self.bytes = bytes }
-
-    var isAtEnd: Bool { self.offset == self.bytes.count }
-
-    mutating func byte() throws(JournalDecodingError) -> UInt8 {
-        guard self.offset < self.bytes.count else { throw JournalDecodingError(message: "event row is cut short") }
-        defer { self.offset += 1 }
-        return self.bytes[self.offset]
-    }
-
-    mutating func unsigned() throws(JournalDecodingError) -> UInt64 {
-        var value: UInt64 = 0
-        var shift: UInt64 = 0
-        while true {
-            let byte = try self.byte()
-            guard shift < 63 || byte <= 1 else { throw JournalDecodingError(message: "number too large") }
-            value |= UInt64(byte & 0x7f) << shift
-            if byte & 0x80 == 0 { return value }
-            shift += 7
-            guard shift <= 63 else { throw JournalDecodingError(message: "number too long") }
-        }
-    }
-
-    mutating func signed() throws(JournalDecodingError) -> Int64 {
-        let value = try self.unsigned()
-        return Int64(bitPattern: value >> 1) ^ -Int64(bitPattern: value & 1)
-    }
-
-    mutating func count(limit: UInt64) throws(JournalDecodingError) -> Int {
-        let value = try self.unsigned()
-        guard value <= limit else { throw JournalDecodingError(message: "number \(value) is over \(limit)") }
-        return Int(value)
-    }
-
-    mutating func blob() throws(JournalDecodingError) -> [UInt8] {
-        let length = try self.count(limit: UInt64(self.bytes.count))
-        guard length <= self.bytes.count - self.offset else {
-            throw JournalDecodingError(message: "event row is cut short")
-        }
-        defer { self.offset += length }
-        return Array(self.bytes[self.offset..<self.offset + length])
-    }
-
-    mutating func text() throws(JournalDecodingError) -> String {
-        let bytes = try self.blob()
-        guard let text = String(validating: bytes, as: UTF8.self) else {
-            throw JournalDecodingError(message: "text is not UTF-8")
-        }
-        return text
     }
 }

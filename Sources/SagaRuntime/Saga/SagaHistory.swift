@@ -9,10 +9,10 @@ struct SagaHistory: Sendable, Equatable {
     /// - Parameters:
     ///   - rows: all of the saga's rows, by ascending sequence.
     ///   - stepNames: the plan of a `(type, version)`, `nil` where this binary doesn't know it.
-    /// - Throws: `JournalDecodingError` for anything that doesn't add up; nothing in a row is trusted.
+    /// - Throws: `StoredDataError` for anything that doesn't add up; nothing in a row is trusted.
     init(
         id: SagaID, rows: [EventRow], stepNames: (_ type: String, _ version: Int) -> [String]?
-    ) throws(JournalDecodingError) {
+    ) throws(StoredDataError) {
         var events: [SagaEvent] = []
         self.snapshot = try SagaSnapshot(id: id, rows: rows, stepNames: stepNames) { events.append($0) }
         self.events = events
@@ -26,24 +26,24 @@ extension SagaSnapshot {
     init(
         id: SagaID, rows: [EventRow], stepNames: (_ type: String, _ version: Int) -> [String]?,
         event tell: (SagaEvent) -> Void = { _ in }
-    ) throws(JournalDecodingError) {
-        guard let first = rows.first else { throw JournalDecodingError(message: "\(id) has no events") }
+    ) throws(StoredDataError) {
+        guard let first = rows.first else { throw StoredDataError(message: "\(id) has no events") }
         var snapshot: SagaSnapshot?
         var count = 0
         for row in rows {
             let packed = try JournalEventCodec.decode(row.events)
             guard row.lastSequence == count + packed.count else {
-                throw JournalDecodingError(
+                throw StoredDataError(
                     message: "\(id): the row at \(row.lastSequence) holds \(packed.count) events after \(count)")
             }
             count += packed.count
             for event in packed {
                 if snapshot == nil {
                     guard let birth = event.birth, event.type == .sagaStarted else {
-                        throw JournalDecodingError(message: "\(id) does not begin with SAGA_STARTED")
+                        throw StoredDataError(message: "\(id) does not begin with SAGA_STARTED")
                     }
                     guard let names = stepNames(birth.type, birth.definitionVersion) else {
-                        throw JournalDecodingError(
+                        throw StoredDataError(
                             message: "\(id) is of \(birth.type) version \(birth.definitionVersion), unknown here")
                     }
                     snapshot = SagaSnapshot(
@@ -53,7 +53,7 @@ extension SagaSnapshot {
                 if let seen = try snapshot?.apply(event, databaseOutput: row.databaseOutput) { tell(seen) }
             }
         }
-        guard let snapshot else { throw JournalDecodingError(message: "\(id) has no events") }
+        guard let snapshot else { throw StoredDataError(message: "\(id) has no events") }
         self = snapshot
     }
 }

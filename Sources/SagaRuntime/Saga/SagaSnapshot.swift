@@ -90,10 +90,9 @@ extension SagaSnapshot {
 
     /// Folds one event in and returns what watchers see of it.
     @discardableResult
-    mutating func apply(_ event: JournalEvent, databaseOutput: String? = nil) throws(JournalDecodingError) -> SagaEvent
-    {
+    mutating func apply(_ event: JournalEvent, databaseOutput: String? = nil) throws(StoredDataError) -> SagaEvent {
         if let step = event.step, !self.steps.indices.contains(step) {
-            throw JournalDecodingError(message: "\(self.id) has no step \(step)")
+            throw StoredDataError(message: "\(self.id) has no step \(step)")
         }
         self.lastSequence += 1
         self.updatedAt = event.time

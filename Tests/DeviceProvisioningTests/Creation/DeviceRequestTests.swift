@@ -1,3 +1,4 @@
+import SagaRuntime
 import Testing
 
 @testable import DeviceProvisioning
@@ -37,14 +38,14 @@ import Testing
                 _ = try? DeviceRequest(decoding: damaged)
             }
         }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: []) }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: [1]) }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: [2] + bytes.dropFirst()) }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: bytes + [99]) }
-        #expect(throws: DeviceDecodingError.self) {
+        #expect(throws: StoredDataError.self) { try DeviceRequest(decoding: []) }
+        #expect(throws: StoredDataError.self) { try DeviceRequest(decoding: [1]) }
+        #expect(throws: StoredDataError.self) { try DeviceRequest(decoding: [2] + bytes.dropFirst()) }
+        #expect(throws: StoredDataError.self) { try DeviceRequest(decoding: bytes + [99]) }
+        #expect(throws: StoredDataError.self) {
             try DeviceRequest(decoding: bytes + [2, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF])
         }
-        #expect(throws: DeviceDecodingError.self) { try DeviceRequest(decoding: bytes + [2, 1, 0xFF]) }
+        #expect(throws: StoredDataError.self) { try DeviceRequest(decoding: bytes + [2, 1, 0xFF]) }
     }
 
     /// The digest of a request must not depend on the id that was minted for it, nor on the order of a map.
@@ -62,21 +63,21 @@ import Testing
         let options = ["latency_ms": "5", "fail": "create:unavailable"]
         #expect(try ProviderOptions.decode(ProviderOptions.encoded(options)) == options)
         #expect(ProviderOptions.encoded([:]).isEmpty)
-        #expect(throws: DeviceDecodingError.self) { try ProviderOptions.decode([1, 5, 65]) }
-        #expect(throws: DeviceDecodingError.self) { try ProviderOptions.decode([9]) }
+        #expect(throws: StoredDataError.self) { try ProviderOptions.decode([1, 5, 65]) }
+        #expect(throws: StoredDataError.self) { try ProviderOptions.decode([9]) }
     }
 
     @Test func outputsSurvive() throws {
         let device = ProviderDevice(
             externalID: "x\"1", host: "h", generation: 3, isUsable: false, attributes: ["a": "b"])
         #expect(try ProviderDevice(output: device.output) == device)
-        #expect(throws: DeviceDecodingError.self) { try ProviderDevice(output: "{}") }
+        #expect(throws: StoredDataError.self) { try ProviderDevice(output: "{}") }
         #expect(
             try PortPair(output: #"{"host":"h","adb":5555,"webrtc":8080}"#)
                 == PortPair(host: "h", adb: 5555, webRTC: 8080))
         #expect(try PortPair(output: "{}") == nil)
         #expect(try PortPair(output: nil) == nil)
-        #expect(throws: DeviceDecodingError.self) { try PortPair(output: "{\"host\":1}") }
+        #expect(throws: StoredDataError.self) { try PortPair(output: "{\"host\":1}") }
         let connection = DeviceConnection(host: "h", adbPort: 1, webRTCPort: 2, attributes: ["a": "b"])
         #expect(DeviceConnection(output: connection.output) == connection)
     }

@@ -27,9 +27,9 @@ import Testing
     @Test func everyTruncationThrows() {
         let bytes = JournalEventCodec.encode(Self.events)
         for length in 0..<bytes.count {
-            #expect(throws: JournalDecodingError.self) { try JournalEventCodec.decode(Array(bytes[..<length])) }
+            #expect(throws: StoredDataError.self) { try JournalEventCodec.decode(Array(bytes[..<length])) }
         }
-        #expect(throws: JournalDecodingError.self) { try JournalEventCodec.decode(bytes + [0]) }
+        #expect(throws: StoredDataError.self) { try JournalEventCodec.decode(bytes + [0]) }
     }
 
     @Test(arguments: 0..<500 as Range<UInt64>) func damagedRowsNeverTrap(seed: UInt64) {

@@ -1,3 +1,4 @@
+public import DeviceProvisioning
 public import NIOCore
 import Proto
 

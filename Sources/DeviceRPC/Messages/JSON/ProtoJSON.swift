@@ -1,3 +1,5 @@
+import DeviceProvisioning
+
 /// proto3 JSON (protobuf.dev, "ProtoJSON Format"), driven by the generated descriptors: member names in lowerCamelCase
 /// (on reading the contract's own names too), enums by name, 64-bit numbers and bytes as strings, timestamps by RFC 3339,
 /// durations as `"600s"`. A member that the contract doesn't know is refused.
@@ -21,8 +23,8 @@ public enum ProtoJSON {
     public static func messages<Message: ProtobufMessage>(
         _ text: String, as type: Message.Type = Message.self
     ) throws(ProtoJSONError) -> [Message] {
-        do {
-            var values = try JSONParser.parseSequence(text)
+        do throws(ProtoJSONError) {
+            var values = try ProtoJSONError.rethrowing { () throws(JSONError) in try JSONParser.parseSequence(text) }
             if values.count == 1, case .array(let elements) = values[0].content { values = elements }
             var messages: [Message] = []
             for value in values { messages.append(try Message(json: value)) }
@@ -49,6 +51,15 @@ public struct ProtoJSONError: Error, Sendable, Equatable, CustomStringConvertibl
         self.offset = offset
     }
 
+    /// Does `body`; a text that is not even JSON is this error too.
+    static func rethrowing<Result>(_ body: () throws(JSONError) -> Result) throws(ProtoJSONError) -> Result {
+        do {
+            return try body()
+        } catch {
+            throw ProtoJSONError(error.problem, at: error.offset)
+        }
+    }
+
     /// With line and column, which only the whole text can tell.
     func placed(in text: String) -> ProtoJSONError {
         var result = self
@@ -70,8 +81,9 @@ public struct ProtoJSONError: Error, Sendable, Equatable, CustomStringConvertibl
 
 extension CConvertible {
     public init(json: String) throws(ProtoJSONError) {
-        do {
-            try self.init(json: JSONParser.parse(json))
+        do throws(ProtoJSONError) {
+            let value = try ProtoJSONError.rethrowing { () throws(JSONError) in try JSONParser.parse(json) }
+            try self.init(json: value)
         } catch {
             throw error.placed(in: json)
         }

@@ -1,3 +1,4 @@
+import DeviceProvisioning
 import Proto
 
 /// Builds C messages from JSON.

@@ -1,41 +1,14 @@
-/// A JSON document as a tree, with the place of every value, so that a complaint can say where.
-public struct JSONValue {
-    indirect enum Content {
-        case null
-        case bool(Bool)
-        /// As it is written, so that 64-bit integers keep all their digits.
-        case number(String)
-        case string(String)
-        case array([JSONValue])
-        /// In the order of the text; keys are unique.
-        case object([(key: String, value: JSONValue)])
-    }
-
-    var content: Content
-    /// Where it begins, in bytes from the text's beginning.
-    var offset: Int
-
-    var kind: String {
-        switch self.content {
-        case .null: "null"
-        case .bool: "a boolean"
-        case .number: "a number"
-        case .string: "a string"
-        case .array: "an array"
-        case .object: "an object"
-        }
-    }
-}
-
 /// Reads JSON (RFC 8259): strict, with a bound on nesting, refusing a key that comes twice.
-struct JSONParser {
+package struct JSONParser {
     private static let maximumDepth = 64
+    /// Longest text that is read from the journal or a service.
+    static let maximumStoredBytes = 64 * 1024
 
     private let bytes: [UInt8]
     private var position = 0
 
     /// Parses a whole document.
-    static func parse(_ text: String) throws(ProtoJSONError) -> JSONValue {
+    package static func parse(_ text: String) throws(JSONError) -> JSONValue {
         var parser = JSONParser(text)
         parser.skipWhitespace()
         let value = try parser.parseValue(depth: 1)
@@ -45,7 +18,7 @@ struct JSONParser {
     }
 
     /// Parses documents with nothing but white space between them.
-    static func parseSequence(_ text: String) throws(ProtoJSONError) -> [JSONValue] {
+    package static func parseSequence(_ text: String) throws(JSONError) -> [JSONValue] {
         var parser = JSONParser(text)
         var values: [JSONValue] = []
         parser.skipWhitespace()
@@ -58,8 +31,8 @@ struct JSONParser {
 
     private init(_ text: String) { self.bytes = Array(text.utf8) }
 
-    private func failure(_ problem: String) -> ProtoJSONError {
-        ProtoJSONError(problem, at: self.position)
+    private func failure(_ problem: String) -> JSONError {
+        JSONError(problem: problem, offset: self.position)
     }
 
     private mutating func skipWhitespace() {
@@ -70,7 +43,7 @@ struct JSONParser {
 
     private var next: UInt8? { self.position < self.bytes.count ? self.bytes[self.position] : nil }
 
-    private mutating func parseValue(depth: Int) throws(ProtoJSONError) -> JSONValue {
+    private mutating func parseValue(depth: Int) throws(JSONError) -> JSONValue {
         guard depth <= Self.maximumDepth else { throw self.failure("more than \(Self.maximumDepth) levels") }
         let offset = self.position
         let content: JSONValue.Content
@@ -95,12 +68,12 @@ struct JSONParser {
         return JSONValue(content: content, offset: offset)
     }
 
-    private mutating func expect(_ word: String) throws(ProtoJSONError) {
+    private mutating func expect(_ word: String) throws(JSONError) {
         guard self.bytes[self.position...].starts(with: word.utf8) else { throw self.failure("not a JSON value") }
         self.position += word.utf8.count
     }
 
-    private mutating func parseObject(depth: Int) throws(ProtoJSONError) -> [(key: String, value: JSONValue)] {
+    private mutating func parseObject(depth: Int) throws(JSONError) -> [(key: String, value: JSONValue)] {
         var members: [(key: String, value: JSONValue)] = []
         var keys: Set<String> = []
         self.position += 1
@@ -126,7 +99,7 @@ struct JSONParser {
         }
     }
 
-    private mutating func parseArray(depth: Int) throws(ProtoJSONError) -> [JSONValue] {
+    private mutating func parseArray(depth: Int) throws(JSONError) -> [JSONValue] {
         var elements: [JSONValue] = []
         self.position += 1
         self.skipWhitespace()
@@ -141,7 +114,7 @@ struct JSONParser {
     }
 
     /// After an element: consumes the comma or the closing bracket; true for the latter.
-    private mutating func isAtEnd(of closing: UInt8, called name: String) throws(ProtoJSONError) -> Bool {
+    private mutating func isAtEnd(of closing: UInt8, called name: String) throws(JSONError) -> Bool {
         self.skipWhitespace()
         switch self.next {
         case closing:
@@ -156,7 +129,7 @@ struct JSONParser {
         }
     }
 
-    private mutating func parseNumber() throws(ProtoJSONError) -> String {
+    private mutating func parseNumber() throws(JSONError) -> String {
         let start = self.position
         func isDigit(_ byte: UInt8?) -> Bool { byte.map { (48...57).contains($0) } ?? false }
         if self.next == UInt8(ascii: "-") { self.position += 1 }
@@ -180,9 +153,14 @@ struct JSONParser {
         return String(decoding: self.bytes[start..<self.position], as: UTF8.self)
     }
 
-    private mutating func parseString() throws(ProtoJSONError) -> String {
+    private mutating func parseString() throws(JSONError) -> String {
         self.position += 1
-        var utf8: [UInt8] = []
+        let start = self.position
+        // Most strings have no escape: one copy.
+        while let byte = self.next, byte != UInt8(ascii: "\""), byte != UInt8(ascii: "\\"), byte >= 0x20 {
+            self.position += 1
+        }
+        var utf8 = self.bytes[start..<self.position]
         while let byte = self.next {
             switch byte {
             case UInt8(ascii: "\""):
@@ -202,7 +180,7 @@ struct JSONParser {
         throw self.failure("a string without an end")
     }
 
-    private mutating func parseEscape(into utf8: inout [UInt8]) throws(ProtoJSONError) {
+    private mutating func parseEscape(into utf8: inout ArraySlice<UInt8>) throws(JSONError) {
         guard let byte = self.next else { throw self.failure("a string without an end") }
         self.position += 1
         switch byte {
@@ -231,7 +209,7 @@ struct JSONParser {
         }
     }
 
-    private mutating func parseHexadecimal() throws(ProtoJSONError) -> UInt32 {
+    private mutating func parseHexadecimal() throws(JSONError) -> UInt32 {
         let digits = self.bytes[self.position...].prefix(4)
         guard digits.count == 4, digits.allSatisfy({ Character(Unicode.Scalar($0)).isHexDigit }),
             let value = UInt32(String(decoding: digits, as: UTF8.self), radix: 16)
