@@ -75,6 +75,15 @@ let package = Package(
             ], swiftSettings: settings),
         .target(
             name: "TestSupport", dependencies: ["SagaRuntime"], path: "Tests/TestSupport", swiftSettings: settings),
+        .target(
+            name: "InteropMessages", dependencies: ["RPCTransport", nioCore], path: "Tests/InteropMessages",
+            exclude: ["proto"], swiftSettings: settings),
+        .executableTarget(
+            name: "InteropServer",
+            dependencies: [
+                "InteropMessages", "RPCTransport", nioCore, logging,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Tests/InteropServer", swiftSettings: settings),
         .testTarget(
             name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
         .testTarget(

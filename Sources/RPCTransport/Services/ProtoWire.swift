@@ -1,7 +1,7 @@
 /// Reads the protobuf wire format, field by field, without copying. What cannot be read ends the scan: bytes from
 /// outside never trap.
-struct ProtoReader {
-    enum Value {
+package struct ProtoReader {
+    package enum Value {
         case varint(UInt64)
         case fixed64
         case fixed32
@@ -10,14 +10,14 @@ struct ProtoReader {
 
     private var rest: ArraySlice<UInt8>
     /// True once something could not be read.
-    private(set) var isMalformed = false
+    package private(set) var isMalformed = false
 
-    init(_ bytes: ArraySlice<UInt8>) { self.rest = bytes }
+    package init(_ bytes: ArraySlice<UInt8>) { self.rest = bytes }
 
-    init(_ bytes: [UInt8]) { self.rest = bytes[...] }
+    package init(_ bytes: [UInt8]) { self.rest = bytes[...] }
 
     /// The next field, or nil at the end or where the bytes make no sense.
-    mutating func next() -> (field: UInt32, value: Value)? {
+    package mutating func next() -> (field: UInt32, value: Value)? {
         guard !self.rest.isEmpty, let key = self.varint(), key >> 3 > 0, key >> 3 < 1 << 29 else {
             return self.stop()
         }
@@ -62,28 +62,28 @@ struct ProtoReader {
 }
 
 /// Writes the protobuf wire format.
-struct ProtoWriter {
-    private(set) var bytes: [UInt8] = []
+package struct ProtoWriter {
+    package private(set) var bytes: [UInt8] = []
 
-    init() {}
+    package init() {}
 
-    mutating func varint(_ field: UInt32, _ value: UInt64) {
+    package mutating func varint(_ field: UInt32, _ value: UInt64) {
         self.append(UInt64(field) << 3)
         self.append(value)
     }
 
-    mutating func bytes(_ field: UInt32, _ value: some Collection<UInt8>) {
+    package mutating func bytes(_ field: UInt32, _ value: some Collection<UInt8>) {
         self.append(UInt64(field) << 3 | 2)
         self.append(UInt64(value.count))
         self.bytes.append(contentsOf: value)
     }
 
     /// Nothing for the empty string: the default of proto3 is not written.
-    mutating func string(_ field: UInt32, _ value: String) {
+    package mutating func string(_ field: UInt32, _ value: String) {
         if !value.isEmpty { self.bytes(field, value.utf8) }
     }
 
-    mutating func message(_ field: UInt32, _ build: (inout ProtoWriter) -> Void) {
+    package mutating func message(_ field: UInt32, _ build: (inout ProtoWriter) -> Void) {
         var writer = ProtoWriter()
         build(&writer)
         self.bytes(field, writer.bytes)
