@@ -16,7 +16,7 @@ final class ClientCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
 
     let connection: ClientConnection
     var machine: ClientStreamMachine
-    let inboundPipe = InboundPipe()
+    let inboundPipe: InboundPipe
     /// Of a call with any number of request messages.
     let outboundPipe: OutboundPipe?
     let response = Mutex(Response())
@@ -24,8 +24,11 @@ final class ClientCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     var timerIndex = -1
     var timerDeadline = NIODeadline.distantFuture
 
-    init(connection: ClientConnection, machine: ClientStreamMachine, outboundPipe: OutboundPipe?) {
+    init(
+        connection: ClientConnection, machine: ClientStreamMachine, messageLimit: Int, outboundPipe: OutboundPipe?
+    ) {
         self.connection = connection
+        self.inboundPipe = InboundPipe(limit: messageLimit, side: "client")
         self.machine = machine
         self.outboundPipe = outboundPipe
         super.init()

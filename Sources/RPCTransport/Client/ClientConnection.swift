@@ -115,7 +115,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     // MARK: Calls
 
     /// Sends a request; `message` is that of a call with one. On the event loop.
-    func start(_ call: ClientCall, _ head: HeaderList, message: ByteBuffer?, deadline: NIODeadline?) {
+    func start(_ call: ClientCall, _ head: HeaderList, message: OutboundMessage?, deadline: NIODeadline?) {
         guard let session = self.session, !self.isGoingAway else {
             var error = RPCError(.unavailable, "the connection is closing")
             error.isRefused = true

@@ -108,7 +108,8 @@ public final class RPCClient: Sendable {
     ) async throws(RPCError) -> RPCClientStreamingCall {
         let call = try await self.start(
             path, nil, options, Self.deadline(options), streams: true, expectsOneResponse: true)
-        return RPCClientStreamingCall(requests: RPCRequestWriter(call: call), call: call)
+        return RPCClientStreamingCall(
+            requests: RPCRequestWriter(call: call, encoder: MessageEncoder(options.compression)), call: call)
     }
 
     /// Any number of messages both ways.
@@ -117,7 +118,9 @@ public final class RPCClient: Sendable {
     ) async throws(RPCError) -> RPCBidirectionalCall {
         let call = try await self.start(
             path, nil, options, Self.deadline(options), streams: true, expectsOneResponse: false)
-        return RPCBidirectionalCall(requests: RPCRequestWriter(call: call), responses: RPCResponseStream(call: call))
+        return RPCBidirectionalCall(
+            requests: RPCRequestWriter(call: call, encoder: MessageEncoder(options.compression)),
+            responses: RPCResponseStream(call: call))
     }
 
     private static func deadline(_ options: RPCCallOptions) -> NIODeadline? {
@@ -140,18 +143,22 @@ public final class RPCClient: Sendable {
             guard left > 0 else { throw RPCError(.deadlineExceeded, "the deadline has passed") }
             head.append("grpc-timeout", GRPCTimeout.encode(nanoseconds: left).utf8)
         }
+        head.append("grpc-accept-encoding", RPCCompression.accepted)
+        if let compression = options.compression { head.append("grpc-encoding", compression.rawValue.utf8) }
         head.append(contentsOf: options.metadata.list)
+        let message = message.map { MessageEncoder(options.compression).encode($0, .automatic) }
         let call = ClientCall(
             connection: connection,
             machine: ClientStreamMachine(
                 expectsOneResponse: expectsOneResponse, messageLimit: self.configuration.maximumMessageBytes),
+            messageLimit: self.configuration.maximumMessageBytes,
             outboundPipe: streams ? OutboundPipe(limit: self.configuration.streamOutboundBytes) : nil)
         connection.loop.run { [head] in connection.start(call, head, message: message, deadline: deadline) }
         return call
     }
 
     static func response(of call: ClientCall) async throws(RPCError) -> RPCResponse {
-        let messages: [ByteBuffer]
+        let messages: [(bytes: ByteBuffer, isCompressed: Bool)]
         do throws(RPCError) {
             messages = try await call.inboundPipe.all()
         } catch {
@@ -163,8 +170,8 @@ public final class RPCClient: Sendable {
         }
         return call.response.withLock {
             RPCResponse(
-                message: message, initialMetadata: $0.initialMetadata ?? Metadata(),
-                trailingMetadata: $0.trailingMetadata ?? Metadata())
+                message: message.bytes, initialMetadata: $0.initialMetadata ?? Metadata(),
+                trailingMetadata: $0.trailingMetadata ?? Metadata(), isCompressed: message.isCompressed)
         }
     }
 

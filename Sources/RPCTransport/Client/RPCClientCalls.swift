@@ -13,11 +13,21 @@ public struct RPCResponseStream: AsyncSequence, Sendable {
 
     public struct AsyncIterator: AsyncIteratorProtocol {
         let handle: ClientCallHandle
+        /// Whether the last message came compressed.
+        public private(set) var isCompressed = false
 
-        public mutating func next() async throws(RPCError) -> ByteBuffer? { try await self.handle.next() }
+        init(handle: ClientCallHandle) { self.handle = handle }
+
+        public mutating func next() async throws(RPCError) -> ByteBuffer? {
+            guard let message = try await self.handle.next() else { return nil }
+            self.isCompressed = message.isCompressed
+            return message.bytes
+        }
 
         public mutating func next(isolation actor: isolated (any Actor)?) async throws(RPCError) -> ByteBuffer? {
-            try await self.handle.next()
+            guard let message = try await self.handle.next() else { return nil }
+            self.isCompressed = message.isCompressed
+            return message.bytes
         }
     }
 
@@ -44,11 +54,12 @@ final class ClientCallHandle: Sendable {
         if !self.call.response.withLock({ $0.isEnded }) { self.call.cancel() }
     }
 
-    func next() async throws(RPCError) -> ByteBuffer? {
+    func next() async throws(RPCError) -> (bytes: ByteBuffer, isCompressed: Bool)? {
         do throws(RPCError) {
             return try await self.call.inboundPipe.next()
         } catch {
-            if error.code == .cancelled { self.call.cancel() }
+            // The reader gave up, or cannot go on; without effect on a call that is over.
+            self.call.cancel()
             throw error
         }
     }
@@ -57,11 +68,15 @@ final class ClientCallHandle: Sendable {
 /// The request messages of a streaming call.
 public struct RPCRequestWriter: Sendable {
     let call: ClientCall
+    let encoder: MessageEncoder
 
     /// Queues a message; waits while too much of this call is unsent.
+    /// - Parameter compression: without effect on a call whose options ask for none.
     /// - Throws: the call's status, once the call is over.
-    public func write(_ message: ByteBuffer) async throws(RPCError) {
-        try await self.call.outboundPipe?.write(message)
+    public func write(
+        _ message: ByteBuffer, compression: MessageCompression = .automatic
+    ) async throws(RPCError) {
+        try await self.call.outboundPipe?.write(self.encoder.encode(message, compression))
     }
 
     /// No more messages will follow.

@@ -58,11 +58,17 @@ public struct RPCCallOptions: Sendable {
     public var timeout: Duration?
     /// Waits for a connection, instead of failing with UNAVAILABLE while there is none to be had.
     public var waitsForReady: Bool
+    /// How request messages are compressed; nil for not. A server that doesn't know it answers UNIMPLEMENTED.
+    public var compression: RPCCompression?
 
-    public init(metadata: Metadata = Metadata(), timeout: Duration? = nil, waitsForReady: Bool = false) {
+    public init(
+        metadata: Metadata = Metadata(), timeout: Duration? = nil, waitsForReady: Bool = false,
+        compression: RPCCompression? = nil
+    ) {
         self.metadata = metadata
         self.timeout = timeout
         self.waitsForReady = waitsForReady
+        self.compression = compression
     }
 }
 
@@ -71,4 +77,6 @@ public struct RPCResponse: Sendable {
     public var message: ByteBuffer
     public var initialMetadata: Metadata
     public var trailingMetadata: Metadata
+    /// Whether the message came compressed.
+    public var isCompressed = false
 }

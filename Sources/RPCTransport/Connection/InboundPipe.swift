@@ -6,9 +6,9 @@ import Synchronization
 final class InboundPipe: Sendable {
     private enum Waiter {
         /// Somebody waits for the next message, or the end.
-        case next(CheckedContinuation<ByteBuffer?, any Error>)
+        case next(CheckedContinuation<MessageAssembler.Message?, any Error>)
         /// Somebody waits for the end.
-        case all(CheckedContinuation<[ByteBuffer], any Error>)
+        case all(CheckedContinuation<[MessageAssembler.Message], any Error>)
     }
 
     private struct State {
@@ -20,8 +20,15 @@ final class InboundPipe: Sendable {
     }
 
     private let state: Mutex<State>
+    /// The largest message, in bytes, once inflated.
+    private let limit: Int
+    private let side: StaticString
 
-    init() { self.state = Mutex(State()) }
+    init(limit: Int, side: StaticString) {
+        self.limit = limit
+        self.side = side
+        self.state = Mutex(State())
+    }
 
     // MARK: The event loop's side
 
@@ -32,7 +39,7 @@ final class InboundPipe: Sendable {
 
     func append(_ message: MessageAssembler.Message) {
         let (continuation, returnCredit) = self.state.withLock {
-            state -> (CheckedContinuation<ByteBuffer?, any Error>?, (@Sendable (Int) -> Void)?) in
+            state -> (CheckedContinuation<MessageAssembler.Message?, any Error>?, (@Sendable (Int) -> Void)?) in
             guard state.end == nil else { return (nil, nil) }
             switch state.waiter {
             case .next(let continuation):
@@ -48,12 +55,12 @@ final class InboundPipe: Sendable {
             }
         }
         returnCredit?(message.credit)
-        continuation?.resume(returning: message.bytes)
+        continuation?.resume(returning: message)
     }
 
     /// Nothing more will come. Messages that wait are still delivered, unless `discarding`.
     func finish(_ end: Result<Void, RPCError>, discarding: Bool = false) {
-        let (waiter, messages) = self.state.withLock { state -> (Waiter?, [ByteBuffer]) in
+        let (waiter, messages) = self.state.withLock { state -> (Waiter?, [MessageAssembler.Message]) in
             guard state.end == nil else { return (nil, []) }
             state.end = end
             state.returnCredit = nil
@@ -65,7 +72,7 @@ final class InboundPipe: Sendable {
             state.waiter = nil
             guard case .all = waiter else { return (waiter, []) }
             defer { state.messages = [] }
-            return (waiter, state.messages.map(\.bytes))
+            return (waiter, state.messages)
         }
         switch waiter {
         case .next(let continuation): continuation.resume(with: end.map { nil }.mapError { $0 })
@@ -81,8 +88,37 @@ final class InboundPipe: Sendable {
         case end(Result<Void, RPCError>)
     }
 
-    /// The next message; nil at the end. One reader at a time.
-    func next() async throws(RPCError) -> ByteBuffer? {
+    /// The next message, inflated, and whether it came compressed; nil at the end. One reader at a time.
+    func next() async throws(RPCError) -> (bytes: ByteBuffer, isCompressed: Bool)? {
+        guard let message = try await self.nextRaw() else { return nil }
+        guard message.compression != nil else { return (message.bytes, false) }
+        return (try self.inflate(message), true)
+    }
+
+    /// All messages up to the end, inflated.
+    func all() async throws(RPCError) -> [(bytes: ByteBuffer, isCompressed: Bool)] {
+        var result: [(bytes: ByteBuffer, isCompressed: Bool)] = []
+        for message in try await self.allRaw() {
+            result.append((try self.inflate(message), message.compression != nil))
+        }
+        return result
+    }
+
+    /// After a message that cannot be inflated there are none: the stream is broken.
+    private func inflate(_ message: MessageAssembler.Message) throws(RPCError) -> ByteBuffer {
+        do throws(RPCError) {
+            return try message.decoded(limit: self.limit, side: self.side)
+        } catch {
+            self.state.withLock { state in
+                state.end = .failure(error)
+                state.messages = []
+                state.head = 0
+            }
+            throw error
+        }
+    }
+
+    private func nextRaw() async throws(RPCError) -> MessageAssembler.Message? {
         if let taken = self.state.withLock({ Self.takeNext(&$0) }) { return try Self.deliver(taken) }
         do {
             return try await withTaskCancellationHandler {
@@ -104,14 +140,13 @@ final class InboundPipe: Sendable {
         }
     }
 
-    /// All messages up to the end.
-    func all() async throws(RPCError) -> [ByteBuffer] {
+    private func allRaw() async throws(RPCError) -> [MessageAssembler.Message] {
         do {
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { continuation in
-                    let result = self.state.withLock { state -> Result<[ByteBuffer], any Error>? in
+                    let result = self.state.withLock { state -> Result<[MessageAssembler.Message], any Error>? in
                         if let end = state.end {
-                            let messages = state.messages[state.head...].map(\.bytes)
+                            let messages = Array(state.messages[state.head...])
                             state.messages = []
                             state.head = 0
                             return end.map { messages }.mapError { $0 }
@@ -160,11 +195,11 @@ final class InboundPipe: Sendable {
         return .message(message, state.returnCredit)
     }
 
-    private static func deliver(_ taken: Taken) throws(RPCError) -> ByteBuffer? {
+    private static func deliver(_ taken: Taken) throws(RPCError) -> MessageAssembler.Message? {
         switch taken {
         case .message(let message, let returnCredit):
             returnCredit?(message.credit)
-            return message.bytes
+            return message
         case .end(let end):
             try end.get()
             return nil

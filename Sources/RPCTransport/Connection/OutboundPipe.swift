@@ -16,7 +16,7 @@ final class OutboundPipe: Sendable {
     }
 
     private struct State {
-        var messages: [ByteBuffer] = []
+        var messages: [OutboundMessage] = []
         /// Written and not yet sent, prefixes included: in here, and in the stream.
         var byteCount = 0
         var initialMetadata: Metadata?
@@ -32,7 +32,7 @@ final class OutboundPipe: Sendable {
     /// What the event loop takes out.
     struct Content {
         var initialMetadata: Metadata?
-        var messages: [ByteBuffer]
+        var messages: [OutboundMessage]
         var wantsHeaders: Bool
         var isEnded: Bool
     }
@@ -96,12 +96,12 @@ final class OutboundPipe: Sendable {
 
     // MARK: The writer's side
 
-    func write(_ message: ByteBuffer) async throws(RPCError) {
+    func write(_ message: OutboundMessage) async throws(RPCError) {
         let (mustWait, target) = try self.change { (state) throws(RPCError) in
             if state.isEnded { throw RPCError(.internal, "a message after the end of the messages") }
             state.messages.append(message)
             state.wantsHeaders = true
-            state.byteCount += OutboundMessageQueue.prefixLength + message.readableBytes
+            state.byteCount += OutboundMessageQueue.prefixLength + message.bytes.readableBytes
         }
         target?.outboundPipeChanged()
         if mustWait { try await self.wait() }

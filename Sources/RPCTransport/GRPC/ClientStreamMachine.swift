@@ -50,6 +50,7 @@ struct ClientStreamMachine {
             }
             guard endStream else {
                 self.state = .open
+                self.assembler.compression = head.compression
                 return .initial(head.metadata)
             }
             return self.ended(with: head)
@@ -139,6 +140,8 @@ private struct ResponseFields {
     var httpStatus: Int?
     var isGRPC = false
     var contentType = ""
+    /// Of `grpc-encoding`; nil for identity, and for what we don't know: a compressed message is an error then.
+    var compression: RPCCompression?
     var metadata: Metadata
     private var status: [UInt8]?
     private var message = ""
@@ -149,6 +152,7 @@ private struct ResponseFields {
         var httpStatus: Int?
         var isGRPC = false
         var contentType = ""
+        var compression: RPCCompression?
         var status: [UInt8]?
         var message = ""
         var details: [UInt8] = []
@@ -160,6 +164,7 @@ private struct ResponseFields {
             case 12 where equal(name, "content-type"):
                 isGRPC = hasPrefix(value, "application/grpc")
                 contentType = lossyString(value)
+            case 13 where equal(name, "grpc-encoding"): compression = RPCCompression(value)
             case 23 where equal(name, "grpc-status-details-bin"): details = Base64.decode(value) ?? []
             default: return ReservedHeaders.contains(name)
             }
@@ -168,6 +173,7 @@ private struct ResponseFields {
         self.httpStatus = httpStatus
         self.isGRPC = isGRPC
         self.contentType = contentType
+        self.compression = compression
         self.status = status
         self.message = message
         self.details = details

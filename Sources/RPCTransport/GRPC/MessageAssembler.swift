@@ -4,9 +4,30 @@ import NIOCore
 /// Message). Where DATA frames begin and end means nothing.
 struct MessageAssembler {
     struct Message {
+        /// As they came: `decoded` inflates them.
         var bytes: ByteBuffer
+        /// How they are compressed, if they are.
+        var compression: RPCCompression?
         /// Bytes of the stream's flow-control window, prefix included, that were not given back while it was assembled.
         var credit: Int
+
+        /// The message itself. Inflated only now, when somebody is about to take it: what waits stays small.
+        /// - Parameter limit: in bytes, also of what comes out.
+        func decoded(limit: Int, side: StaticString) throws(RPCError) -> ByteBuffer {
+            guard let compression else { return self.bytes }
+            do throws(Inflater.Failure) {
+                return try Inflater.inflate(self.bytes, compression, limit: limit)
+            } catch {
+                switch error {
+                case .tooLarge:
+                    throw RPCError(
+                        .resourceExhausted,
+                        "the message has more than \(limit) bytes once decompressed; the \(side) receives no more")
+                case .malformed: throw RPCError(.internal, "a message is not \(compression.rawValue) as announced")
+                case .outOfMemory: throw RPCError(.resourceExhausted, "no memory to decompress a message")
+                }
+            }
+        }
     }
 
     private enum State {
@@ -20,17 +41,22 @@ struct MessageAssembler {
     let limit: Int
     /// Who refuses, for the message of the error.
     let side: StaticString
+    /// What the peer announced in `grpc-encoding`; nil for nothing, or nothing that is understood.
+    var compression: RPCCompression?
 
     private var state = State.prefix(length: 0, value: 0)
     private var partial = ByteBuffer()
+    /// The message under way is compressed.
+    private var isCompressed = false
     /// Bytes of the message under way that have been given back already.
     private var creditedBytes = 0
     /// Bytes of the message under way that have not.
     private var uncreditedBytes = 0
 
-    init(limit: Int, side: StaticString) {
+    init(limit: Int, side: StaticString, compression: RPCCompression? = nil) {
         self.limit = limit
         self.side = side
+        self.compression = compression
     }
 
     /// True if the stream may end here.
@@ -89,8 +115,12 @@ struct MessageAssembler {
 
     private mutating func begin(flag: UInt8, size: Int) throws(RPCError) {
         switch flag {
-        case 0: break
-        case 1: throw RPCError(.internal, "a compressed message, but no grpc-encoding was announced")
+        case 0: self.isCompressed = false
+        case 1:
+            guard self.compression != nil else {
+                throw RPCError(.internal, "a compressed message, but no grpc-encoding for it was announced")
+            }
+            self.isCompressed = true
         default: throw RPCError(.internal, "unknown flag \(flag) in a message's prefix")
         }
         guard size <= self.limit else {
@@ -101,7 +131,8 @@ struct MessageAssembler {
     }
 
     private mutating func end(_ bytes: ByteBuffer) -> Message {
-        let message = Message(bytes: bytes, credit: self.uncreditedBytes)
+        let message = Message(
+            bytes: bytes, compression: self.isCompressed ? self.compression : nil, credit: self.uncreditedBytes)
         self.state = .prefix(length: 0, value: 0)
         self.creditedBytes = 0
         self.uncreditedBytes = 0

@@ -8,9 +8,9 @@ struct OutboundMessageQueue {
     static let prefixLength = 5
 
     /// The message being read, and how much of prefix + message has been.
-    private var current: ByteBuffer?
+    private var current: OutboundMessage?
     private var position = 0
-    private var waiting: [ByteBuffer] = []
+    private var waiting: [OutboundMessage] = []
     private var waitingHead = 0
 
     /// Bytes left to read, prefixes included.
@@ -21,8 +21,8 @@ struct OutboundMessageQueue {
     /// True if no message has been read in part only.
     var isAtBoundary: Bool { self.position == 0 }
 
-    mutating func append(_ message: ByteBuffer) {
-        self.byteCount += Self.prefixLength + message.readableBytes
+    mutating func append(_ message: OutboundMessage) {
+        self.byteCount += Self.prefixLength + message.bytes.readableBytes
         if self.current == nil {
             self.current = message
         } else {
@@ -44,9 +44,9 @@ struct OutboundMessageQueue {
         var left = min(count, self.byteCount)
         self.byteCount -= left
         while left > 0, let message = self.current {
-            let length = message.readableBytes
+            let length = message.bytes.readableBytes
             if self.position < Self.prefixLength {
-                var prefix = (UInt8(0), UInt32(length).bigEndian)
+                var prefix = (UInt8(message.isCompressed ? 1 : 0), UInt32(length).bigEndian)
                 let piece = min(left, Self.prefixLength - self.position)
                 let position = self.position
                 withUnsafeBytes(of: &prefix.0) { flag in
@@ -69,7 +69,7 @@ struct OutboundMessageQueue {
             if offset >= 0 {
                 let piece = min(left, length - offset)
                 if piece > 0 {
-                    message.withUnsafeReadableBytes {
+                    message.bytes.withUnsafeReadableBytes {
                         write(UnsafeRawBufferPointer(rebasing: $0[offset..<(offset + piece)]))
                     }
                     self.position += piece
@@ -94,7 +94,7 @@ struct OutboundMessageQueue {
         self.position = 0
         if self.waitingHead < self.waiting.count {
             self.current = self.waiting[self.waitingHead]
-            self.waiting[self.waitingHead] = ByteBuffer()
+            self.waiting[self.waitingHead] = OutboundMessage(bytes: ByteBuffer())
             self.waitingHead += 1
             if self.waitingHead == self.waiting.count {
                 self.waiting.removeAll(keepingCapacity: self.waiting.count <= 16)

@@ -13,6 +13,12 @@ struct RequestHead: Sendable {
     var contentType: ContentType
     /// Of `grpc-timeout`, if there was one.
     var timeoutNanoseconds: Int64?
+    /// How messages with the flag are compressed.
+    var compression: RPCCompression?
+    /// How the answer may be.
+    var acceptedCompression: RPCCompression?
+    /// The client speaks of encodings, so that it is told ours.
+    var namesEncodings = false
 
     enum Outcome: Sendable {
         case call(RequestHead)
@@ -38,6 +44,9 @@ struct RequestHead: Sendable {
         var contentType: ContentType?
         var timeout: Int64?
         var hasTimeout = false
+        var compression: RPCCompression?
+        var acceptedCompression: RPCCompression?
+        var namesEncodings = false
         var unsupportedEncoding: String?
         var badBinary = false
         var offset = 0
@@ -69,7 +78,17 @@ struct RequestHead: Sendable {
                 }
             case 13:
                 if equal(name, "grpc-encoding") {
-                    if !equal(value, "identity") { unsupportedEncoding = lossyString(value) }
+                    namesEncodings = true
+                    compression = RPCCompression(value)
+                    if compression == nil, !equal(value, "identity") { unsupportedEncoding = lossyString(value) }
+                    return true
+                }
+            case 20:
+                if equal(name, "grpc-accept-encoding") {
+                    namesEncodings = true
+                    if acceptedCompression != .gzip {
+                        acceptedCompression = RPCCompression.preferred(in: value) ?? acceptedCompression
+                    }
                     return true
                 }
             default: break
@@ -105,7 +124,10 @@ struct RequestHead: Sendable {
                     error: RPCError(.unimplemented, "grpc-encoding \(unsupportedEncoding.prefix(32)) is not supported"),
                     listsEncodings: true))
         }
-        return .call(RequestHead(list: list, path: path, contentType: contentType, timeoutNanoseconds: timeout))
+        return .call(
+            RequestHead(
+                list: list, path: path, contentType: contentType, timeoutNanoseconds: timeout,
+                compression: compression, acceptedCompression: acceptedCompression, namesEncodings: namesEncodings))
     }
 
     /// `application/grpc`, with `+proto` or without, with parameters or without. `application/grpc-web` is another

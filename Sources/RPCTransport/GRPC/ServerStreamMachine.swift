@@ -9,7 +9,7 @@ struct ServerStreamMachine {
         /// Headers have come, the method takes one message. Can transition to: one, ended.
         case none
         /// The one message has come. Can transition to: ended.
-        case one(ByteBuffer)
+        case one(MessageAssembler.Message)
         /// The method takes any number of messages. Can transition to: ended.
         case many
         /// The peer said END_STREAM, or what it sends no longer matters.
@@ -29,9 +29,9 @@ struct ServerStreamMachine {
     private var response = ResponseState.idle
     private var assembler: MessageAssembler
 
-    init(takesManyRequests: Bool, messageLimit: Int) {
+    init(takesManyRequests: Bool, messageLimit: Int, compression: RPCCompression? = nil) {
         self.request = takesManyRequests ? .many : .none
-        self.assembler = MessageAssembler(limit: messageLimit, side: "server")
+        self.assembler = MessageAssembler(limit: messageLimit, side: "server", compression: compression)
     }
 
     var isResponseEnded: Bool {
@@ -61,7 +61,7 @@ struct ServerStreamMachine {
             switch self.request {
             case .none:
                 guard let message = try self.assembler.next(from: &chunk) else { return }
-                self.request = .one(message.bytes)
+                self.request = .one(message)
             case .one:
                 // Cardinality (statuscodes.md): the second message need not be whole to be one too many.
                 guard chunk.readableBytes > 0 else { return }
@@ -73,7 +73,7 @@ struct ServerStreamMachine {
 
     enum OnRequestEnd {
         /// Run the handler with the one message.
-        case start(ByteBuffer)
+        case start(MessageAssembler.Message)
         /// The running handler sees the end of its messages.
         case endMessages
         /// The call is over anyway.

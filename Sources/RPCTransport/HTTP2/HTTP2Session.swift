@@ -219,7 +219,7 @@ final class HTTP2Session {
     }
 
     /// Appends a message to a stream that has been responded to or requested.
-    func send(_ message: ByteBuffer, on stream: HTTP2Stream) {
+    func send(_ message: OutboundMessage, on stream: HTTP2Stream) {
         guard !stream.isClosed, case .open = stream.end else { return }
         stream.outbound.append(message)
         self.resume(stream)

@@ -17,8 +17,38 @@ struct ConstantFields: @unchecked Sendable {
     }
 
     static let none = ConstantFields([])
-    static let responseGRPC = ConstantFields([(":status", "200"), ("content-type", "application/grpc")])
-    static let responseGRPCProto = ConstantFields([(":status", "200"), ("content-type", "application/grpc+proto")])
+    static let responseGRPC = Self.response(.grpc, nil, listsEncodings: false)
+
+    /// Response-Headers. `compression`: what messages with the flag are compressed with.
+    @inline(__always)
+    static func response(
+        _ contentType: RequestHead.ContentType, _ compression: RPCCompression?, listsEncodings: Bool
+    ) -> ConstantFields {
+        var index = listsEncodings ? 1 : 0
+        switch contentType {
+        case .grpc: break
+        case .grpcProto: index += 2
+        }
+        switch compression {
+        case nil: break
+        case .gzip: index += 4
+        case .deflate: index += 8
+        }
+        return Self.responses[index]
+    }
+
+    /// By the index that `response` makes.
+    private static let responses: [ConstantFields] = (0..<12).map { index in
+        var fields: [(StaticString, StaticString)] = [
+            (":status", "200"),
+            ("content-type", index & 2 == 0 ? "application/grpc" : "application/grpc+proto"),
+        ]
+        if index & 1 != 0 { fields.append(("grpc-accept-encoding", RPCCompression.accepted)) }
+        if index >> 2 == 1 { fields.append(("grpc-encoding", "gzip")) }
+        if index >> 2 == 2 { fields.append(("grpc-encoding", "deflate")) }
+        return ConstantFields(fields)
+    }
+
     static let badRequest = ConstantFields([(":status", "400"), ("content-type", "application/grpc")])
     static let methodNotAllowed = ConstantFields([(":status", "405"), ("content-type", "application/grpc")])
     static let unsupportedMediaType = ConstantFields([(":status", "415"), ("content-type", "application/grpc")])

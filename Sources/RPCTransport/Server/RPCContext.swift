@@ -10,6 +10,8 @@ public struct RPCContext: Sendable {
     public let deadline: ContinuousClock.Instant?
     /// The address of the other side of the connection.
     public let peer: String
+    /// Whether the one request message of a unary or server-streaming call came compressed.
+    public internal(set) var requestIsCompressed = false
     /// Who calls, as an interceptor found out.
     public var identity: (any Sendable)?
 
@@ -35,13 +37,16 @@ public struct RPCReply: Sendable {
     public var initialMetadata: Metadata
     /// Sent with the status.
     public var trailingMetadata: Metadata
+    public var compression: MessageCompression
 
     public init(
-        message: ByteBuffer, initialMetadata: Metadata = Metadata(), trailingMetadata: Metadata = Metadata()
+        message: ByteBuffer, initialMetadata: Metadata = Metadata(), trailingMetadata: Metadata = Metadata(),
+        compression: MessageCompression = .automatic
     ) {
         self.message = message
         self.initialMetadata = initialMetadata
         self.trailingMetadata = trailingMetadata
+        self.compression = compression
     }
 }
 

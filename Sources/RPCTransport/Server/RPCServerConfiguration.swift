@@ -25,6 +25,9 @@ public struct RPCServerConfiguration: Sendable {
     public var connectionWindowBytes: Int = 1 << 20
     /// Unsent bytes of a streaming call past which its writer waits.
     public var streamOutboundBytes: Int = 64 * 1024
+    /// Responses from this size on, in bytes, are compressed for clients that understand it, unless their handler says
+    /// otherwise; nil for none.
+    public var compressedResponseBytes: Int?
     /// A deadline for unary calls whose clients set none or a later one; nil for none.
     public var maximumUnaryTimeout: Duration?
 

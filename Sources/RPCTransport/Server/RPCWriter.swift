@@ -5,6 +5,7 @@ import Synchronization
 /// writes.
 public struct RPCWriter: Sendable {
     let pipe: OutboundPipe
+    let encoder: MessageEncoder
     let trailingMetadata: TrailingMetadata
 
     /// A place for what goes with the status.
@@ -18,10 +19,13 @@ public struct RPCWriter: Sendable {
     /// Queues a message. Waits while more than the configured number of bytes of this call have not been sent, which
     /// is how a slow client slows its handler down.
     ///
-    /// The bytes are shared, not copied: write one encoded message to as many calls as you like.
+    /// The bytes are shared, not copied: write one encoded message to as many calls as you like. (Compressed, they are
+    /// not: each call has its own.)
     /// - Throws: the call's status, once the call is over (cancelled, deadline, connection lost, drain).
-    public func write(_ message: ByteBuffer) async throws(RPCError) {
-        try await self.pipe.write(message)
+    public func write(
+        _ message: ByteBuffer, compression: MessageCompression = .automatic
+    ) async throws(RPCError) {
+        try await self.pipe.write(self.encoder.encode(message, compression))
     }
 
     /// Sends Response-Headers now, ahead of the first message, so that the client knows that its call was accepted.
@@ -42,11 +46,21 @@ public struct RPCMessageStream: AsyncSequence, Sendable {
 
     public struct AsyncIterator: AsyncIteratorProtocol {
         let pipe: InboundPipe
+        /// Whether the last message came compressed.
+        public private(set) var isCompressed = false
 
-        public mutating func next() async throws(RPCError) -> ByteBuffer? { try await self.pipe.next() }
+        init(pipe: InboundPipe) { self.pipe = pipe }
+
+        public mutating func next() async throws(RPCError) -> ByteBuffer? {
+            guard let message = try await self.pipe.next() else { return nil }
+            self.isCompressed = message.isCompressed
+            return message.bytes
+        }
 
         public mutating func next(isolation actor: isolated (any Actor)?) async throws(RPCError) -> ByteBuffer? {
-            try await self.pipe.next()
+            guard let message = try await self.pipe.next() else { return nil }
+            self.isCompressed = message.isCompressed
+            return message.bytes
         }
     }
 

@@ -15,6 +15,10 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     /// Nil until the request's headers have come.
     var machine: ServerStreamMachine?
     var contentType = RequestHead.ContentType.grpc
+    /// How the answer's messages may be compressed.
+    var encoder = MessageEncoder()
+    /// The client speaks of encodings, so that it is told ours.
+    var listsEncodings = false
     var pending: Pending?
     /// Until it returns, even if nobody waits for it any more.
     var isHandlerRunning = false

@@ -241,6 +241,10 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         case .call(let parsed): head = parsed
         }
         call.contentType = head.contentType
+        call.listsEncodings = head.namesEncodings
+        call.encoder = MessageEncoder(
+            compression: head.acceptedCompression,
+            automaticBytes: self.shared.configuration.compressedResponseBytes)
         let found = head.list.bytes.withUnsafeBufferPointer { bytes -> Result<Route, RPCError> in
             let path = UnsafeBufferPointer(rebasing: bytes[head.path])
             guard let route = self.shared.router.route(path) else {
@@ -273,21 +277,28 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer)
         call.endsAtDrain = route.method.endsAtDrain
         if call.endsAtDrain, self.isDraining { return self.endForDrain(call) }
-        let limit = route.method.maximumMessageBytes ?? self.shared.configuration.maximumMessageBytes
+        let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
         case .unary, .serverStreaming:
-            call.machine = ServerStreamMachine(takesManyRequests: false, messageLimit: limit)
+            call.machine = ServerStreamMachine(
+                takesManyRequests: false, messageLimit: limit, compression: head.compression)
             call.pending = ServerCall.Pending(route: route, context: context)
         case .clientStreaming(let handler):
-            call.machine = ServerStreamMachine(takesManyRequests: true, messageLimit: limit)
-            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call))
+            call.machine = ServerStreamMachine(
+                takesManyRequests: true, messageLimit: limit, compression: head.compression)
+            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call, limit: limit))
             self.runReplying(call, context) { try await handler(messages, $0) }
         case .bidirectional(let handler):
-            call.machine = ServerStreamMachine(takesManyRequests: true, messageLimit: limit)
-            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call))
+            call.machine = ServerStreamMachine(
+                takesManyRequests: true, messageLimit: limit, compression: head.compression)
+            let messages = RPCMessageStream(pipe: self.makeInboundPipe(call, limit: limit))
             let writer = self.makeWriter(call)
             self.runStreaming(call, context, writer) { try await handler(messages, $0, writer) }
         }
+    }
+
+    private func messageLimit(of method: RPCMethod) -> Int {
+        method.maximumMessageBytes ?? self.shared.configuration.maximumMessageBytes
     }
 
     private func timeout(of head: RequestHead, _ route: Route) -> Int64? {
@@ -300,7 +311,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private func refuse(_ call: ServerCall, _ refusal: RequestHead.Refusal) {
         guard case .trailersOnly? = call.machine?.sendStatus() else { return }
         var list = ResponseTrailers.list(status: refusal.error, metadata: Metadata())
-        if refusal.listsEncodings { list.append("grpc-accept-encoding", "identity") }
+        if refusal.listsEncodings { list.append("grpc-accept-encoding", RPCCompression.accepted) }
         let constants: ConstantFields =
             switch refusal.httpStatus {
             case .ok: .responseGRPC
@@ -348,18 +359,34 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     // MARK: Handlers
 
-    private func start(_ call: ServerCall, _ message: ByteBuffer) {
+    private func start(_ call: ServerCall, _ message: MessageAssembler.Message) {
         // Closed or finished meanwhile: no handler for it.
-        guard let pending = call.pending, !call.isClosed, call.machine?.isResponseEnded == false else { return }
+        guard var pending = call.pending, !call.isClosed, call.machine?.isResponseEnded == false else { return }
         call.pending = nil
-        switch pending.route.method.handler {
+        let method = pending.route.method
+        let limit = self.messageLimit(of: method)
+        if message.compression != nil { pending.context.requestIsCompressed = true }
+        switch method.handler {
         case .unary(let handler):
-            self.runReplying(call, pending.context) { try await handler(message, $0) }
+            self.runReplying(call, pending.context) {
+                try await handler(try await Self.decoded(message, limit), $0)
+            }
         case .serverStreaming(let handler):
             let writer = self.makeWriter(call)
-            self.runStreaming(call, pending.context, writer) { try await handler(message, $0, writer) }
+            self.runStreaming(call, pending.context, writer) {
+                try await handler(try await Self.decoded(message, limit), $0, writer)
+            }
         case .clientStreaming, .bidirectional: break  // begun with their headers
         }
+    }
+
+    /// Inflates elsewhere than on the event loop, and behind the interceptors: a message that costs a lot holds up no
+    /// other call, and comes from somebody who may call.
+    @inline(__always)
+    private static func decoded(_ message: MessageAssembler.Message, _ limit: Int) async throws -> ByteBuffer {
+        guard message.compression != nil else { return message.bytes }
+        await Task.yield()
+        return try message.decoded(limit: limit, side: "server")
     }
 
     private func makeWriter(_ call: ServerCall) -> RPCWriter {
@@ -367,11 +394,11 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         pipe.attach(to: call)
         call.outboundPipe = pipe
         call.reportsProgress = true
-        return RPCWriter(pipe: pipe, trailingMetadata: RPCWriter.TrailingMetadata())
+        return RPCWriter(pipe: pipe, encoder: call.encoder, trailingMetadata: RPCWriter.TrailingMetadata())
     }
 
-    private func makeInboundPipe(_ call: ServerCall) -> InboundPipe {
-        let pipe = InboundPipe()
+    private func makeInboundPipe(_ call: ServerCall, limit: Int) -> InboundPipe {
+        let pipe = InboundPipe(limit: limit, side: "server")
         pipe.attach { count in
             self.loop.run {
                 self.session?.returnCredit(count, to: call)
@@ -387,12 +414,14 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         _ handler: @escaping @Sendable (RPCContext) async throws -> RPCReply
     ) {
         let interceptors = self.shared.interceptors
+        let encoder = call.encoder
         self.run(call) {
             do {
                 var context = context
                 for interceptor in interceptors { try await interceptor.intercept(&context) }
                 let reply = try await handler(context)
-                self.loop.run { self.handlerReplied(call, reply) }
+                let message = encoder.encode(reply.message, reply.compression)
+                self.loop.run { self.handlerReplied(call, reply, message) }
             } catch {
                 let error = RPCError(thrownByHandler: error)
                 self.loop.run { self.handlerEnded(call, error, Metadata()) }
@@ -429,16 +458,17 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if call.isHandlerRunning { call.handlerTask = task }
     }
 
-    private func handlerReplied(_ call: ServerCall, _ reply: RPCReply) {
+    private func handlerReplied(_ call: ServerCall, _ reply: RPCReply, _ message: OutboundMessage) {
         self.handlerReturned(call)
         guard let session = self.session, call.machine?.sendHeaders() == true else { return }
         _ = call.machine?.sendStatus()
-        call.outbound.append(reply.message)
+        call.outbound.append(message)
         call.end = .trailers(
             reply.trailingMetadata.list.isEmpty
                 ? nil : ResponseTrailers.list(status: nil, metadata: reply.trailingMetadata))
         session.respond(
-            call, Self.constants(call), reply.initialMetadata.list.isEmpty ? nil : reply.initialMetadata.list)
+            call, Self.constants(call, message.isCompressed ? call.encoder.compression : nil),
+            reply.initialMetadata.list.isEmpty ? nil : reply.initialMetadata.list)
         self.ended(call, .ok)
         self.setNeedsFlush()
     }
@@ -459,11 +489,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     // MARK: Responses
 
-    private static func constants(_ call: ServerCall) -> ConstantFields {
-        switch call.contentType {
-        case .grpc: .responseGRPC
-        case .grpcProto: .responseGRPCProto
-        }
+    private static func constants(_ call: ServerCall, _ compression: RPCCompression? = nil) -> ConstantFields {
+        .response(call.contentType, compression, listsEncodings: call.listsEncodings)
     }
 
     /// Brings what a handler has written to its stream.
@@ -475,7 +502,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if content.wantsHeaders, call.machine?.sendHeaders() == true {
             let list = content.initialMetadata?.list
             for message in content.messages { call.outbound.append(message) }
-            session.respond(call, Self.constants(call), list?.isEmpty == true ? nil : list)
+            // Any of the messages to come may be compressed, and the announcement must be ahead of it.
+            session.respond(
+                call, Self.constants(call, call.encoder.compression), list?.isEmpty == true ? nil : list)
         } else {
             for message in content.messages { session.send(message, on: call) }
         }

@@ -9,8 +9,9 @@ import Testing
         #expect(queue.isEmpty && queue.isAtBoundary)
         var expected: [UInt8] = []
         for message in [[1, 2, 3], [], [4], Array(repeating: 5, count: 30)] as [[UInt8]] {
-            queue.append(ByteBuffer(bytes: message))
-            expected += [0, 0, 0, 0, UInt8(message.count)] + message
+            let isCompressed = message.count == 3
+            queue.append(OutboundMessage(bytes: ByteBuffer(bytes: message), isCompressed: isCompressed))
+            expected += [isCompressed ? 1 : 0, 0, 0, 0, UInt8(message.count)] + message
         }
         #expect(queue.byteCount == expected.count)
         var read: [UInt8] = []
@@ -19,13 +20,13 @@ import Testing
         }
         #expect(read == expected)
         #expect(queue.isAtBoundary)
-        queue.append(ByteBuffer(bytes: [9]))
+        queue.append(OutboundMessage(bytes: ByteBuffer(bytes: [9])))
         #expect(queue.byteCount == 6)
     }
 
     @Test func boundaryAndDrop() {
         var queue = OutboundMessageQueue()
-        queue.append(ByteBuffer(bytes: [1, 2, 3]))
+        queue.append(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])))
         queue.read(3) { _ in }
         #expect(!queue.isAtBoundary)
         queue.removeAll()

@@ -45,7 +45,7 @@ import Testing
         (":method", "GET", RequestHead.HTTPStatus.methodNotAllowed, RPCCode.internal),
         ("grpc-timeout", "5 m", .badRequest, .internal),
         ("x-bin", "&", .badRequest, .internal),
-        ("grpc-encoding", "gzip", .ok, .unimplemented),
+        ("grpc-encoding", "br", .ok, .unimplemented),
     ])
     func refusals(name: String, value: String, httpStatus: RequestHead.HTTPStatus, code: RPCCode) {
         guard case .refuse(let refusal) = Self.parse([(name, value)]) else {
@@ -54,6 +54,25 @@ import Testing
         }
         #expect(refusal.httpStatus == httpStatus)
         #expect(refusal.error.code == code)
+    }
+
+    @Test func encodings() {
+        guard
+            case .call(let head) = Self.parse([
+                ("grpc-encoding", "deflate"), ("grpc-accept-encoding", "identity, gzip"),
+            ])
+        else {
+            Issue.record("refused")
+            return
+        }
+        #expect(head.compression == .deflate)
+        #expect(head.acceptedCompression == .gzip)
+        #expect(head.namesEncodings)
+        guard case .call(let plain) = Self.parse([("grpc-encoding", "identity")]) else {
+            Issue.record("refused")
+            return
+        }
+        #expect(plain.compression == nil && plain.acceptedCompression == nil)
     }
 
     @Test func missingPath() {

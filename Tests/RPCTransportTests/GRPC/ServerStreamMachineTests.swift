@@ -21,7 +21,7 @@ import Testing
             Issue.record("not started")
             return
         }
-        #expect(message == ByteBuffer(bytes: [42]))
+        #expect(message.bytes == ByteBuffer(bytes: [42]))
         guard case .ignore = try machine.receivedEnd() else {
             Issue.record("ended twice")
             return

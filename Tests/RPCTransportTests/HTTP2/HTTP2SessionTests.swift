@@ -45,7 +45,7 @@ import Testing
             _ message: ByteBuffer? = nil, ends: Bool = true, _ extra: HeaderList = HeaderList()
         ) throws -> HTTP2Stream {
             let stream = HTTP2Stream()
-            if let message { stream.outbound.append(message) }
+            if let message { stream.outbound.append(OutboundMessage(bytes: message)) }
             if ends { stream.end = .endStream }
             var head = HeaderList()
             head.append(":path", "/a/b")
@@ -76,7 +76,7 @@ import Testing
         let pair = try Pair()
         _ = try pair.request(ByteBuffer(bytes: [1]))
         let stream = try #require(pair.serverStreams.first)
-        stream.outbound.append(ByteBuffer(bytes: [1, 2, 3]))
+        stream.outbound.append(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])))
         stream.end = .trailers(nil)
         pair.server.respond(stream, .responseGRPC)
         try pair.exchange()
@@ -92,7 +92,7 @@ import Testing
         _ = try pair.request()
         let stream = try #require(pair.serverStreams.first)
         pair.server.respond(stream, .responseGRPC)
-        pair.server.send(ByteBuffer(bytes: [1, 2, 3]), on: stream)
+        pair.server.send(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])), on: stream)
         try pair.exchange()
         #expect(pair.clientTrace == ["headers", "data 8"])
         pair.server.finish(stream, .trailers(nil))
@@ -108,7 +108,7 @@ import Testing
         let request = try pair.request()
         let stream = try #require(pair.serverStreams.first)
         pair.server.respond(stream, .responseGRPC)
-        pair.server.send(ByteBuffer(repeating: 1, count: 11), on: stream)
+        pair.server.send(OutboundMessage(bytes: ByteBuffer(repeating: 1, count: 11)), on: stream)
         pair.server.finish(stream, .trailers(nil))
         try pair.exchange()
         #expect(pair.clientTrace == ["headers", "data 8"])
@@ -170,7 +170,7 @@ import Testing
         try pair.exchange()
         #expect(pair.clientTrace == ["goaway max 0", "goaway 1 0"])
         let stream = try #require(pair.serverStreams.first)
-        stream.outbound.append(ByteBuffer(bytes: [1]))
+        stream.outbound.append(OutboundMessage(bytes: ByteBuffer(bytes: [1])))
         stream.end = .trailers(nil)
         pair.server.respond(stream, .responseGRPC)
         try pair.exchange()
@@ -217,7 +217,7 @@ import Testing
         let client = HTTP2Session(role: .client, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
         for _ in 0..<3 {
             let stream = HTTP2Stream()
-            stream.outbound.append(ByteBuffer(bytes: [1, 2, 3]))
+            stream.outbound.append(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])))
             stream.end = .endStream
             var head = HeaderList()
             head.append(":path", "/a/b")
