@@ -13,6 +13,7 @@ let settings: [SwiftSetting] = [
 
 let nioCore: Target.Dependency = .product(name: "NIOCore", package: "swift-nio")
 let nioPosix: Target.Dependency = .product(name: "NIOPosix", package: "swift-nio")
+let nioTLS: Target.Dependency = .product(name: "NIOTLS", package: "swift-nio")
 let nioSSL: Target.Dependency = .product(name: "NIOSSL", package: "swift-nio-ssl")
 let logging: Target.Dependency = .product(name: "Logging", package: "swift-log")
 let metrics: Target.Dependency = .product(name: "Metrics", package: "swift-metrics")
@@ -46,7 +47,7 @@ let package = Package(
         .systemLibrary(name: "CLibpq", pkgConfig: "libpq", providers: [.apt(["libpq-dev"])]),
         .target(name: "Proto", dependencies: ["CProtobufC"]),
         .target(
-            name: "RPCTransport", dependencies: ["CNghttp2", "CZlib", nioCore, nioPosix, nioSSL, logging],
+            name: "RPCTransport", dependencies: ["CNghttp2", "CZlib", nioCore, nioPosix, nioTLS, nioSSL, logging],
             swiftSettings: settings),
         .target(
             name: "SagaRuntime", dependencies: ["CLibpq", logging, metrics], swiftSettings: settings),

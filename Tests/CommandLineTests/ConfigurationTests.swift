@@ -1,6 +1,7 @@
 import DeviceProvisioning
 import Foundation
 import Logging
+import RPCTransport
 import Testing
 
 @testable import devicerpc
@@ -130,6 +131,31 @@ import Testing
         let flags = ["--listen": "0.0.0.0:50051"]
         #expect(await self.problems(flags: flags).first?.contains("--insecure-listen") == true)
         _ = try await self.load(flags: flags.merging(["--insecure-listen": "true"]) { $1 })
+    }
+
+    @Test func theFilesOfTLSGoTogether() async throws {
+        let tls = ["DEVICERPC_TLS_CERT": "/c", "DEVICERPC_TLS_KEY": "/k", "DEVICERPC_TLS_CLIENT_CA": "/ca"]
+        let configuration = try await self.load(environment: tls)
+        #expect(configuration.listeners.tls?.certificateFile == "/c")
+        #expect(configuration.listeners.tls?.keyFile == "/k")
+        #expect(configuration.listeners.tls?.clientAuthorityFile == "/ca")
+        #expect(configuration.listeners.tls?.clientCertificate == .required)
+        #expect(
+            await self.problems(environment: ["DEVICERPC_TLS_CERT": "/c"])
+                == ["DEVICERPC_TLS_KEY: missing (a path; required with DEVICERPC_TLS_CERT)"])
+        let orphans = await self.problems(environment: tls.filter { $0.key != "DEVICERPC_TLS_CERT" })
+        #expect(orphans.map { $0.prefix { $0 != ":" } } == ["DEVICERPC_TLS_KEY", "DEVICERPC_TLS_CLIENT_CA"])
+    }
+
+    @Test func listeningBeyondThisMachineNeedsTLSAndKnownCallers() async throws {
+        let encrypted = [
+            "DEVICERPC_LISTEN": "0.0.0.0:1", "DEVICERPC_TLS_CERT": "/c", "DEVICERPC_TLS_KEY": "/k",
+        ]
+        #expect(await self.problems(environment: encrypted).first?.contains("--insecure-listen") == true)
+        let mutual = encrypted.merging(["DEVICERPC_TLS_CLIENT_CA": "/ca"]) { $1 }
+        _ = try await self.load(environment: mutual)
+        let open = mutual.merging(["DEVICERPC_TLS_CLIENT_CERT": "optional"]) { $1 }
+        #expect(await self.problems(environment: open).first?.contains("--insecure-listen") == true)
     }
 
     @Test func portRangesAreCheckedTogether() async {

@@ -12,17 +12,20 @@ public struct RPCContext: Sendable {
     public let peer: String
     /// Whether the one request message of a unary or server-streaming call came compressed.
     public internal(set) var requestIsCompressed = false
+    /// The certificate that the other side has shown and that was found good; nil without mutual TLS.
+    public let peerCertificate: PeerCertificate?
     /// Who calls, as an interceptor found out.
     public var identity: (any Sendable)?
 
     public init(
         method: String, metadata: Metadata = Metadata(), deadline: ContinuousClock.Instant? = nil, peer: String = "",
-        identity: (any Sendable)? = nil
+        peerCertificate: PeerCertificate? = nil, identity: (any Sendable)? = nil
     ) {
         self.method = method
         self.metadata = metadata
         self.deadline = deadline
         self.peer = peer
+        self.peerCertificate = peerCertificate
         self.identity = identity
     }
 
@@ -63,4 +66,14 @@ public protocol RPCObserver: Sendable {
     func callStarted(method: String)
     /// The call has its status, as far as this server is concerned.
     func callEnded(method: String, code: RPCCode, duration: Duration)
+    /// The server's certificate was read, at the start or since a file has changed; it ends at `notAfter`, in seconds
+    /// since 1970.
+    func certificateLoaded(notAfter: Int64)
+    /// A file of TLS has changed and can't be used; what was read before stays in use.
+    func certificateRejected()
+}
+
+extension RPCObserver {
+    public func certificateLoaded(notAfter: Int64) {}
+    public func certificateRejected() {}
 }

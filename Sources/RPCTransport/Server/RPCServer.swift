@@ -3,7 +3,7 @@ public import NIOCore
 import NIOPosix
 import Synchronization
 
-/// A gRPC server over HTTP/2, cleartext with prior knowledge.
+/// A gRPC server over HTTP/2: over TLS, or cleartext with prior knowledge.
 public final class RPCServer: Sendable {
     private enum Phase {
         /// Can transition to: running.
@@ -45,9 +45,10 @@ public final class RPCServer: Sendable {
 
     /// Begins to listen.
     /// - Returns: the address, with the port that the system chose if none was given.
-    /// - Throws: NIO's error if the address cannot be had.
+    /// - Throws: NIO's error if the address cannot be had, `RPCTLSError` if a file of TLS can't be used.
     @discardableResult
     public func start() async throws -> SocketAddress {
+        let tls = try self.configuration.tls.map { try ServerTLSContext($0) }
         let group = MultiThreadedEventLoopGroup(numberOfThreads: max(1, self.configuration.eventLoops))
         let contexts = Dictionary(
             uniqueKeysWithValues: group.makeIterator().map {
@@ -69,6 +70,7 @@ public final class RPCServer: Sendable {
                 guard self.insert(connection) else { return channel.close() }
                 return channel.eventLoop.makeCompletedFuture {
                     do {
+                        try tls?.addHandlers(to: channel) { connection.peerCertificate = $0 }
                         try channel.pipeline.syncOperations.addHandler(connection)
                     } catch {
                         self.remove(connection)
@@ -86,11 +88,32 @@ public final class RPCServer: Sendable {
                 return state.drainsWhenStarted
             }
             self.logger.info("Listening", metadata: ["address": "\(address)"])
+            if let tls { self.keepReloading(tls, on: group.next()) }
             if drains { self.beginGracefulShutdown() }
             return address
         } catch {
             try? await group.shutdownGracefully()
             throw error
+        }
+    }
+
+    /// Follows the files of TLS for as long as the event loop lives.
+    private func keepReloading(_ tls: ServerTLSContext, on eventLoop: any EventLoop) {
+        let (logger, observer) = (self.logger, self.observer)
+        observer?.certificateLoaded(notAfter: tls.notAfter)
+        let interval = TimeAmount(self.configuration.tls?.reloadInterval ?? .seconds(5))
+        eventLoop.scheduleRepeatedAsyncTask(initialDelay: interval, delay: interval) { _ in
+            NIOThreadPool.singleton.runIfActive(eventLoop: eventLoop) {
+                switch tls.reloadIfChanged() {
+                case .unchanged: break
+                case .reloaded(let notAfter):
+                    logger.notice("The certificate was read again", metadata: ["not_after": "\(notAfter)"])
+                    observer?.certificateLoaded(notAfter: notAfter)
+                case .failed(let error):
+                    logger.error("The certificate that was read before stays in use: \(error)")
+                    observer?.certificateRejected()
+                }
+            }
         }
     }
 

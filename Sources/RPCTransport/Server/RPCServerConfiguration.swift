@@ -7,6 +7,8 @@ public struct RPCServerConfiguration: Sendable {
     /// Event loops, each a thread. Connections are spread over them.
     public var eventLoops: Int = 1
     public var backlog: Int = 1024
+    /// Nil speaks cleartext.
+    public var tls: RPCServerTLS?
 
     /// Connections at a time; the next are closed at once.
     public var maximumConnections: Int = 20000
@@ -31,7 +33,7 @@ public struct RPCServerConfiguration: Sendable {
     /// A deadline for unary calls whose clients set none or a later one; nil for none.
     public var maximumUnaryTimeout: Duration?
 
-    /// Time for a new connection to send its preface and SETTINGS, and for a header block to be completed.
+    /// Time for a new connection to finish the handshake of TLS and send its preface and SETTINGS, and for a header block to be completed.
     public var handshakeTimeout: Duration = .seconds(10)
     /// A PING is sent after this long without a byte from the client…
     public var keepaliveInterval: Duration = .seconds(60)

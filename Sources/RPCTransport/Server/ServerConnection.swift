@@ -30,6 +30,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private let shared: ServerShared
     private var peer = ""
+    /// Set before the client's first byte.
+    var peerCertificate: PeerCertificate?
     private var runningHandlers = 0
     private var drain = Drain.none
     private var drainsWhenConnected = false
@@ -274,7 +276,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.loop.schedule(call, at: .now() + .nanoseconds(nanoseconds))
         }
         let context = RPCContext(
-            method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer)
+            method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
+            peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
         if call.endsAtDrain, self.isDraining { return self.endForDrain(call) }
         let limit = self.messageLimit(of: route.method)

@@ -1,4 +1,5 @@
 import Logging
+import RPCTransport
 import SagaRuntime
 
 /// The server's configuration, validated: what `Server` is wired from.
@@ -10,6 +11,8 @@ struct ServerConfiguration: Sendable {
         /// 0: one per core.
         var eventLoops: Int
         var maximumMessageBytes: Int
+        /// `nil`: cleartext.
+        var tls: RPCServerTLS?
     }
 
     struct Database: Sendable {
@@ -94,7 +97,7 @@ struct ServerConfiguration: Sendable {
         self.listeners = Listeners(
             rpc: reader.read(Settings.listen), operators: reader.read(Settings.opsListen),
             drainTimeout: reader.read(Settings.drainTimeout), eventLoops: reader.read(Settings.eventLoops),
-            maximumMessageBytes: reader.read(Settings.maximumMessageBytes))
+            maximumMessageBytes: reader.read(Settings.maximumMessageBytes), tls: Self.tls(reader))
         self.database = Database(
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),
@@ -194,18 +197,34 @@ struct ServerConfiguration: Sendable {
         return UserService(url: url, isIdempotent: isIdempotent, timeout: timeout, jwtSecret: secret ?? "")
     }
 
+    private static func tls(_ reader: SettingsReader) -> RPCServerTLS? {
+        let (certificate, key) = (reader.read(Settings.tlsCertificate), reader.read(Settings.tlsKey))
+        let authority = reader.read(Settings.tlsClientCA)
+        let rule = reader.read(Settings.tlsClientCertificate)
+        let interval = reader.read(Settings.tlsReloadInterval)
+        if certificate == nil {
+            for setting in [Settings.tlsKey, Settings.tlsClientCA] where reader.read(setting) != nil {
+                reader.problem(setting.description, "is of no use without DEVICERPC_TLS_CERT (allowed: unset, or both)")
+            }
+        } else if key == nil {
+            reader.problem(Settings.tlsKey.description, "missing (\(Settings.tlsKey.description.allowed))")
+        }
+        guard let certificate, let key else { return nil }
+        var tls = RPCServerTLS(certificateFile: certificate, keyFile: key, clientAuthorityFile: authority)
+        tls.clientCertificate = rule == .optional ? .optional : .required
+        tls.reloadInterval = interval
+        return tls
+    }
+
     private static func checkSecurity(_ reader: SettingsReader, _ listeners: Listeners) {
         if reader.read(Settings.auth) != .none {
             reader.problem(Settings.auth.description, "this version can't authenticate callers yet (allowed: none)")
         }
-        for setting in [Settings.tlsCertificate, Settings.tlsKey, Settings.tlsClientCA]
-        where reader.read(setting) != nil {
-            reader.problem(setting.description, "this version serves cleartext only (allowed: unset)")
-        }
-        if !reader.read(Settings.insecureListen), !listeners.rpc.isLoopback {
+        let isClosed = listeners.tls.map { $0.clientAuthorityFile != nil && $0.clientCertificate == .required } ?? false
+        if !reader.read(Settings.insecureListen), !listeners.rpc.isLoopback, !isClosed {
             reader.problem(
                 Settings.listen.description,
-                "\(listeners.rpc) is reachable from other machines, without TLS and authentication "
+                "\(listeners.rpc) is reachable from other machines, without TLS or without authentication "
                     + "(allowed: a loopback address, or --insecure-listen for a network that is trusted)")
         }
     }

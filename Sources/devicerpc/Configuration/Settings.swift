@@ -49,15 +49,23 @@ enum Settings {
         "auth", "DEVICERPC_AUTH", .security, default: .none,
         "How callers prove who they are. jwt is reserved: this version refuses to start with it.")
     static let tlsCertificate = Setting<String?>.optionalText(
-        "tls.cert", "DEVICERPC_TLS_CERT", .security, allowed: "a path",
-        "PEM file of the server's certificate chain. Reserved: this version serves cleartext only and refuses to "
-            + "start with it.")
+        "tls.cert", "DEVICERPC_TLS_CERT", .security, defaultText: "cleartext", allowed: "a path",
+        "PEM file of the server's certificate and those that link it to a root: the gRPC port speaks TLS 1.2 and 1.3. "
+            + "Read again when it changes.")
     static let tlsKey = Setting<String?>.optionalText(
-        "tls.key", "DEVICERPC_TLS_KEY", .security, allowed: "a path",
-        "PEM file of the server's private key. Reserved, as tls.cert.")
+        "tls.key", "DEVICERPC_TLS_KEY", .security, allowed: "a path; required with DEVICERPC_TLS_CERT",
+        "PEM file of the certificate's private key, without a passphrase. Read again when it changes.")
     static let tlsClientCA = Setting<String?>.optionalText(
-        "tls.client-ca", "DEVICERPC_TLS_CLIENT_CA", .security, allowed: "a path",
-        "PEM file of the authorities whose client certificates are asked for and accepted. Reserved, as tls.cert.")
+        "tls.client-ca", "DEVICERPC_TLS_CLIENT_CA", .security, defaultText: "no client certificates",
+        allowed: "a path; needs DEVICERPC_TLS_CERT",
+        "PEM file of the authorities whose client certificates are asked for and accepted (mutual TLS). Read again when "
+            + "it changes.")
+    static let tlsClientCertificate = Setting<ClientCertificateRule>.choice(
+        "tls.client-cert", "DEVICERPC_TLS_CLIENT_CERT", .security, default: .required,
+        "Whether clients must show a certificate where tls.client-ca is set; optional lets those in that have none.")
+    static let tlsReloadInterval = Setting<Duration>.duration(
+        "tls.reload-interval", "DEVICERPC_TLS_RELOAD_INTERVAL", .security, default: .seconds(5),
+        in: .milliseconds(50) ... .seconds(3600), "How often the files of TLS and of tokens' keys are looked at.")
 
     // MARK: Database and engine
 
@@ -210,7 +218,7 @@ enum Settings {
             installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
             maximumSagas.description,
             insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
-            tlsClientCA.description,
+            tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
             notifications.description,
             provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
@@ -235,6 +243,9 @@ enum Settings {
 
 /// How callers prove who they are.
 enum AuthenticationMode: String, CaseIterable, Sendable { case none, jwt }
+
+/// Whether clients must show a certificate, where they are asked for one.
+enum ClientCertificateRule: String, CaseIterable, Sendable { case required, optional }
 
 /// swift-log's levels by their names.
 enum LogLevel: String, CaseIterable, Sendable {

@@ -56,6 +56,12 @@ enum KnownMetrics {
         .counter("rpc_server_calls_total", "Calls that ended, by method and status code."),
         .histogram("rpc_server_call_duration_seconds", "Time of calls that ended, by method.", Buckets.fast),
         .gauge("rpc_server_calls_in_progress", "Calls under way, by method; WatchSaga's are the open watchers."),
+        .gauge(
+            "rpc_server_tls_certificate_not_after_seconds", "When the server's certificate ends, in seconds since 1970."
+        ),
+        .counter(
+            "rpc_server_tls_reloads_total",
+            "Readings of the files of TLS, the one at the start included; rejected: what was there before stays."),
         .gauge("devicerpc_info", "Always 1; the version is a label."),
         .gauge("devicerpc_ready", "1 if this replica takes new work, as /readyz says."),
         .counter("process_cpu_seconds_total", "User and system CPU time."),

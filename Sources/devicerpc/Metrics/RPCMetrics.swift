@@ -16,6 +16,7 @@ final class RPCMetrics: RPCObserver {
 
     /// By path. Fixed: methods are known before the first call.
     private let methods: [String: Method]
+    private let registry: MetricsRegistry
 
     init(services: [RPCService], registry: MetricsRegistry) {
         var methods: [String: Method] = [:]
@@ -28,6 +29,7 @@ final class RPCMetrics: RPCObserver {
             }
         }
         self.methods = methods
+        self.registry = registry
         let all = Array(methods.values)
         registry.onScrape { [unowned registry] in Self.publish(all, registry) }
     }
@@ -39,6 +41,17 @@ final class RPCMetrics: RPCObserver {
         method.ended.increment(code.rawValue)
         let (seconds, attoseconds) = duration.components
         method.durations.record(Double(seconds) + Double(attoseconds) / 1e18)
+    }
+
+    func certificateLoaded(notAfter: Int64) {
+        self.registry.gauge("rpc_server_tls_certificate_not_after_seconds").set(Double(notAfter))
+        self.registry.counter("rpc_server_tls_reloads_total", [("outcome", "loaded")]).increment(by: 1)
+        // Rates need a zero to start from.
+        _ = self.registry.counter("rpc_server_tls_reloads_total", [("outcome", "rejected")])
+    }
+
+    func certificateRejected() {
+        self.registry.counter("rpc_server_tls_reloads_total", [("outcome", "rejected")]).increment(by: 1)
     }
 
     private static func publish(_ methods: [Method], _ registry: MetricsRegistry) {

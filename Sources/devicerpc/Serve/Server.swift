@@ -125,6 +125,8 @@ struct Server {
         do {
             let address = try await server.start()
             return ListenAddress(host: wanted.host, port: address.port ?? wanted.port)
+        } catch let error as RPCTLSError {
+            throw ConfigurationError(problems: ["\(error.part.setting.environmentName): \(error)"])
         } catch {
             throw ConfigurationError(
                 problems: ["\(Settings.listen.description.environmentName): can't listen on \(wanted): \(error)"])
@@ -185,6 +187,7 @@ struct Server {
         rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
         rpc.maximumMessageBytes = listeners.maximumMessageBytes
         rpc.drainTimeout = listeners.drainTimeout
+        rpc.tls = listeners.tls
         return rpc
     }
 
@@ -204,6 +207,16 @@ struct Server {
             gethostname(&name, 64) == 0
             ? String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : "host"
         return "\(host.prefix(60))-\(getpid())-\(String(UInt32.random(in: 0 ... .max), radix: 36))"
+    }
+}
+
+extension RPCTLSError.Part {
+    fileprivate var setting: SettingDescription {
+        switch self {
+        case .certificate: Settings.tlsCertificate.description
+        case .key: Settings.tlsKey.description
+        case .authorities: Settings.tlsClientCA.description
+        }
     }
 }
 

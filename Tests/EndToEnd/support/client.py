@@ -125,11 +125,18 @@ def create_request(
 
 
 class DeviceClient:
-    """Calls of DeviceService; every failure is an RPCFailure."""
+    """Calls of DeviceService; every failure is an RPCFailure. `metadata` goes with each call, e.g. a token."""
 
-    def __init__(self, address: str) -> None:
+    def __init__(
+        self, address: str, credentials: grpc.ChannelCredentials | None = None,
+        metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.address = address
-        self.channel = grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        self.metadata = tuple(metadata)
+        self.channel = (
+            grpc.secure_channel(address, credentials, options=CHANNEL_OPTIONS)
+            if credentials else grpc.insecure_channel(address, options=CHANNEL_OPTIONS)
+        )
         self.stub = service_grpcio.DeviceServiceStub(self.channel)
         self.admin = service_grpcio.DeviceAdminServiceStub(self.channel)
         self._health = health_grpcio.HealthStub(self.channel)
@@ -145,13 +152,13 @@ class DeviceClient:
 
     def call(self, method: str, request: Any, timeout: float = 30, service: Any = None) -> Any:
         try:
-            return getattr(service or self.stub, method)(request, timeout=timeout)
+            return getattr(service or self.stub, method)(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
             raise _from_error(error) from None
 
     def start(self, request: Any, timeout: float = 60) -> Any:
         """CreateDevice without waiting: a future with `result()`."""
-        return PendingCall(self.stub.CreateDevice.future(request, timeout=timeout))
+        return PendingCall(self.stub.CreateDevice.future(request, timeout=timeout, metadata=self.metadata))
 
     def create(self, name: str = "", *, timeout: float = 60, **fields: Any) -> Any:
         return self.call("CreateDevice", create_request(name, **fields), timeout)
@@ -174,7 +181,7 @@ class DeviceClient:
     def watch(self, saga_id: str, after: int = 0, timeout: float = 60) -> Iterator[Any]:
         """Events until the stream ends with OK; any other end is an RPCFailure."""
         request = service_pb2.WatchSagaRequest(saga_id=saga_id, after_sequence=after)
-        call = self.stub.WatchSaga(request, timeout=timeout)
+        call = self.stub.WatchSaga(request, timeout=timeout, metadata=self.metadata)
         try:
             yield from call
         except grpc.RpcError as error:

@@ -11,6 +11,8 @@ import urllib.error
 import urllib.request
 from collections.abc import Mapping, Sequence
 
+import grpc
+
 from .client import DeviceClient
 from .ledger import JWT_SECRET
 from .processes import ChildProcess
@@ -49,8 +51,14 @@ def run_command(
 class Server:
     """One replica. Its name and data directory stay the same over restarts."""
 
-    def __init__(self, name: str, home: pathlib.Path, environment: Mapping[str, str]) -> None:
+    def __init__(
+        self, name: str, home: pathlib.Path, environment: Mapping[str, str],
+        credentials: grpc.ChannelCredentials | None = None, metadata: Sequence[tuple[str, str]] = (),
+    ) -> None:
         self.name = name
+        # What its clients speak TLS with, and what `client()` sends along.
+        self.credentials = credentials
+        self.metadata = tuple(metadata)
         self.home = home
         self.home.mkdir(parents=True, exist_ok=True)
         self.port = free_port()
@@ -87,7 +95,7 @@ class Server:
     def wait_ready(self, timeout: float = 20) -> None:
         """Waits for health SERVING."""
 
-        with DeviceClient(self.address) as client:
+        with DeviceClient(self.address, self.credentials) as client:
 
             def serving() -> bool:
                 assert self.is_running, "the process has ended"
@@ -163,7 +171,13 @@ class Server:
 
     def client(self) -> DeviceClient:
         """A client with a connection of its own, closed with the server."""
-        client = DeviceClient(self.address)
+        return self.client_with(self.metadata)
+
+    def client_with(
+        self, metadata: Sequence[tuple[str, str]], credentials: grpc.ChannelCredentials | None = None
+    ) -> DeviceClient:
+        """The same with other metadata, or other credentials."""
+        client = DeviceClient(self.address, credentials or self.credentials, metadata)
         self._clients.append(client)
         return client
 

@@ -6,8 +6,10 @@ import pathlib
 import shutil
 import tempfile
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
+
+import grpc
 
 from . import audit as auditing
 from .client import DeviceClient
@@ -37,7 +39,7 @@ class World:
 
     def server(
         self, name: str | None = None, *, environment: Mapping[str, str] | None = None, proxy: PostgresProxy | None = None,
-        start: bool = True,
+        credentials: grpc.ChannelCredentials | None = None, metadata: Sequence[tuple[str, str]] = (), start: bool = True,
     ) -> Server:
         """A replica; started and SERVING unless `start` is false."""
         name = name or f"replica-{len(self.servers) + 1}"
@@ -45,7 +47,7 @@ class World:
         settings = {"DATABASE_URL": url}
         if self.ledger:
             settings["USER_SERVICE_URL"] = self.ledger.url
-        server = Server(name, self.home / name, {**settings, **(environment or {})})
+        server = Server(name, self.home / name, {**settings, **(environment or {})}, credentials, metadata)
         self.servers.append(server)
         if start:
             server.start()

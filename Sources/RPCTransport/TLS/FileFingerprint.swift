@@ -1,0 +1,22 @@
+import Glibc
+
+/// Tells whether a file was replaced or written to, without reading it. Links are followed, so that a swap of the link
+/// (as Kubernetes updates secrets) counts.
+struct FileFingerprint: Sendable, Equatable {
+    private var device: UInt64 = 0
+    private var inode: UInt64 = 0
+    private var size: Int64 = 0
+    private var seconds: Int64 = 0
+    private var nanoseconds: Int64 = 0
+
+    /// All zero for a file that can't be seen.
+    init(_ path: String) {
+        var info = stat()
+        guard stat(path, &info) == 0 else { return }
+        self.device = UInt64(info.st_dev)
+        self.inode = UInt64(info.st_ino)
+        self.size = Int64(info.st_size)
+        self.seconds = Int64(info.st_mtim.tv_sec)
+        self.nanoseconds = Int64(info.st_mtim.tv_nsec)
+    }
+}

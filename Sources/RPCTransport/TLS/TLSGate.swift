@@ -1,0 +1,49 @@
+import NIOCore
+import NIOSSL
+import NIOTLS
+
+/// Sits behind a connection's TLS handler and lets it go on only as h2 (RFC 9113, section 3.2).
+///
+/// Everything else closes quietly: other protocols, failed handshakes, plaintext, and connections that end before they
+/// have begun.
+final class TLSGate: ChannelInboundHandler {
+    typealias InboundIn = ByteBuffer
+
+    private let handler: NIOSSLHandler
+    /// Told once how the handshake went.
+    private var negotiated: ((Result<PeerCertificate?, any Error>) -> Void)?
+
+    init(handler: NIOSSLHandler, negotiated: @escaping (Result<PeerCertificate?, any Error>) -> Void) {
+        self.handler = handler
+        self.negotiated = negotiated
+    }
+
+    func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
+        if case .handshakeCompleted(let negotiatedProtocol)? = event as? TLSUserEvent {
+            if negotiatedProtocol == "h2" {
+                self.tell(.success(self.handler.peerCertificate.map { PeerCertificate($0) }))
+            } else {
+                self.tell(.failure(NoCommonProtocol()))
+                context.close(promise: nil)
+            }
+        }
+        context.fireUserInboundEventTriggered(event)
+    }
+
+    func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        self.tell(.failure(error))
+        context.fireErrorCaught(error)
+    }
+
+    func channelInactive(context: ChannelHandlerContext) {
+        self.tell(.failure(ChannelError.eof))
+        context.fireChannelInactive()
+    }
+
+    func handlerRemoved(context: ChannelHandlerContext) { self.tell(.failure(ChannelError.eof)) }
+
+    private func tell(_ result: Result<PeerCertificate?, any Error>) {
+        self.negotiated?(result)
+        self.negotiated = nil
+    }
+}

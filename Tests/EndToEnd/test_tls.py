@@ -1,0 +1,252 @@
+"""TLS: versions, ALPN, mutual TLS, and certificates that change under live connections."""
+
+from __future__ import annotations
+
+import pathlib
+import socket
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+import grpc
+import pytest
+
+from support.certificates import Authority, Identity, replace
+from support.client import RPCFailure
+from support.server import Server, run_command
+from support.waiting import wait_until
+from support.world import World
+
+HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
+
+
+class TLSServer:
+    """A server with certificates of its own authority, in files that the test may change."""
+
+    def __init__(self, world: World, *, mutual: str = "", environment: dict[str, str] | None = None) -> None:
+        self.authority = Authority()
+        self.folder = world.home / "tls"
+        self.certificate, self.key = self.authority.issue_for_server().write(self.folder, "server")
+        settings = {
+            "DEVICERPC_TLS_CERT": str(self.certificate), "DEVICERPC_TLS_KEY": str(self.key),
+            "DEVICERPC_TLS_RELOAD_INTERVAL": "50ms", **(environment or {}),
+        }
+        self.client_identity: Identity | None = None
+        if mutual:
+            self.client_identity = self.authority.issue(uris=["spiffe://test/ns/shop/sa/orders"])
+            settings["DEVICERPC_TLS_CLIENT_CA"] = str(replace(self.folder / "clients.crt", self.authority.pem))
+            settings["DEVICERPC_TLS_CLIENT_CERT"] = mutual
+        self.server: Server = world.server(
+            environment=settings, credentials=self.authority.credentials(self.client_identity)
+        )
+
+    def context(self, identity: Identity | None = None) -> ssl.SSLContext:
+        context = ssl.create_default_context(cadata=self.authority.pem.decode())
+        context.set_alpn_protocols(["h2"])
+        identity = identity or self.client_identity
+        if identity:
+            chain, key = identity.write(self.folder, "client")
+            context.load_cert_chain(chain, key)
+        return context
+
+    def connect(self, context: ssl.SSLContext, **options: Any) -> ssl.SSLSocket:
+        raw = socket.create_connection(("127.0.0.1", self.server.port), timeout=10)
+        try:
+            return context.wrap_socket(raw, server_hostname="localhost", **options)
+        except BaseException:
+            raw.close()
+            raise
+
+    def serial(self) -> int:
+        """Of the certificate that new connections see."""
+        from cryptography import x509
+
+        with self.connect(self.context()) as connection:
+            shown = connection.getpeercert(binary_form=True)
+            assert shown is not None
+            return x509.load_der_x509_certificate(shown).serial_number
+
+    def reloads(self, outcome: str) -> int:
+        prefix = f'rpc_server_tls_reloads_total{{outcome="{outcome}"}} '
+        lines = [line for line in self.server.http("/metrics")[1].splitlines() if line.startswith(prefix)]
+        assert len(lines) == 1, lines
+        return int(float(lines[0].removeprefix(prefix)))
+
+
+@pytest.fixture
+def tls(world: World) -> TLSServer:
+    return TLSServer(world)
+
+
+def test_a_device_is_created_over_tls(tls: TLSServer) -> None:
+    client = tls.server.client()
+    created = client.create(user="tls-user")
+    assert client.saga(created.saga_id).device_id == created.device.device_id
+    assert [event.sequence for event in client.watch(created.saga_id)][0] == 1
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_both_versions_speak_h2(tls: TLSServer, version: ssl.TLSVersion) -> None:
+    context = tls.context()
+    context.minimum_version = context.maximum_version = version
+    with tls.connect(context) as connection:
+        assert connection.version() == {ssl.TLSVersion.TLSv1_2: "TLSv1.2", ssl.TLSVersion.TLSv1_3: "TLSv1.3"}[version]
+        assert connection.selected_alpn_protocol() == "h2"
+        cipher = connection.cipher()
+        assert cipher is not None and ("GCM" in cipher[0] or "CHACHA20" in cipher[0])
+        connection.sendall(HTTP2_PREFACE)
+        assert connection.recv(9)[3] == 4, "the first frame is SETTINGS"
+
+
+@pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
+def test_older_versions_and_weak_suites_are_refused(tls: TLSServer) -> None:
+    context = tls.context()
+    context.minimum_version = ssl.TLSVersion.TLSv1_1
+    context.maximum_version = ssl.TLSVersion.TLSv1_1
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        tls.connect(context).close()
+    weak = tls.context()
+    weak.maximum_version = ssl.TLSVersion.TLSv1_2
+    weak.set_ciphers("ECDHE-ECDSA-AES128-SHA256:ECDHE-ECDSA-AES128-SHA:@SECLEVEL=0")
+    with pytest.raises((ssl.SSLError, ConnectionError)):
+        tls.connect(weak).close()
+
+
+@pytest.mark.parametrize("offered", [[], ["http/1.1"], ["http/1.1", "h3"]])
+def test_without_h2_the_connection_is_closed(tls: TLSServer, offered: list[str]) -> None:
+    context = ssl.create_default_context(cadata=tls.authority.pem.decode())
+    if offered:
+        context.set_alpn_protocols(offered)
+    with tls.connect(context) as connection:
+        assert connection.selected_alpn_protocol() is None
+        assert connection.recv(1) == b"", "nothing is sent, the connection ends"
+
+
+@pytest.mark.parametrize("bytes_", [HTTP2_PREFACE, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", b"\x16\x03\x01"])
+def test_plaintext_and_rubbish_close_quietly(tls: TLSServer, bytes_: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", tls.server.port), timeout=10) as connection:
+        connection.sendall(bytes_)
+        connection.shutdown(socket.SHUT_WR)
+        received = b""
+        while chunk := connection.recv(4096):
+            received += chunk
+        assert len(received) < 16, "an alert at most"
+    assert tls.server.client().health() == "SERVING"
+    assert not [line for line in tls.server.log_text().splitlines() if " error " in line.lower()[:60]]
+
+
+def test_a_handshake_that_never_ends_is_ended(tls: TLSServer) -> None:
+    with socket.create_connection(("127.0.0.1", tls.server.port), timeout=30) as connection:
+        connection.sendall(b"\x16\x03\x01\x02\x00")  # the header of a ClientHello that never comes
+        assert len(connection.recv(4096)) < 16
+
+
+def test_mutual_tls_asks_for_a_certificate_of_the_right_authority(world: World) -> None:
+    tls = TLSServer(world, mutual="required")
+    assert tls.server.client().create(user="u").saga_id
+    strangers = Authority().issue(uris=["spiffe://test/ns/shop/sa/orders"])
+    for identity in (None, strangers):
+        client = tls.server.client_with((), tls.authority.credentials(identity))
+        with pytest.raises(RPCFailure) as failure:
+            client.call("GetDevice", _get_device(), timeout=3)
+        assert failure.value.code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
+
+
+def test_optional_certificates_may_be_left_out_but_not_be_wrong(world: World) -> None:
+    tls = TLSServer(world, mutual="optional")
+    for identity in (None, tls.client_identity):
+        assert tls.server.client_with((), tls.authority.credentials(identity)).create(user="u").saga_id
+    strangers = Authority().issue(uris=["spiffe://test/ns/shop/sa/orders"])
+    with pytest.raises(RPCFailure):
+        tls.server.client_with((), tls.authority.credentials(strangers)).call("GetDevice", _get_device(), timeout=3)
+
+
+def test_sessions_are_resumed_with_mutual_tls(world: World) -> None:
+    tls = TLSServer(world, mutual="required")
+    context = tls.context()
+    with tls.connect(context) as first:
+        first.sendall(HTTP2_PREFACE)
+        assert first.recv(9), "a ticket comes with the first bytes"
+        session = first.session
+    with tls.connect(context, session=session) as second:
+        second.sendall(HTTP2_PREFACE)
+        assert second.recv(9)[3] == 4
+
+
+def test_certificates_change_under_live_connections(tls: TLSServer) -> None:
+    client = tls.server.client()
+    created = client.create(user="u", when="ACCEPTED", options={"latency_ms": "1500"})
+    events = client.watch(created.saga_id)
+    next(events)
+    before = tls.serial()
+
+    fresh = tls.authority.issue_for_server()
+    fresh.write(tls.folder, "server")
+    wait_until(lambda: tls.serial() == fresh.certificate.serial_number != before, 10, "the new certificate")
+    assert client.saga(created.saga_id).saga_id, "the old connection goes on"
+    assert list(events), "and so does its watcher, to the end"
+    assert f"{fresh.certificate.not_valid_after_utc.timestamp():.0f}" in tls.server.http("/metrics")[1].replace(".0", "")
+
+
+def test_a_broken_certificate_keeps_the_old_one(tls: TLSServer) -> None:
+    good = tls.serial()
+    other = tls.authority.issue_for_server()
+    breakages: list[Callable[[], object]] = [
+        lambda: replace(tls.certificate, b"-----BEGIN CERTIFICATE-----\nrubbish\n"),
+        lambda: replace(tls.certificate, other.certificate_pem),  # its key comes later
+        lambda: tls.certificate.unlink(),
+    ]
+    for number, damage in enumerate(breakages, 1):
+        damage()
+        wait_until(lambda: tls.reloads("rejected") == number, 10, "the change to be refused")
+        assert tls.serial() == good
+    assert "stays in use" in tls.server.log_text()
+    assert "PRIVATE KEY" not in tls.server.log_text()
+    other.write(tls.folder, "server")
+    wait_until(lambda: tls.serial() == other.certificate.serial_number, 10, "the new certificate")
+
+
+@pytest.mark.parametrize(
+    ("damage", "named"),
+    [
+        (lambda folder: (folder / "server.crt").unlink(), "DEVICERPC_TLS_CERT"),
+        (lambda folder: (folder / "server.key").write_text("rubbish"), "DEVICERPC_TLS_KEY"),
+        (lambda folder: Authority().issue_for_server().write(folder, "other")[1].rename(folder / "server.key"),
+         "DEVICERPC_TLS_KEY"),
+        (lambda folder: (folder / "clients.crt").write_text(""), "DEVICERPC_TLS_CLIENT_CA"),
+    ],
+)
+def test_a_file_that_cannot_be_used_stops_the_start(
+    world: World, damage: Callable[[pathlib.Path], object], named: str
+) -> None:
+    server = world.server(start=False)
+    folder = world.home / "tls"
+    certificate, key = Authority().issue_for_server().write(folder, "server")
+    authority = replace(folder / "clients.crt", Authority().pem)
+    damage(folder)
+    server.launch(
+        {
+            "DEVICERPC_TLS_CERT": str(certificate), "DEVICERPC_TLS_KEY": str(key),
+            "DEVICERPC_TLS_CLIENT_CA": str(authority),
+        }
+    )
+    assert server.wait_ended(30) == 2
+    assert named in server.log_tail(6)
+
+
+def test_listening_beyond_this_machine_needs_tls_and_callers_that_are_known(world: World) -> None:
+    folder = world.home / "tls"
+    certificate, key = Authority().issue_for_server().write(folder, "server")
+    environment = {
+        "DATABASE_URL": world.database.url, "DEVICERPC_SIMULATED": "true", "DEVICERPC_LISTEN": "0.0.0.0:0",
+        "DEVICERPC_TLS_CERT": str(certificate), "DEVICERPC_TLS_KEY": str(key),
+    }
+    done = run_command(["serve"], environment)
+    assert done.returncode == 2 and "--insecure-listen" in done.stderr, done.stderr
+
+
+def _get_device() -> Any:
+    from support.stubs import service_pb2
+
+    return service_pb2.GetDeviceRequest(device_id="123e4567-e89b-12d3-a456-426614174000")
