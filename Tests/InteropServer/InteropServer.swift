@@ -28,12 +28,40 @@ struct InteropServer: AsyncParsableCommand {
     @Option(help: "The largest header block, in bytes as RFC 9113 counts them.")
     var maximumHeaderListBytes: Int?
 
+    @Option(help: "Milliseconds without a byte after which a client is sent a PING.")
+    var keepaliveInterval: Int?
+
+    @Option(help: "Milliseconds that it has to answer.")
+    var keepaliveTimeout: Int?
+
+    @Flag(help: "Lets clients without calls send a PING every two hours only.")
+    var forbidPingsWithoutCalls = false
+
+    @Option(help: "Milliseconds without a call after which a connection ends.")
+    var maximumConnectionIdle: Int?
+
+    @Option(help: "Milliseconds, a tenth more or less, after which a connection ends with its last call.")
+    var maximumConnectionAge: Int?
+
+    @Option(help: "Milliseconds after that, after which it ends whatever its calls do.")
+    var maximumConnectionAgeGrace: Int?
+
+    @Option(help: "Milliseconds that a call with one answer may take.")
+    var maximumUnaryTimeout: Int?
+
     func run() async throws {
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
         var configuration = RPCServerConfiguration(host: self.host, port: self.port)
         configuration.eventLoops = self.eventLoops
         if let limit = self.maximumMessageBytes { configuration.maximumMessageBytes = limit }
         if let limit = self.maximumHeaderListBytes { configuration.maximumHeaderListBytes = limit }
+        if let time = self.keepaliveInterval { configuration.keepaliveInterval = .milliseconds(time) }
+        if let time = self.keepaliveTimeout { configuration.keepaliveTimeout = .milliseconds(time) }
+        configuration.permitsPingsWithoutCalls = !self.forbidPingsWithoutCalls
+        configuration.maximumConnectionIdle = self.maximumConnectionIdle.map { .milliseconds($0) }
+        configuration.maximumConnectionAge = self.maximumConnectionAge.map { .milliseconds($0) }
+        configuration.maximumConnectionAgeGrace = self.maximumConnectionAgeGrace.map { .milliseconds($0) }
+        configuration.maximumUnaryTimeout = self.maximumUnaryTimeout.map { .milliseconds($0) }
 
         let health = HealthService(["": .serving, "grpc.testing.TestService": .serving])
         let server = RPCServer(configuration: configuration, services: [TestService().service, health.service])

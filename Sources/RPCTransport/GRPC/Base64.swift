@@ -26,6 +26,35 @@ enum Base64 {
         return text
     }
 
+    /// Whether `decode` would find bytes in each part of a list between commas, spaces around the parts aside.
+    static func isValidList(_ text: UnsafeBufferPointer<UInt8>) -> Bool {
+        var characters = 0
+        var padding = 0
+        var hasEnded = false
+        for index in 0...text.count {
+            guard index < text.count, text[index] != UInt8(ascii: ",") else {
+                guard Self.isWhole(characters, padding) else { return false }
+                (characters, padding, hasEnded) = (0, 0, false)
+                continue
+            }
+            switch text[index] {
+            case UInt8(ascii: " "): hasEnded = characters + padding > 0
+            case UInt8(ascii: "="):
+                if hasEnded { return false }
+                padding += 1
+            case let character:
+                if hasEnded || padding > 0 || Self.values[Int(character)] == 0xFF { return false }
+                characters += 1
+            }
+        }
+        return true
+    }
+
+    /// A lone character holds no byte; padding, if there is any, fills up to a multiple of four.
+    private static func isWhole(_ characters: Int, _ padding: Int) -> Bool {
+        characters % 4 != 1 && (padding == 0 || (padding <= 2 && (characters + padding) % 4 == 0))
+    }
+
     /// The bytes, or nil if the text is no base64.
     static func decode(_ text: some Collection<UInt8>) -> [UInt8]? {
         var bytes: [UInt8] = []
@@ -49,8 +78,6 @@ enum Base64 {
                 bytes.append(UInt8(truncatingIfNeeded: bits >> UInt32(bitCount)))
             }
         }
-        // A lone character holds no byte; padding, if there is any, fills up to a multiple of four.
-        guard characters % 4 != 1, padding == 0 || (padding <= 2 && (characters + padding) % 4 == 0) else { return nil }
-        return bytes
+        return Self.isWhole(characters, padding) ? bytes : nil
     }
 }

@@ -60,6 +60,21 @@ struct HeaderList: Sendable, Hashable {
         }
     }
 
+    /// The size of a header block with these fields, in bytes as RFC 9113 counts them (section 6.5.2).
+    var listBytes: Int { self.bytes.count + 32 * self.fields.count }
+
+    /// The fields, without those that would make the list larger than this.
+    func fitting(in limit: Int) -> HeaderList {
+        guard self.listBytes > limit else { return self }
+        var kept = HeaderList()
+        self.forEach { name, value, isReserved in
+            if !isReserved, kept.listBytes + name.count + value.count + 32 <= limit {
+                kept.append(name: name, value: value)
+            }
+        }
+        return kept
+    }
+
     mutating func removeAll(where shouldRemove: (UnsafeBufferPointer<UInt8>) -> Bool) {
         var kept = HeaderList()
         self.forEach { name, value, _ in

@@ -94,7 +94,7 @@ struct RequestHead: Sendable {
             default: break
             }
             if ReservedHeaders.contains(name) { return true }
-            if hasSuffix(name, "-bin") { badBinary = badBinary || !Self.isBinary(value) }
+            if hasSuffix(name, "-bin") { badBinary = badBinary || !Base64.isValidList(value) }
             return false
         }
         guard isPost else {
@@ -138,17 +138,5 @@ struct RequestHead: Sendable {
         if rest.isEmpty || rest[0] == UInt8(ascii: ";") { return .grpc }
         if hasPrefix(rest, "+proto"), rest.count == 6 || rest[6] == UInt8(ascii: ";") { return .grpcProto }
         return nil
-    }
-
-    private static func isBinary(_ value: UnsafeBufferPointer<UInt8>) -> Bool {
-        value.allSatisfy { byte in
-            switch byte {
-            case UInt8(ascii: "a")...UInt8(ascii: "z"), UInt8(ascii: "A")...UInt8(ascii: "Z"),
-                UInt8(ascii: "0")...UInt8(ascii: "9"), UInt8(ascii: "+"), UInt8(ascii: "/"), UInt8(ascii: "="),
-                UInt8(ascii: ","), UInt8(ascii: " "):
-                true
-            default: false
-            }
-        }
     }
 }

@@ -1,4 +1,5 @@
 import CNghttp2
+import Glibc
 import NIOCore
 
 /// The owner of one `nghttp2_session`: bytes in, events out; messages and headers in, bytes out.
@@ -150,6 +151,11 @@ final class HTTP2Session {
 
     // MARK: Bytes out
 
+    /// SETTINGS_MAX_HEADER_LIST_SIZE of the peer: what it reads of a header block, in bytes as RFC 9113 counts them.
+    var peerHeaderListBytes: Int {
+        Int(nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_MAX_HEADER_LIST_SIZE))
+    }
+
     var wantsRead: Bool { nghttp2_session_want_read(self.session) != 0 }
     var wantsWrite: Bool { nghttp2_session_want_write(self.session) != 0 }
 
@@ -201,6 +207,20 @@ final class HTTP2Session {
         guard !stream.isClosed else { return }
         stream.end = .submitted
         let result = constants.with(list) { nghttp2_submit_response(self.session, stream.id, $0, $1, nil) }
+        if result != 0 { self.reset(stream, HTTP2ErrorCode.internalError) }
+    }
+
+    /// Sends a whole response whose body is a short text and no gRPC message. All of it goes in one DATA frame: what
+    /// the stream's window has no room for is left out.
+    func respondText(
+        _ stream: HTTP2Stream, _ constants: ConstantFields, _ list: HeaderList, _ text: StaticString
+    ) {
+        guard !stream.isClosed else { return }
+        stream.end = .submitted
+        var provider = nghttp2_data_provider()
+        provider.source.ptr = UnsafeMutableRawPointer(mutating: text.utf8Start)
+        provider.read_callback = onTextRead
+        let result = constants.with(list) { nghttp2_submit_response(self.session, stream.id, $0, $1, &provider) }
         if result != 0 { self.reset(stream, HTTP2ErrorCode.internalError) }
     }
 
@@ -423,13 +443,10 @@ extension HTTP2Session {
         switch UInt32(frame.hd.type) {
         case NGHTTP2_HEADERS.rawValue:
             self.hasSentHeadersOrData = true
-            guard self.role == .server, frame.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0,
-                let stream = self.stream(frame.hd.stream_id), !stream.isRemoteEnded
-            else { return }
-            // The answer is whole and the client still sends: RST_STREAM(NO_ERROR), now that the trailers are out.
-            nghttp2_submit_rst_stream(
-                self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
-        case NGHTTP2_DATA.rawValue: self.hasSentHeadersOrData = true
+            self.resetIfAnswered(frame)
+        case NGHTTP2_DATA.rawValue:
+            self.hasSentHeadersOrData = true
+            self.resetIfAnswered(frame)
         case NGHTTP2_RST_STREAM.rawValue:
             switch frame.rst_stream.error_code {
             case HTTP2ErrorCode.noError, HTTP2ErrorCode.cancel, HTTP2ErrorCode.refusedStream: break
@@ -437,6 +454,15 @@ extension HTTP2Session {
             }
         default: break
         }
+    }
+
+    /// If the answer is whole and the client still sends: RST_STREAM(NO_ERROR), now that the end is out.
+    private func resetIfAnswered(_ frame: nghttp2_frame) {
+        guard frame.hd.flags & UInt8(NGHTTP2_FLAG_END_STREAM.rawValue) != 0, self.role == .server,
+            let stream = self.stream(frame.hd.stream_id), !stream.isRemoteEnded
+        else { return }
+        nghttp2_submit_rst_stream(
+            self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
     }
 
     fileprivate func notSent(_ frame: nghttp2_frame) {
@@ -595,6 +621,21 @@ private func onDataSourceRead(
     }
     let stream = Unmanaged<HTTP2Stream>.fromOpaque(pointer).takeUnretainedValue()
     return session.read(stream, into: target, count, flags)
+}
+
+/// The source is a literal, with a NUL behind it.
+private func onTextRead(
+    _: OpaquePointer?, _: Int32, _ target: UnsafeMutablePointer<UInt8>?, _ count: Int,
+    _ flags: UnsafeMutablePointer<UInt32>?, _ source: UnsafeMutablePointer<nghttp2_data_source>?,
+    _: UnsafeMutableRawPointer?
+) -> Int {
+    guard let target, let flags, let text = source?.pointee.ptr else {
+        return Int(NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue)
+    }
+    flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue
+    let length = min(count, strlen(text.assumingMemoryBound(to: CChar.self)))
+    memcpy(target, text, length)
+    return length
 }
 
 private func onSendData(

@@ -50,8 +50,12 @@ struct ConstantFields: @unchecked Sendable {
     }
 
     static let badRequest = ConstantFields([(":status", "400"), ("content-type", "application/grpc")])
-    static let methodNotAllowed = ConstantFields([(":status", "405"), ("content-type", "application/grpc")])
-    static let unsupportedMediaType = ConstantFields([(":status", "415"), ("content-type", "application/grpc")])
+    static let methodNotAllowed = ConstantFields([
+        (":status", "405"), ("content-type", "application/grpc"), ("allow", "POST"),
+    ])
+    static let unsupportedMediaType = ConstantFields([
+        (":status", "415"), ("content-type", "text/plain; charset=utf-8"),
+    ])
     static let trailersOK = ConstantFields([("grpc-status", "0")])
     /// Pseudo headers come first (RFC 9113, section 8.3): the list goes on with `:path`.
     static let request = ConstantFields([(":method", "POST"), (":scheme", "http")])

@@ -6,13 +6,20 @@ import NIOCore
 struct PingPolicy {
     /// The shortest time between two PINGs without anything sent in between.
     let minimumInterval: TimeAmount
+    /// Whether that is enough on a connection without calls too; else it is two hours there.
+    let permitsPingsWithoutCalls: Bool
+    static let minimumIntervalWithoutCalls = TimeAmount.hours(2)
     /// Too frequent PINGs that are put up with.
     static let maximumStrikes = 2
 
     private var strikes = 0
+    /// Nil: the next PING is the first since something was sent, which is always allowed.
     private var lastPing: NIODeadline?
 
-    init(minimumInterval: TimeAmount) { self.minimumInterval = minimumInterval }
+    init(minimumInterval: TimeAmount, permitsPingsWithoutCalls: Bool = true) {
+        self.minimumInterval = minimumInterval
+        self.permitsPingsWithoutCalls = permitsPingsWithoutCalls
+    }
 
     mutating func sentHeadersOrData() {
         self.strikes = 0
@@ -20,9 +27,11 @@ struct PingPolicy {
     }
 
     /// True if this was one too many: GOAWAY(ENHANCE_YOUR_CALM, "too_many_pings").
-    mutating func receivedPing(at now: NIODeadline) -> Bool {
+    mutating func receivedPing(at now: NIODeadline, hasCalls: Bool) -> Bool {
         defer { self.lastPing = now }
-        guard let lastPing, now - lastPing < self.minimumInterval else { return false }
+        let interval =
+            hasCalls || self.permitsPingsWithoutCalls ? self.minimumInterval : Self.minimumIntervalWithoutCalls
+        guard let lastPing, now - lastPing < interval else { return false }
         self.strikes += 1
         return self.strikes > Self.maximumStrikes
     }

@@ -41,6 +41,15 @@ public struct RPCServerConfiguration: Sendable {
     public var keepaliveTimeout: Duration = .seconds(20)
     /// Clients that PING more often than this, with nothing sent to them in between, are told to calm down.
     public var minimumPingInterval: Duration = .seconds(10)
+    /// False: clients without a call may PING every two hours only.
+    public var permitsPingsWithoutCalls: Bool = true
+    /// A connection without calls for this long is told to go; nil for never.
+    public var maximumConnectionIdle: Duration?
+    /// So is one of this age, a tenth more or less so that connections made together don't end together. Its calls go
+    /// on.
+    public var maximumConnectionAge: Duration?
+    /// What still runs this long after that is ended; nil for never.
+    public var maximumConnectionAgeGrace: Duration?
     /// A client that takes no byte for this long, while there is something for it, is disconnected.
     public var writeTimeout: Duration = .seconds(30)
 

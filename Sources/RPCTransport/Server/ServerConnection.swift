@@ -25,6 +25,22 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         case final
     }
 
+    /// Why no more calls are wanted.
+    private enum Goodbye {
+        /// The server goes.
+        case shutdown
+        case idle
+        case age
+
+        var debugData: StaticString {
+            switch self {
+            case .shutdown: "draining"
+            case .idle: "max_idle"
+            case .age: "max_age"
+            }
+        }
+    }
+
     private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
     private static let keepalivePing: UInt64 = 0x616c_6976_653f_0001
 
@@ -34,7 +50,12 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     var peerCertificate: PeerCertificate?
     private var runningHandlers = 0
     private var drain = Drain.none
+    private var goodbye = Goodbye.shutdown
     private var drainsWhenConnected = false
+    private var isShuttingDown = false
+    /// Since when there is no call; kept only if that matters.
+    private var idleSince: NIODeadline?
+    private var ageDeadline = NIODeadline.distantFuture
     private var drainDeadline = NIODeadline.distantFuture
     private var handshakeDeadline = NIODeadline.distantFuture
     private var headerBlockDeadline: NIODeadline?
@@ -47,7 +68,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     init(loop: EventLoopContext, shared: ServerShared) {
         self.shared = shared
-        self.pingPolicy = PingPolicy(minimumInterval: TimeAmount(shared.configuration.minimumPingInterval))
+        self.pingPolicy = PingPolicy(
+            minimumInterval: TimeAmount(shared.configuration.minimumPingInterval),
+            permitsPingsWithoutCalls: shared.configuration.permitsPingsWithoutCalls)
         self.glitchBudget = GlitchBudget(now: .now())
         super.init(loop: loop, role: .server, configuration: shared.http2)
     }
@@ -60,7 +83,12 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.peer = self.context?.channel.remoteAddress?.description ?? "unknown"
         self.handshakeDeadline = .now() + TimeAmount(self.shared.configuration.handshakeTimeout)
         let keepalive = NIODeadline.now() + TimeAmount(self.shared.configuration.keepaliveInterval)
-        self.loop.schedule(self, at: min(self.handshakeDeadline, keepalive))
+        if let age = self.shared.configuration.maximumConnectionAge {
+            let nanoseconds = Double(TimeAmount(age).nanoseconds) * Double.random(in: 0.9...1.1)
+            self.ageDeadline = .now() + .nanoseconds(Int64(nanoseconds))
+        }
+        self.loop.schedule(self, at: min(self.handshakeDeadline, keepalive, self.ageDeadline))
+        self.noteIdleness()
         if self.drainsWhenConnected { self.beginDrain() }
     }
 
@@ -82,8 +110,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.received(chunk, on: self.call(stream))
         case .end(let stream):
             self.requestEnded(self.call(stream))
-        case .closed(let stream, _):
-            self.closed(self.call(stream))
+        case .closed(let stream, let errorCode):
+            self.closed(self.call(stream), errorCode)
         case .ping:
             self.pinged()
         case .pingAcknowledged(let opaque):
@@ -113,7 +141,20 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         } else {
             self.headerBlockDeadline = nil
         }
+        self.noteIdleness()
         self.closeIfDrained()
+    }
+
+    private func noteIdleness() {
+        guard let maximum = self.shared.configuration.maximumConnectionIdle, let session = self.session else { return }
+        guard session.streams.isEmpty else {
+            self.idleSince = nil
+            return
+        }
+        guard self.idleSince == nil else { return }
+        let now = NIODeadline.now()
+        self.idleSince = now
+        if now + TimeAmount(maximum) < self.timerDeadline { self.loop.schedule(self, at: now + TimeAmount(maximum)) }
     }
 
     /// Every event of a server's session carries a stream that `makeStream` made.
@@ -121,8 +162,10 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private func call(_ stream: HTTP2Stream) -> ServerCall { unsafeDowncast(stream, to: ServerCall.self) }
 
     private func pinged() {
-        guard self.pingPolicy.receivedPing(at: .now()) else { return }
-        self.session?.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_pings")
+        guard let session = self.session,
+            self.pingPolicy.receivedPing(at: .now(), hasCalls: !session.streams.isEmpty)
+        else { return }
+        session.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_pings")
         self.close()
     }
 
@@ -147,13 +190,30 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         case .announced(let until): if now >= until { self.sendFinalGoAway() }
         case .final: break
         }
-        if now >= self.drainDeadline { return self.drop("calls outlast the drain") }
+        if case .none = self.drain {
+            if now >= self.ageDeadline {
+                self.begin(.age)
+            } else if let since = self.idleSince, let maximum = configuration.maximumConnectionIdle,
+                now - since >= TimeAmount(maximum)
+            {
+                self.begin(.idle)
+            }
+        }
+        if now >= self.drainDeadline { return self.endDrain() }
 
         var next = self.drainDeadline
         if !session.hasReceivedSettings { next = min(next, self.handshakeDeadline) }
         if let deadline = self.headerBlockDeadline { next = min(next, deadline) }
         if let since = self.unwritableSince { next = min(next, since + TimeAmount(configuration.writeTimeout)) }
-        if case .announced(let until) = self.drain { next = min(next, until) }
+        switch self.drain {
+        case .none:
+            next = min(next, self.ageDeadline)
+            if let since = self.idleSince, let maximum = configuration.maximumConnectionIdle {
+                next = min(next, since + TimeAmount(maximum))
+            }
+        case .announced(let until): next = min(next, until)
+        case .final: break
+        }
         if let sentAt = self.keepaliveSentAt {
             next = min(next, sentAt + TimeAmount(configuration.keepaliveTimeout))
         } else if now - self.lastRead >= TimeAmount(configuration.keepaliveInterval) {
@@ -174,35 +234,55 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     // MARK: Drain
 
-    /// Says goodbye twice, as a client needs that has calls on their way (double GOAWAY), ends what would never end,
-    /// and lets the rest finish.
+    /// The server goes: ends what would never end, and lets the rest finish.
     func beginDrain() {
-        guard let session = self.session else {
+        guard self.session != nil else {
             self.drainsWhenConnected = true
             return
         }
-        guard case .none = self.drain else { return }
+        guard !self.isShuttingDown else { return }
+        self.isShuttingDown = true
+        self.endEndlessCalls()
+        self.begin(.shutdown)
+    }
+
+    /// Says goodbye twice, as a client needs that has calls on their way (double GOAWAY).
+    private func begin(_ goodbye: Goodbye) {
+        guard let session = self.session else { return }
         let now = NIODeadline.now()
-        let until = now + TimeAmount(self.shared.configuration.drainPingTimeout)
-        self.drain = .announced(until: until)
-        self.drainDeadline = now + TimeAmount(self.shared.configuration.drainTimeout)
-        session.announceShutdown()
-        session.ping(opaque: Self.drainPing)
-        for stream in session.streams {
-            let call = self.call(stream)
-            if call.endsAtDrain { self.endForDrain(call) }
+        let time: Duration? =
+            switch goodbye {
+            case .shutdown: self.shared.configuration.drainTimeout
+            case .age: self.shared.configuration.maximumConnectionAgeGrace
+            case .idle: nil
+            }
+        if let time { self.drainDeadline = min(self.drainDeadline, now + TimeAmount(time)) }
+        var next = self.drainDeadline
+        if case .none = self.drain {
+            let until = now + TimeAmount(self.shared.configuration.drainPingTimeout)
+            self.goodbye = goodbye
+            self.drain = .announced(until: until)
+            session.announceShutdown()
+            session.ping(opaque: Self.drainPing)
+            next = min(next, until)
         }
-        if min(until, self.drainDeadline) < self.timerDeadline || self.timerIndex < 0 {
-            self.loop.schedule(self, at: min(until, self.drainDeadline))
-        }
+        if next < self.timerDeadline || self.timerIndex < 0 { self.loop.schedule(self, at: next) }
         self.setNeedsFlush()
     }
 
-    private var isDraining: Bool {
-        switch self.drain {
-        case .none: false
-        case .announced, .final: true
+    private func endEndlessCalls() {
+        for stream in self.session?.streams ?? [] {
+            let call = self.call(stream)
+            if call.endsAtDrain { self.endForDrain(call) }
         }
+    }
+
+    /// Time is up for what still runs: the streams that never end by themselves are told, the rest is cut off.
+    private func endDrain() {
+        self.endEndlessCalls()
+        guard self.unwritableSince == nil else { return self.drop("calls outlast the drain") }
+        self.shared.logger.debug("Closing a connection: calls outlast the drain", metadata: ["peer": "\(self.peer)"])
+        self.close()
     }
 
     private func endForDrain(_ call: ServerCall) {
@@ -213,7 +293,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private func sendFinalGoAway() {
         guard case .announced = self.drain else { return }
         self.drain = .final
-        self.session?.goAway(HTTP2ErrorCode.noError, "draining")
+        self.session?.goAway(HTTP2ErrorCode.noError, self.goodbye.debugData)
         self.setNeedsFlush()
         self.closeIfDrained()
     }
@@ -279,7 +359,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
             peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
-        if call.endsAtDrain, self.isDraining { return self.endForDrain(call) }
+        if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
         let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
         case .unary, .serverStreaming:
@@ -315,14 +395,16 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         guard case .trailersOnly? = call.machine?.sendStatus() else { return }
         var list = ResponseTrailers.list(status: refusal.error, metadata: Metadata())
         if refusal.listsEncodings { list.append("grpc-accept-encoding", RPCCompression.accepted) }
-        let constants: ConstantFields =
-            switch refusal.httpStatus {
-            case .ok: .responseGRPC
-            case .badRequest: .badRequest
-            case .methodNotAllowed: .methodNotAllowed
-            case .unsupportedMediaType: .unsupportedMediaType
-            }
-        self.session?.respondTrailersOnly(call, constants, list)
+        switch refusal.httpStatus {
+        case .ok: self.session?.respondTrailersOnly(call, .responseGRPC, list)
+        case .badRequest: self.session?.respondTrailersOnly(call, .badRequest, list)
+        case .methodNotAllowed: self.session?.respondTrailersOnly(call, .methodNotAllowed, list)
+        case .unsupportedMediaType:
+            // Whoever this is speaks no gRPC and may want to read why it doesn't work.
+            self.session?.respondText(
+                call, .unsupportedMediaType, list,
+                "This is a gRPC server: the content-type must be application/grpc or application/grpc+proto.\n")
+        }
         self.setNeedsFlush()
     }
 
@@ -468,10 +550,12 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         call.outbound.append(message)
         call.end = .trailers(
             reply.trailingMetadata.list.isEmpty
-                ? nil : ResponseTrailers.list(status: nil, metadata: reply.trailingMetadata))
+                ? nil
+                : ResponseTrailers.list(
+                    status: nil, metadata: reply.trailingMetadata, limit: session.peerHeaderListBytes))
         session.respond(
             call, Self.constants(call, message.isCompressed ? call.encoder.compression : nil),
-            reply.initialMetadata.list.isEmpty ? nil : reply.initialMetadata.list)
+            Self.initial(reply.initialMetadata, session))
         self.ended(call, .ok)
         self.setNeedsFlush()
     }
@@ -496,6 +580,12 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         .response(call.contentType, compression, listsEncodings: call.listsEncodings)
     }
 
+    /// Of initial metadata what the peer reads.
+    private static func initial(_ metadata: Metadata, _ session: HTTP2Session) -> HeaderList? {
+        if metadata.list.isEmpty { return nil }
+        return metadata.list.fitting(in: session.peerHeaderListBytes - ResponseTrailers.constantBytes)
+    }
+
     /// Brings what a handler has written to its stream.
     func sendPiped(_ call: ServerCall) {
         guard let session = self.session, let pipe = call.outboundPipe, let machine = call.machine,
@@ -503,11 +593,11 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         else { return }
         let content = pipe.take()
         if content.wantsHeaders, call.machine?.sendHeaders() == true {
-            let list = content.initialMetadata?.list
             for message in content.messages { call.outbound.append(message) }
             // Any of the messages to come may be compressed, and the announcement must be ahead of it.
             session.respond(
-                call, Self.constants(call, call.encoder.compression), list?.isEmpty == true ? nil : list)
+                call, Self.constants(call, call.encoder.compression),
+                content.initialMetadata.flatMap { Self.initial($0, session) })
         } else {
             for message in content.messages { session.send(message, on: call) }
         }
@@ -522,16 +612,18 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private func finish(_ call: ServerCall, _ status: RPCError?, _ trailing: Metadata = Metadata()) {
         switch call.machine?.sendStatus() {
         case .trailersOnly:
-            self.session?.respondTrailersOnly(
-                call, Self.constants(call), ResponseTrailers.list(status: status, metadata: trailing))
+            self.session?.respondTrailersOnly(call, Self.constants(call), self.trailers(status, trailing))
         case .trailers:
             let isBare = status == nil && trailing.list.isEmpty
-            self.session?.finish(
-                call, .trailers(isBare ? nil : ResponseTrailers.list(status: status, metadata: trailing)))
+            self.session?.finish(call, .trailers(isBare ? nil : self.trailers(status, trailing)))
         case .ignore, nil: return
         }
         self.ended(call, status?.code ?? .ok)
         self.setNeedsFlush()
+    }
+
+    private func trailers(_ status: RPCError?, _ metadata: Metadata) -> HeaderList {
+        ResponseTrailers.list(status: status, metadata: metadata, limit: self.session?.peerHeaderListBytes ?? .max)
     }
 
     func deadlinePassed(_ call: ServerCall) {
@@ -552,9 +644,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private static var late: RPCError { RPCError(.deadlineExceeded, "the deadline has passed") }
 
     /// The stream is gone. If the call was under way, the client cancelled it or its connection was lost.
-    private func closed(_ call: ServerCall) {
+    private func closed(_ call: ServerCall, _ errorCode: UInt32) {
         if call.machine?.closed() == true {
-            self.ended(call, .cancelled)
+            self.ended(call, StatusMapping.code(forReset: errorCode))
             self.abandonHandler(of: call, RPCError(.cancelled, "the call was cancelled"))
         }
         self.release(call, RPCError(.cancelled, "the call is over"))

@@ -1,7 +1,7 @@
 import NIOCore
 import Synchronization
 
-/// `grpc.health.v1.Health` (grpc/doc/health-checking.md): Check and Watch.
+/// `grpc.health.v1.Health` (grpc/doc/health-checking.md, gRFC A90): Check, List and Watch.
 ///
 /// The name "" is the whole server. Check of a name that was never set is NOT_FOUND; Watch of it answers
 /// SERVICE_UNKNOWN and stays open, since the name may be set later. When the server drains, watchers hear NOT_SERVING
@@ -47,6 +47,7 @@ public final class HealthService: Sendable {
                     }
                     return RPCReply(message: Self.replies[status] ?? ByteBuffer())
                 },
+                .unary("List", maximumMessageBytes: 4096) { _, _ in try self.list() },
                 .serverStreaming("Watch", maximumMessageBytes: 4096) { message, _, writer in
                     let name = try Self.serviceName(message)
                     // The last one counts: a slow watcher isn't told what has been superseded meanwhile.
@@ -63,6 +64,25 @@ public final class HealthService: Sendable {
                     throw RPCError(.unavailable, "the server is draining")
                 },
             ], onDrain: { self.shutDown() })
+    }
+
+    /// gRFC A90: as many services as a client is ready for.
+    private static let listLimit = 100
+
+    private func list() throws(RPCError) -> RPCReply {
+        let statuses = self.state.withLock { $0.statuses }
+        guard statuses.count <= Self.listLimit else {
+            throw RPCError(.resourceExhausted, "more than \(Self.listLimit) services")
+        }
+        var response = ProtoWriter()
+        for (name, status) in statuses.sorted(by: { $0.key < $1.key }) {
+            // HealthListResponse.statuses, a map: each entry is a message of key and value.
+            response.message(1) { entry in
+                entry.string(1, name)
+                entry.bytes(2, (Self.replies[status] ?? ByteBuffer()).readableBytesView)
+            }
+        }
+        return RPCReply(message: ByteBuffer(bytes: response.bytes))
     }
 
     public func setStatus(_ service: String = "", _ status: Status) {

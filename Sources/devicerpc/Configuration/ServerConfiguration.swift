@@ -61,6 +61,7 @@ struct ServerConfiguration: Sendable {
     }
 
     var listeners: Listeners
+    var connections: ConnectionConfiguration
     var database: Database
     var engine: Engine
     var provisioning: Provisioning
@@ -98,6 +99,7 @@ struct ServerConfiguration: Sendable {
             rpc: reader.read(Settings.listen), operators: reader.read(Settings.opsListen),
             drainTimeout: reader.read(Settings.drainTimeout), eventLoops: reader.read(Settings.eventLoops),
             maximumMessageBytes: reader.read(Settings.maximumMessageBytes), tls: Self.tls(reader))
+        self.connections = ConnectionConfiguration(reader)
         self.database = Database(
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),

@@ -14,6 +14,7 @@ struct SettingDescription: Sendable, Equatable {
     /// Which chapter of the reference the key is told in.
     enum Topic: String, Sendable, CaseIterable {
         case server = "Server"
+        case connections = "Connections"
         case security = "Security"
         case database = "Database and engine"
         case provisioning = "Provisioning"

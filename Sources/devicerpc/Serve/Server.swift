@@ -188,6 +188,7 @@ struct Server {
         rpc.maximumMessageBytes = listeners.maximumMessageBytes
         rpc.drainTimeout = listeners.drainTimeout
         rpc.tls = listeners.tls
+        self.configuration.connections.apply(to: &rpc)
         return rpc
     }
 

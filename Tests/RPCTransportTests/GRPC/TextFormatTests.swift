@@ -15,6 +15,15 @@ import Testing
         #expect(Base64.decode((text + padding).utf8) == bytes)
     }
 
+    @Test(arguments: [
+        ("", true), ("Zg", true), ("Zg==", true), ("Zg==,Zm8, Zm9v", true), (",", true), (" Zg ,Zm8=", true),
+        ("A", false), ("Zg,A", false), ("Zg=", false), ("Z g", false), ("Zg==Zg", false), ("Zm9v,&", false),
+        ("Zg== =", false),
+    ])
+    func base64Lists(text: String, isValid: Bool) {
+        #expect(Array(text.utf8).withUnsafeBufferPointer { Base64.isValidList($0) } == isValid)
+    }
+
     @Test(arguments: ["A", "AB=C", "A===", "Zg=", "Z-g", "Zm9v="]) func notBase64(text: String) {
         #expect(Base64.decode(text.utf8) == nil)
     }

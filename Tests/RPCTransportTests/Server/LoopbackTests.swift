@@ -360,6 +360,43 @@ import Testing
         await client.close()
     }
 
+    /// gRFC A90.
+    @Test func healthList() async throws {
+        let health = HealthService(["": .serving, "a.B": .notServing])
+        try await withLoopback([health.service]) { client, _, _ in
+            let response = try await client.unary("/grpc.health.v1.Health/List", ByteBuffer())
+            let expected: [UInt8] = [10, 4, 18, 2, 8, 1, 10, 9, 10, 3, 97, 46, 66, 18, 2, 8, 2]
+            #expect(Array(response.message.readableBytesView) == expected)
+            for number in 0..<99 { health.setStatus("service\(number)", .serving) }
+            let error = await status { _ = try await client.unary("/grpc.health.v1.Health/List", ByteBuffer()) }
+            #expect(error?.code == .resourceExhausted)
+        }
+    }
+
+    /// The server's own maximum counts where the client sets no deadline, or a later one.
+    @Test func maximumUnaryTimeout() async throws {
+        let service = RPCService(
+            name: "test.Slow",
+            methods: [
+                .unary("Get") { message, context in
+                    #expect(context.remainingTime ?? .seconds(100) < .seconds(1))
+                    try await Task.sleep(for: .seconds(30))
+                    return RPCReply(message: message)
+                }
+            ])
+        try await withLoopback(
+            [service], configure: { $0.maximumUnaryTimeout = .milliseconds(100) }
+        ) { client, _, _ in
+            for timeout in [nil, .seconds(20)] as [Duration?] {
+                let options = RPCCallOptions(timeout: timeout)
+                let error = await status {
+                    _ = try await client.unary("/test.Slow/Get", ByteBuffer(), options: options)
+                }
+                #expect(error?.code == .deadlineExceeded)
+            }
+        }
+    }
+
     @Test func health() async throws {
         let health = HealthService(["": .serving, "a.B": .notServing])
         try await withLoopback([health.service]) { client, server, _ in

@@ -8,14 +8,27 @@ import Testing
 
     @Test func thirdStrikeIsOneTooMany() {
         var policy = PingPolicy(minimumInterval: .seconds(10))
-        let answers = (100..<104).map { (second: UInt64) in policy.receivedPing(at: Self.at(second)) }
+        let answers = (100..<104).map { (second: UInt64) in policy.receivedPing(at: Self.at(second), hasCalls: true) }
         #expect(answers == [false, false, false, true])
     }
 
     @Test func slowPingsAreFine() {
         var policy = PingPolicy(minimumInterval: .seconds(10))
-        let answers = (0..<100).map { (number: UInt64) in policy.receivedPing(at: Self.at(10 * number)) }
+        let answers = (0..<100).map { (number: UInt64) in policy.receivedPing(at: Self.at(10 * number), hasCalls: true)
+        }
         #expect(!answers.contains(true))
+    }
+
+    /// Without calls, and where that isn't permitted, the first PING is fine and the next is due in two hours.
+    @Test(arguments: [(true, [false, false, false, false, false]), (false, [false, false, false, true, true])])
+    func pingsWithoutCalls(permits: Bool, expected: [Bool]) {
+        var policy = PingPolicy(minimumInterval: .seconds(10), permitsPingsWithoutCalls: permits)
+        let answers = (0..<5).map { (number: UInt64) in
+            policy.receivedPing(at: Self.at(3600 * number), hasCalls: false)
+        }
+        #expect(answers == expected)
+        let later = policy.receivedPing(at: Self.at(3600 * 6), hasCalls: false)
+        #expect(!later)
     }
 
     /// Clients that measure the bandwidth PING in answer to each DATA frame.
@@ -23,7 +36,7 @@ import Testing
         var policy = PingPolicy(minimumInterval: .seconds(10))
         let answers = (0..<100).map { (number: UInt64) in
             defer { policy.sentHeadersOrData() }
-            return policy.receivedPing(at: .uptimeNanoseconds(number))
+            return policy.receivedPing(at: .uptimeNanoseconds(number), hasCalls: true)
         }
         #expect(!answers.contains(true))
     }
