@@ -74,6 +74,10 @@ let package = Package(
                 .product(name: "Hummingbird", package: "hummingbird"),
                 .product(name: "ServiceLifecycle", package: "swift-service-lifecycle"),
             ], swiftSettings: settings),
+        // Serves what the peers of `./dev bench rpc` serve.
+        .executableTarget(
+            name: "BenchServer", dependencies: ["RPCTransport", nioCore, logging], path: "Benchmarks/server",
+            swiftSettings: settings),
         .target(
             name: "TestSupport", dependencies: ["SagaRuntime"], path: "Tests/TestSupport", swiftSettings: settings),
         .target(

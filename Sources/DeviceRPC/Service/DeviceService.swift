@@ -38,7 +38,7 @@ public struct DeviceService: Sendable {
                     self.unary("CreateDevice", self.createDevice), self.unary("GetDevice", self.getDevice),
                     self.unary("ListDevices", self.listDevices), self.unary("GetSaga", self.getSaga),
                     self.unary("BatchGetSagas", self.batchGetSagas), self.unary("ListSagas", self.listSagas),
-                    .serverStreaming("WatchSaga", endsAtDrain: true) { message, context, writer in
+                    .serverStreaming("WatchSaga", endsAtDrain: true, staysOnEventLoop: true) { message, _, writer in
                         do {
                             try await self.watchSaga(V1.WatchSagaRequest(decoding: message), writer)
                         } catch {

@@ -82,7 +82,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.close()
     }
 
-    override func handle(_ event: HTTP2Event, in buffer: ByteBuffer) {
+    override func handle(_ event: consuming HTTP2Event, in buffer: ByteBuffer) {
         switch event {
         case .headers(let stream, let list, let endStream, let isOversized):
             self.received(list, endStream: endStream, isOversized: isOversized, on: self.call(stream))

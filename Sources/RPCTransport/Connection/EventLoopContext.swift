@@ -1,31 +1,41 @@
 import NIOCore
 import Synchronization
 
-/// What the connections of one event loop share: a mailbox from other threads, timers, a buffer to write into.
+/// What the connections of one event loop share: a mailbox from other threads, timers, a buffer to write into. It is also
+/// the executor of handlers that stay on the event loop.
 ///
 /// `@unchecked Sendable`: the mailbox is behind its lock, everything else is touched on the event loop only.
-final class EventLoopContext: @unchecked Sendable {
+final class EventLoopContext: TaskExecutor, @unchecked Sendable {
     let eventLoop: any EventLoop
     private let mailbox = Mutex(Mailbox())
 
+    private enum Job {
+        case closure(@Sendable () -> Void)
+        /// Of a task that stays on the event loop.
+        case task(UnownedJob)
+    }
+
     private struct Mailbox {
-        var jobs: [@Sendable () -> Void] = []
+        var jobs: [Job] = []
         /// The event loop is about to go away: jobs of handlers that outlast it are dropped.
         var isClosed = false
     }
 
     /// Lent to the session that is being drained.
-    var scratch = ByteBuffer()
-    private var timers = TimerQueue()
+    @exclusivity(unchecked) var scratch = ByteBuffer()
+    @exclusivity(unchecked) private var timers = TimerQueue()
     /// When the event loop will call us for the timers.
-    private var wakeUp: NIODeadline?
+    @exclusivity(unchecked) private var wakeUp: NIODeadline?
     /// Connections with something to write, to be flushed at the end of this tick.
-    private var unflushed: [HTTP2Connection] = []
-    private var flushesAtEndOfTick = false
+    @exclusivity(unchecked) private var unflushed: [HTTP2Connection] = []
+    @exclusivity(unchecked) private var flushesAtEndOfTick = false
 
     init(eventLoop: any EventLoop) { self.eventLoop = eventLoop }
 
     // MARK: Mailbox
+
+    /// True on the event loop's thread.
+    var isCurrent: Bool { self.eventLoop.inEventLoop }
 
     /// Runs the job on the event loop: now, if this is its thread, else together with what else was posted meanwhile.
     /// Replies of many handlers that finish at about the same time thus share one wake-up and one write.
@@ -33,13 +43,27 @@ final class EventLoopContext: @unchecked Sendable {
         if self.eventLoop.inEventLoop {
             job()
         } else {
-            let wasEmpty = self.mailbox.withLock { mailbox in
-                guard !mailbox.isClosed else { return false }
-                mailbox.jobs.append(job)
-                return mailbox.jobs.count == 1
-            }
-            if wasEmpty { self.eventLoop.execute { self.emptyMailbox() } }
+            self.post(.closure(job))
         }
+    }
+
+    /// Runs a part of a task on the event loop, never right here: whoever resumes a task may hold a lock.
+    func enqueue(_ job: consuming ExecutorJob) {
+        let job = UnownedJob(job)
+        // A handler that outlasts its event loop comes to its end elsewhere.
+        if !self.post(.task(job)) { globalConcurrentExecutor.enqueue(job) }
+    }
+
+    /// False if the mailbox is closed.
+    @discardableResult
+    private func post(_ job: Job) -> Bool {
+        let (isOpen, wasEmpty) = self.mailbox.withLock { mailbox in
+            guard !mailbox.isClosed else { return (false, false) }
+            mailbox.jobs.append(job)
+            return (true, mailbox.jobs.count == 1)
+        }
+        if wasEmpty { self.eventLoop.execute { self.emptyMailbox() } }
+        return isOpen
     }
 
     private func emptyMailbox() {
@@ -49,7 +73,12 @@ final class EventLoopContext: @unchecked Sendable {
             return jobs
         }
         self.flushesAtEndOfTick = true
-        for job in jobs { job() }
+        for job in jobs {
+            switch job {
+            case .closure(let closure): closure()
+            case .task(let job): job.runSynchronously(on: self.asUnownedTaskExecutor())
+            }
+        }
         self.flushAll()
     }
 

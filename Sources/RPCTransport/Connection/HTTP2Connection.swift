@@ -20,17 +20,17 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     private let role: HTTP2Session.Role
     private let configuration: HTTP2Configuration
 
-    private(set) final var context: ChannelHandlerContext?
-    private(set) final var session: HTTP2Session?
-    private(set) final var lastRead = NIODeadline.now()
+    @exclusivity(unchecked) private(set) final var context: ChannelHandlerContext?
+    @exclusivity(unchecked) private(set) final var session: HTTP2Session?
+    @exclusivity(unchecked) private(set) final var lastRead = NIODeadline.now()
     /// Since when the peer takes no bytes.
-    private(set) final var unwritableSince: NIODeadline?
-    private final var isReading = false
-    private final var isFlushing = false
-    private final var isUnflushed = false
-    private final var wantsToRead = false
-    private final var closesWhenFlushed = false
-    private final var isClosing = false
+    @exclusivity(unchecked) private(set) final var unwritableSince: NIODeadline?
+    @exclusivity(unchecked) private final var isReading = false
+    @exclusivity(unchecked) private final var isFlushing = false
+    @exclusivity(unchecked) private final var isUnflushed = false
+    @exclusivity(unchecked) private final var wantsToRead = false
+    @exclusivity(unchecked) private final var closesWhenFlushed = false
+    @exclusivity(unchecked) private final var isClosing = false
 
     init(loop: EventLoopContext, role: HTTP2Session.Role, configuration: HTTP2Configuration) {
         self.loop = loop
@@ -46,10 +46,13 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     func connected() {}
 
     /// An event of the session; `buffer` is what its data lies in.
-    func handle(_ event: HTTP2Event, in buffer: ByteBuffer) {}
+    func handle(_ event: consuming HTTP2Event, in buffer: ByteBuffer) {}
 
     /// Called after a read's events, and after each flush: HEADERS and DATA may have gone out.
     func afterEvents() {}
+
+    /// The connection is about to be flushed: what waits may be submitted now.
+    func beforeFlush() {}
 
     func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {}
 
@@ -176,6 +179,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         defer { self.isFlushing = false }
         while self.isUnflushed, let session = self.session, context.channel.isWritable {
             self.isUnflushed = false
+            self.beforeFlush()
             let isFull: Bool
             do throws(HTTP2SessionError) {
                 isFull = try self.write(session, context)

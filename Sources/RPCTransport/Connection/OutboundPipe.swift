@@ -96,7 +96,7 @@ final class OutboundPipe: Sendable {
 
     // MARK: The writer's side
 
-    func write(_ message: OutboundMessage) async throws(RPCError) {
+    nonisolated(nonsending) func write(_ message: OutboundMessage) async throws(RPCError) {
         let (mustWait, target) = try self.change { (state) throws(RPCError) in
             if state.isEnded { throw RPCError(.internal, "a message after the end of the messages") }
             state.messages.append(message)
@@ -135,7 +135,7 @@ final class OutboundPipe: Sendable {
         }
     }
 
-    private func wait() async throws(RPCError) {
+    private nonisolated(nonsending) func wait() async throws(RPCError) {
         let id = self.state.withLock { state in
             state.nextWaiter += 1
             return state.nextWaiter

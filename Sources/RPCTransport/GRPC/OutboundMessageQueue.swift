@@ -1,4 +1,3 @@
-import Glibc
 import NIOCore
 
 /// Messages on their way out of one stream, read in pieces of any size, each behind its five-byte prefix.
@@ -30,6 +29,11 @@ struct OutboundMessageQueue {
         }
     }
 
+    mutating func append(_ messages: [OutboundMessage]) {
+        if messages.count > 1 { self.waiting.reserveCapacity(self.waiting.count + messages.count) }
+        for message in messages { self.append(message) }
+    }
+
     /// Drops what has not been read.
     mutating func removeAll() {
         self.current = nil
@@ -39,55 +43,42 @@ struct OutboundMessageQueue {
         self.byteCount = 0
     }
 
-    /// Reads up to `count` bytes and hands them to `write`, in one or more pieces.
-    mutating func read(_ count: Int, _ write: (UnsafeRawBufferPointer) -> Void) {
+    /// Reads up to `count` bytes into memory that has room for them.
+    mutating func read(_ count: Int, into target: UnsafeMutableRawPointer) {
+        var target = target
         var left = min(count, self.byteCount)
         self.byteCount -= left
-        while left > 0, let message = self.current {
-            let length = message.bytes.readableBytes
-            if self.position < Self.prefixLength {
-                var prefix = (UInt8(message.isCompressed ? 1 : 0), UInt32(length).bigEndian)
-                let piece = min(left, Self.prefixLength - self.position)
-                let position = self.position
-                withUnsafeBytes(of: &prefix.0) { flag in
-                    withUnsafeBytes(of: &prefix.1) { size in
-                        var position = position
-                        var rest = piece
-                        if position == 0 {
-                            write(flag)
-                            position += 1
-                            rest -= 1
-                        }
-                        guard rest > 0 else { return }
-                        write(UnsafeRawBufferPointer(rebasing: size[(position - 1)..<(position - 1 + rest)]))
-                    }
-                }
-                self.position += piece
-                left -= piece
-            }
-            let offset = self.position - Self.prefixLength
-            if offset >= 0 {
-                let piece = min(left, length - offset)
-                if piece > 0 {
-                    message.bytes.withUnsafeReadableBytes {
-                        write(UnsafeRawBufferPointer(rebasing: $0[offset..<(offset + piece)]))
-                    }
-                    self.position += piece
-                    left -= piece
-                }
-                if self.position == Self.prefixLength + length { self.advance() }
-            }
+        while left > 0 {
+            let read = self.readCurrent(left, into: target)
+            target += read
+            left -= read
         }
     }
 
-    /// Reads up to `count` bytes into memory that has room for them.
-    mutating func read(_ count: Int, into target: UnsafeMutablePointer<UInt8>) {
+    /// Reads bytes of the current message, prefix included, and leaves it once it has been read to its end.
+    private mutating func readCurrent(_ count: Int, into target: UnsafeMutableRawPointer) -> Int {
+        guard let message = self.current else { return count }  // not while `byteCount` is right
+        let length = message.bytes.readableBytes
+        let piece = min(count, Self.prefixLength + length - self.position)
         var written = 0
-        self.read(count) { piece in
-            guard let base = piece.baseAddress else { return }
-            memcpy(target + written, base, piece.count)
-            written += piece.count
+        if self.position < Self.prefixLength {
+            // The five bytes of the prefix, in the upper ones of a word.
+            let prefix = UInt64(message.isCompressed ? 1 : 0) << 56 | UInt64(UInt32(length)) << 24
+            withUnsafeBytes(of: prefix.bigEndian) { bytes in
+                written = min(piece, Self.prefixLength - self.position)
+                target.copyMemory(from: bytes.baseAddress.unsafelyUnwrapped + self.position, byteCount: written)
+            }
         }
+        if piece > written {
+            let offset = self.position + written - Self.prefixLength
+            message.bytes.withUnsafeReadableBytes { bytes in
+                guard let base = bytes.baseAddress else { return }
+                (target + written).copyMemory(from: base + offset, byteCount: piece - written)
+            }
+        }
+        self.position += piece
+        if self.position == Self.prefixLength + length { self.advance() }
+        return piece
     }
 
     private mutating func advance() {

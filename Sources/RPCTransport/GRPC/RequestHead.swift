@@ -37,7 +37,7 @@ struct RequestHead: Sendable {
         case ok, badRequest, methodNotAllowed, unsupportedMediaType
     }
 
-    static func parse(_ list: HeaderList) -> Outcome {
+    static func parse(_ list: consuming HeaderList) -> Outcome {
         var list = list
         var isPost = false
         var path: Range<Int>?

@@ -16,25 +16,25 @@ class HTTP2Stream: @unchecked Sendable {
     }
 
     /// Zero until a client's request has been submitted.
-    final var id: Int32
+    @exclusivity(unchecked) final var id: Int32
     /// Where the session keeps this stream; -1 if it doesn't.
-    final var slot = -1
-    final var outbound = OutboundMessageQueue()
-    final var end = End.open
+    @exclusivity(unchecked) final var slot = -1
+    @exclusivity(unchecked) final var outbound = OutboundMessageQueue()
+    @exclusivity(unchecked) final var end = End.open
     /// A data provider is attached, i.e. `outbound` will be read.
-    final var hasProvider = false
+    @exclusivity(unchecked) final var hasProvider = false
     /// The provider has run dry and must be woken by `resume`.
-    final var isDeferred = false
+    @exclusivity(unchecked) final var isDeferred = false
     /// The peer has said END_STREAM.
-    final var isRemoteEnded = false
+    @exclusivity(unchecked) final var isRemoteEnded = false
     /// nghttp2 knows the stream no longer.
-    final var isClosed = false
+    @exclusivity(unchecked) final var isClosed = false
     /// The request's HEADERS never went out (client).
-    final var wasNotSent = false
+    @exclusivity(unchecked) final var wasNotSent = false
     /// Whether somebody waits for `sentBytes`.
-    final var reportsProgress = false
+    @exclusivity(unchecked) final var reportsProgress = false
     /// Bytes read from `outbound` since they were last asked for.
-    final var sentBytes = 0
+    @exclusivity(unchecked) final var sentBytes = 0
 
     init(id: Int32 = 0) { self.id = id }
 }

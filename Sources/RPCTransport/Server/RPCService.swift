@@ -23,6 +23,7 @@ public struct RPCService: Sendable {
 /// A thrown `RPCError` becomes the call's status; any other error becomes UNKNOWN without its text.
 public struct RPCMethod: Sendable {
     public typealias UnaryHandler = @Sendable (ByteBuffer, RPCContext) async throws -> RPCReply
+    public typealias ImmediateHandler = @Sendable (ByteBuffer, RPCContext) throws -> RPCReply
     public typealias ServerStreamingHandler = @Sendable (ByteBuffer, RPCContext, RPCWriter) async throws -> Void
     public typealias ClientStreamingHandler = @Sendable (RPCMessageStream, RPCContext) async throws -> RPCReply
     public typealias BidirectionalHandler =
@@ -30,6 +31,7 @@ public struct RPCMethod: Sendable {
 
     enum Handler: Sendable {
         case unary(UnaryHandler)
+        case immediate(ImmediateHandler)
         case serverStreaming(ServerStreamingHandler)
         case clientStreaming(ClientStreamingHandler)
         case bidirectional(BidirectionalHandler)
@@ -40,13 +42,25 @@ public struct RPCMethod: Sendable {
     let handler: Handler
     /// The call ends with UNAVAILABLE as soon as the server drains: for streams that never end by themselves.
     let endsAtDrain: Bool
+    /// The handler goes on on its connection's event loop after each suspension.
+    let staysOnEventLoop: Bool
     /// In place of the server's limit on a request message, in bytes.
     let maximumMessageBytes: Int?
 
-    private init(_ name: String, _ handler: Handler, endsAtDrain: Bool, maximumMessageBytes: Int?) {
+    var isUnary: Bool {
+        switch self.handler {
+        case .unary, .immediate: true
+        case .serverStreaming, .clientStreaming, .bidirectional: false
+        }
+    }
+
+    private init(
+        _ name: String, _ handler: Handler, endsAtDrain: Bool, staysOnEventLoop: Bool = false, maximumMessageBytes: Int?
+    ) {
         self.name = name
         self.handler = handler
         self.endsAtDrain = endsAtDrain
+        self.staysOnEventLoop = staysOnEventLoop
         self.maximumMessageBytes = maximumMessageBytes
     }
 
@@ -57,13 +71,26 @@ public struct RPCMethod: Sendable {
         RPCMethod(name, .unary(handler), endsAtDrain: false, maximumMessageBytes: maximumMessageBytes)
     }
 
+    /// One message in, one message out, by a handler that never waits. It needs no task of its own, which is a fifth
+    /// of what a small call costs, and must be as short as what others do before they first suspend.
+    public static func unary(
+        _ name: String, maximumMessageBytes: Int? = nil, immediately handler: @escaping ImmediateHandler
+    ) -> RPCMethod {
+        RPCMethod(name, .immediate(handler), endsAtDrain: false, maximumMessageBytes: maximumMessageBytes)
+    }
+
     /// One message in, any number out through the writer. The call ends when the handler returns.
+    ///
+    /// - Parameter staysOnEventLoop: the handler runs on its connection's event loop all the time, which spares the way
+    ///   to another thread and back for each message. For handlers that only pass on what others have computed: one that
+    ///   computes for long holds up the other calls.
     public static func serverStreaming(
-        _ name: String, endsAtDrain: Bool = false, maximumMessageBytes: Int? = nil,
+        _ name: String, endsAtDrain: Bool = false, staysOnEventLoop: Bool = false, maximumMessageBytes: Int? = nil,
         handler: @escaping ServerStreamingHandler
     ) -> RPCMethod {
         RPCMethod(
-            name, .serverStreaming(handler), endsAtDrain: endsAtDrain, maximumMessageBytes: maximumMessageBytes)
+            name, .serverStreaming(handler), endsAtDrain: endsAtDrain, staysOnEventLoop: staysOnEventLoop,
+            maximumMessageBytes: maximumMessageBytes)
     }
 
     /// Any number of messages in, one out.

@@ -22,7 +22,7 @@ public struct RPCWriter: Sendable {
     /// The bytes are shared, not copied: write one encoded message to as many calls as you like. (Compressed, they are
     /// not: each call has its own.)
     /// - Throws: the call's status, once the call is over (cancelled, deadline, connection lost, drain).
-    public func write(
+    public nonisolated(nonsending) func write(
         _ message: ByteBuffer, compression: MessageCompression = .automatic
     ) async throws(RPCError) {
         try await self.pipe.write(self.encoder.encode(message, compression))

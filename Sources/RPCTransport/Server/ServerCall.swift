@@ -13,24 +13,26 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
 
     let connection: ServerConnection
     /// Nil until the request's headers have come.
-    var machine: ServerStreamMachine?
-    var contentType = RequestHead.ContentType.grpc
+    @exclusivity(unchecked) var machine: ServerStreamMachine?
+    @exclusivity(unchecked) var contentType = RequestHead.ContentType.grpc
     /// How the answer's messages may be compressed.
-    var encoder = MessageEncoder()
+    @exclusivity(unchecked) var encoder = MessageEncoder()
     /// The client speaks of encodings, so that it is told ours.
-    var listsEncodings = false
-    var pending: Pending?
+    @exclusivity(unchecked) var listsEncodings = false
+    @exclusivity(unchecked) var pending: Pending?
     /// Until it returns, even if nobody waits for it any more.
-    var isHandlerRunning = false
-    var handlerTask: Task<Void, Never>?
-    var outboundPipe: OutboundPipe?
-    var inboundPipe: InboundPipe?
-    var endsAtDrain = false
+    @exclusivity(unchecked) var isHandlerRunning = false
+    @exclusivity(unchecked) var handlerTask: Task<Void, Never>?
+    @exclusivity(unchecked) var outboundPipe: OutboundPipe?
+    @exclusivity(unchecked) var inboundPipe: InboundPipe?
+    @exclusivity(unchecked) var endsAtDrain = false
+    /// Where the handler goes on after a suspension.
+    @exclusivity(unchecked) var staysOnEventLoop = false
     /// For the observer; nil if it wasn't told of the call's start, or was told of its end.
-    var observed: (method: String, since: NIODeadline)?
+    @exclusivity(unchecked) var observed: (method: String, since: NIODeadline)?
 
-    var timerIndex = -1
-    var timerDeadline = NIODeadline.distantFuture
+    @exclusivity(unchecked) var timerIndex = -1
+    @exclusivity(unchecked) var timerDeadline = NIODeadline.distantFuture
 
     init(id: Int32, connection: ServerConnection) {
         self.connection = connection
@@ -40,6 +42,10 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     func timerFired(at now: NIODeadline) { self.connection.deadlinePassed(self) }
 
     func outboundPipeChanged() {
-        self.connection.loop.run { self.connection.sendPiped(self) }
+        if self.connection.loop.isCurrent {
+            self.connection.sendLater(self)
+        } else {
+            self.connection.loop.run { self.connection.sendPiped(self) }
+        }
     }
 }

@@ -48,7 +48,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private var peer = ""
     /// Set before the client's first byte.
     var peerCertificate: PeerCertificate?
-    private var runningHandlers = 0
+    @exclusivity(unchecked) private var runningHandlers = 0
+    /// Calls whose handlers have written something in this tick.
+    @exclusivity(unchecked) private var unsent: [ServerCall] = []
     private var drain = Drain.none
     private var goodbye = Goodbye.shutdown
     private var drainsWhenConnected = false
@@ -63,8 +65,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private var pingPolicy: PingPolicy
     private var glitchBudget: GlitchBudget
 
-    var timerIndex = -1
-    var timerDeadline = NIODeadline.distantFuture
+    @exclusivity(unchecked) var timerIndex = -1
+    @exclusivity(unchecked) var timerDeadline = NIODeadline.distantFuture
 
     init(loop: EventLoopContext, shared: ServerShared) {
         self.shared = shared
@@ -97,7 +99,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.shared.connectionClosed(self)
     }
 
-    override func handle(_ event: HTTP2Event, in buffer: ByteBuffer) {
+    override func handle(_ event: consuming HTTP2Event, in buffer: ByteBuffer) {
         switch event {
         case .headers(let stream, let list, let endStream, let isOversized):
             let call = self.call(stream)
@@ -305,7 +307,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     // MARK: Requests
 
-    private func begin(_ call: ServerCall, _ list: HeaderList, isOversized: Bool) {
+    private func begin(_ call: ServerCall, _ list: consuming HeaderList, isOversized: Bool) {
         call.machine = ServerStreamMachine(takesManyRequests: false, messageLimit: 0)
         // Reset before we got to look at it: nothing to do, and nothing started (CVE-2023-44487).
         guard !call.isClosed else { return }
@@ -359,10 +361,11 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
             peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
+        call.staysOnEventLoop = route.method.staysOnEventLoop
         if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
         let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
-        case .unary, .serverStreaming:
+        case .unary, .immediate, .serverStreaming:
             call.machine = ServerStreamMachine(
                 takesManyRequests: false, messageLimit: limit, compression: head.compression)
             call.pending = ServerCall.Pending(route: route, context: context)
@@ -385,7 +388,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func timeout(of head: RequestHead, _ route: Route) -> Int64? {
-        guard case .unary = route.method.handler, let maximum = self.shared.configuration.maximumUnaryTimeout else {
+        guard route.method.isUnary, let maximum = self.shared.configuration.maximumUnaryTimeout else {
             return head.timeoutNanoseconds
         }
         return min(head.timeoutNanoseconds ?? .max, maximum.clampedNanoseconds)
@@ -446,8 +449,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func start(_ call: ServerCall, _ message: MessageAssembler.Message) {
         // Closed or finished meanwhile: no handler for it.
-        guard var pending = call.pending, !call.isClosed, call.machine?.isResponseEnded == false else { return }
-        call.pending = nil
+        guard !call.isClosed, call.machine?.isResponseEnded == false, var pending = call.pending.take() else { return }
         let method = pending.route.method
         let limit = self.messageLimit(of: method)
         if message.compression != nil { pending.context.requestIsCompressed = true }
@@ -456,6 +458,13 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.runReplying(call, pending.context) {
                 try await handler(try await Self.decoded(message, limit), $0)
             }
+        case .immediate(let handler):
+            guard message.compression == nil, self.shared.interceptors.isEmpty else {
+                return self.runReplying(call, pending.context) {
+                    try handler(try await Self.decoded(message, limit), $0)
+                }
+            }
+            self.replyImmediately(call, pending.context, message.bytes, handler)
         case .serverStreaming(let handler):
             let writer = self.makeWriter(call)
             self.runStreaming(call, pending.context, writer) {
@@ -494,53 +503,76 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         return pipe
     }
 
+    private func replyImmediately(
+        _ call: ServerCall, _ context: RPCContext, _ message: ByteBuffer, _ handler: RPCMethod.ImmediateHandler
+    ) {
+        do {
+            let reply = try handler(message, context)
+            self.handlerReplied(call, reply, call.encoder.encode(reply.message, reply.compression))
+        } catch {
+            self.finish(call, RPCError(thrownByHandler: error))
+        }
+    }
+
     private func runReplying(
         _ call: ServerCall, _ context: RPCContext,
         _ handler: @escaping @Sendable (RPCContext) async throws -> RPCReply
     ) {
-        let interceptors = self.shared.interceptors
         let encoder = call.encoder
-        self.run(call) {
+        self.handlerBegins(call)
+        let task = Task.immediate {
             do {
-                var context = context
-                for interceptor in interceptors { try await interceptor.intercept(&context) }
-                let reply = try await handler(context)
+                let reply = try await handler(try await self.intercepted(context))
                 let message = encoder.encode(reply.message, reply.compression)
-                self.loop.run { self.handlerReplied(call, reply, message) }
+                if self.loop.isCurrent {
+                    self.handlerReplied(call, reply, message)
+                } else {
+                    self.loop.run { self.handlerReplied(call, reply, message) }
+                }
             } catch {
                 let error = RPCError(thrownByHandler: error)
                 self.loop.run { self.handlerEnded(call, error, Metadata()) }
             }
         }
+        self.handlerBegan(call, task)
     }
 
     private func runStreaming(
         _ call: ServerCall, _ context: RPCContext, _ writer: RPCWriter,
         _ handler: @escaping @Sendable (RPCContext) async throws -> Void
     ) {
-        let interceptors = self.shared.interceptors
-        self.run(call) {
+        self.handlerBegins(call)
+        let task = Task.immediate(executorPreference: call.staysOnEventLoop ? self.loop : nil) {
             var status: RPCError?
             do {
-                var context = context
-                for interceptor in interceptors { try await interceptor.intercept(&context) }
-                try await handler(context)
+                try await handler(try await self.intercepted(context))
             } catch {
                 status = RPCError(thrownByHandler: error)
             }
             let trailing = writer.trailingMetadata.get()
             self.loop.run { [status] in self.handlerEnded(call, status, trailing) }
         }
+        self.handlerBegan(call, task)
     }
 
-    /// Runs the body's first part right here, up to its first suspension: a handler that never suspends costs no hop
-    /// between threads.
-    private func run(_ call: ServerCall, _ body: @escaping @Sendable () async -> Void) {
+    /// To be followed by a `Task.immediate`, whose first part, up to its first suspension, runs right here: a handler
+    /// that never suspends costs no hop between threads.
+    private func handlerBegins(_ call: ServerCall) {
         self.runningHandlers += 1
         call.isHandlerRunning = true
-        let task = Task.immediate(operation: body)
+    }
+
+    private func handlerBegan(_ call: ServerCall, _ task: Task<Void, Never>) {
         // It may be over already.
         if call.isHandlerRunning { call.handlerTask = task }
+    }
+
+    @inline(__always)
+    private nonisolated func intercepted(_ context: RPCContext) async throws -> RPCContext {
+        if self.shared.interceptors.isEmpty { return context }
+        var context = context
+        for interceptor in self.shared.interceptors { try await interceptor.intercept(&context) }
+        return context
     }
 
     private func handlerReplied(_ call: ServerCall, _ reply: RPCReply, _ message: OutboundMessage) {
@@ -586,20 +618,30 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         return metadata.list.fitting(in: session.peerHeaderListBytes - ResponseTrailers.constantBytes)
     }
 
+    /// Brings what a handler has written to its stream when the connection is flushed: many writes of one tick at once.
+    func sendLater(_ call: ServerCall) {
+        self.unsent.append(call)
+        self.setNeedsFlush()
+    }
+
+    override func beforeFlush() {
+        while let call = self.unsent.popLast() { self.sendPiped(call) }
+    }
+
     /// Brings what a handler has written to its stream.
     func sendPiped(_ call: ServerCall) {
-        guard let session = self.session, let pipe = call.outboundPipe, let machine = call.machine,
-            !machine.isResponseEnded
-        else { return }
+        guard let session = self.session, let pipe = call.outboundPipe, call.machine?.isResponseEnded == false else {
+            return
+        }
         let content = pipe.take()
         if content.wantsHeaders, call.machine?.sendHeaders() == true {
-            for message in content.messages { call.outbound.append(message) }
+            call.outbound.append(content.messages)
             // Any of the messages to come may be compressed, and the announcement must be ahead of it.
             session.respond(
                 call, Self.constants(call, call.encoder.compression),
                 content.initialMetadata.flatMap { Self.initial($0, session) })
         } else {
-            for message in content.messages { session.send(message, on: call) }
+            session.send(content.messages, on: call)
         }
         self.setNeedsFlush()
     }

@@ -16,7 +16,11 @@ import Testing
         #expect(queue.byteCount == expected.count)
         var read: [UInt8] = []
         while !queue.isEmpty {
-            queue.read(size) { read.append(contentsOf: $0) }
+            let count = min(size, queue.byteCount)
+            read += [UInt8](unsafeUninitializedCapacity: count) { target, initialized in
+                if let base = target.baseAddress { queue.read(size, into: base) }
+                initialized = count
+            }
         }
         #expect(read == expected)
         #expect(queue.isAtBoundary)
@@ -27,7 +31,9 @@ import Testing
     @Test func boundaryAndDrop() {
         var queue = OutboundMessageQueue()
         queue.append(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])))
-        queue.read(3) { _ in }
+        withUnsafeTemporaryAllocation(byteCount: 3, alignment: 1) { target in
+            if let base = target.baseAddress { queue.read(3, into: base) }
+        }
         #expect(!queue.isAtBoundary)
         queue.removeAll()
         #expect(queue.isEmpty && queue.isAtBoundary)

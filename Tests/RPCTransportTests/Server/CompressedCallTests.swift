@@ -22,6 +22,13 @@ import Testing
                 reply.trailingMetadata.append("x-compressed", "\(context.requestIsCompressed)")
                 return reply
             },
+            .unary(
+                "GetAtOnce",
+                immediately: { message, context in
+                    var reply = RPCReply(message: message, compression: Self.choice(message))
+                    reply.trailingMetadata.append("x-compressed", "\(context.requestIsCompressed)")
+                    return reply
+                }),
             .serverStreaming("Thrice") { message, context, writer in
                 try await writer.write(message, compression: .never)
                 try await writer.write(message, compression: .always)
@@ -51,10 +58,12 @@ import Testing
         try await withLoopback([Self.service]) { client, _, _ in
             let options = RPCCallOptions(compression: compression)
             for (letter, isCompressed) in [("c", true), ("n", false), ("a", false)] as [(Character, Bool)] {
-                let response = try await client.unary("/test.Echo/Get", Self.text(letter), options: options)
-                #expect(response.message == Self.text(letter))
-                #expect(response.isCompressed == isCompressed)
-                #expect(response.trailingMetadata.first("x-compressed") == "\(compression != nil)")
+                for method in ["Get", "GetAtOnce"] {
+                    let response = try await client.unary("/test.Echo/\(method)", Self.text(letter), options: options)
+                    #expect(response.message == Self.text(letter))
+                    #expect(response.isCompressed == isCompressed)
+                    #expect(response.trailingMetadata.first("x-compressed") == "\(compression != nil)")
+                }
             }
         }
     }

@@ -78,7 +78,7 @@ import Testing
         }
     }
 
-    @Test func interceptorsAndObserver() async throws {
+    @Test(arguments: [true, false]) func interceptorsAndObserver(isImmediate: Bool) async throws {
         struct Gate: RPCInterceptor {
             func intercept(_ context: inout RPCContext) async throws {
                 guard let name = context.metadata.first("x-name") else { throw RPCError(.unauthenticated, "who?") }
@@ -92,10 +92,13 @@ import Testing
                 self.ended.withLock { $0.append("\(method) \(code)") }
             }
         }
+        let answer: RPCMethod.ImmediateHandler = { _, context in
+            RPCReply(message: ByteBuffer(text: context.identity as? String ?? ""))
+        }
         let service = RPCService(
             name: "test.Who",
             methods: [
-                .unary("Get") { _, context in RPCReply(message: ByteBuffer(text: context.identity as? String ?? "")) }
+                isImmediate ? .unary("Get", immediately: answer) : .unary("Get") { try answer($0, $1) }
             ])
         let recorder = Recorder()
         let server = RPCServer(

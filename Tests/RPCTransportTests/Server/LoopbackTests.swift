@@ -26,6 +26,9 @@ import Testing
             .unary("Fail") { message, _ in
                 throw RPCError(.failedPrecondition, message.text, details: [1, 2, 255])
             },
+            .unary(
+                "FailAtOnce",
+                immediately: { message, _ in throw RPCError(.failedPrecondition, message.text, details: [1, 2, 255]) }),
             .unary("Break") { _, _ in
                 struct Secret: Error {}
                 throw Secret()
@@ -86,10 +89,12 @@ import Testing
     @Test func statusWithDetails() async throws {
         try await withLoopback([Self.echo]) { client, _, _ in
             let text = "\t\ntest with whitespace\r\nand Unicode BMP ☺ and non-BMP 😈\t\n%"
-            let error = await status { _ = try await client.unary("/test.Echo/Fail", ByteBuffer(text: text)) }
-            #expect(error?.code == .failedPrecondition)
-            #expect(error?.message == text)
-            #expect(error?.details == [1, 2, 255])
+            for method in ["Fail", "FailAtOnce"] {
+                let error = await status { _ = try await client.unary("/test.Echo/\(method)", ByteBuffer(text: text)) }
+                #expect(error?.code == .failedPrecondition)
+                #expect(error?.message == text)
+                #expect(error?.details == [1, 2, 255])
+            }
             let broken = await status { _ = try await client.unary("/test.Echo/Break", ByteBuffer()) }
             #expect(broken?.code == .unknown)
             #expect(broken?.message.contains("Secret") == false)
