@@ -44,9 +44,6 @@ public struct RPCClientConfiguration: Sendable {
         configuration.streamWindowBytes = self.streamWindowBytes
         configuration.connectionWindowBytes = self.connectionWindowBytes
         configuration.headerListBytes = self.maximumHeaderListBytes
-        // A server may reset as many calls as it likes: they are ours.
-        configuration.resetBurst = 1_000_000
-        configuration.resetsPerSecond = 1_000_000
         return configuration
     }
 }

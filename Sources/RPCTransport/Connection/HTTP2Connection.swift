@@ -13,6 +13,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// About how much is put into one write.
     private static let writeSize = 128 * 1024
 
+    /// How much is read from a peer that has been told that this is the end.
+    private static let mostDiscarded = 256 * 1024
+
     /// How long a closed connection waits for the peer to close its side.
     private static let lingerTime = TimeAmount.seconds(1)
 
@@ -31,6 +34,10 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private final var wantsToRead = false
     @exclusivity(unchecked) private final var closesWhenFlushed = false
     @exclusivity(unchecked) private final var isClosing = false
+    @exclusivity(unchecked) private final var discardedBytes = 0
+
+    /// The connection has said its last word, or is about to.
+    final var isClosingDown: Bool { self.closesWhenFlushed }
 
     init(loop: EventLoopContext, role: HTTP2Session.Role, configuration: HTTP2Configuration) {
         self.loop = loop
@@ -55,6 +62,12 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     func beforeFlush() {}
 
     func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {}
+
+    /// The socket takes nothing more for now.
+    func becameUnwritable() {}
+
+    /// The session cannot go on: what it still has to say (GOAWAY) is written, and the connection closed.
+    func failed(_ error: HTTP2SessionError) { self.close() }
 
     /// The connection is gone. All streams have been closed before.
     func disconnected() {}
@@ -82,17 +95,19 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     final func channelRead(context: ChannelHandlerContext, data: NIOAny) {
-        // A connection that is being closed is read only so that the peer's last bytes don't turn into a RST.
-        guard let session = self.session, !self.closesWhenFlushed else { return }
+        let buffer = self.unwrapInboundIn(data)
+        guard let session = self.session, !self.closesWhenFlushed else {
+            self.discardedBytes += buffer.readableBytes
+            return
+        }
         self.isReading = true
         self.isUnflushed = true
         self.lastRead = .now()
-        let buffer = self.unwrapInboundIn(data)
         do throws(HTTP2SessionError) {
-            try session.receive(buffer)
+            try session.receive(buffer, at: self.lastRead)
         } catch {
             self.process(session, buffer)
-            return self.fail(error)
+            return self.failed(error)
         }
         self.process(session, buffer)
     }
@@ -102,8 +117,10 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         self.flushIfNeeded()
     }
 
-    /// While the peer doesn't take what is written, nothing more is read from it.
+    /// While the peer doesn't take what is written, nothing more is read from it. What is being closed is read only so
+    /// that the peer's last bytes don't turn into a RST, and not for as long as it likes to send.
     final func read(context: ChannelHandlerContext) {
+        guard self.discardedBytes < Self.mostDiscarded else { return }
         if context.channel.isWritable {
             context.read()
         } else {
@@ -114,6 +131,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     final func channelWritabilityChanged(context: ChannelHandlerContext) {
         guard context.channel.isWritable else {
             self.unwritableSince = .now()
+            self.becameUnwritable()
             return
         }
         self.unwritableSince = nil
@@ -151,15 +169,14 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         self.afterEvents()
     }
 
-    /// The session cannot go on: what it still has to say (GOAWAY) is written, and the connection closed.
-    private func fail(_ error: HTTP2SessionError) {
-        self.close()
-    }
-
-    /// Closes once what the session has to say has been handed to the socket.
+    /// Closes once what the session has to say has been handed to the socket; at once if that takes nothing.
     final func close() {
         guard !self.closesWhenFlushed else { return }
         self.closesWhenFlushed = true
+        if self.context?.channel.isWritable == false {
+            self.context?.close(promise: nil)
+            return
+        }
         self.isReading = false
         self.setNeedsFlush()
     }
@@ -192,6 +209,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             self.afterEvents()
             if isFull { self.isUnflushed = true }
         }
+        // Who is to go and doesn't even take the GOAWAY goes without it.
+        if self.closesWhenFlushed, !context.channel.isWritable { return context.close(promise: nil) }
         guard let session = self.session, !self.isUnflushed else { return }
         if self.closesWhenFlushed || (!session.wantsRead && !session.wantsWrite) { self.closeBehindWrites(context) }
     }

@@ -22,7 +22,8 @@ struct MessageAssembler {
                 case .tooLarge:
                     throw RPCError(
                         .resourceExhausted,
-                        "the message has more than \(limit) bytes once decompressed; the \(side) receives no more")
+                        "the message has more than \(limit) bytes once decompressed; the \(side) receives no more"
+                    ).counted(as: .messageInflates)
                 case .malformed: throw RPCError(.internal, "a message is not \(compression.rawValue) as announced")
                 case .outOfMemory: throw RPCError(.resourceExhausted, "no memory to decompress a message")
                 }
@@ -125,7 +126,8 @@ struct MessageAssembler {
         }
         guard size <= self.limit else {
             throw RPCError(
-                .resourceExhausted, "the message has \(size) bytes; the \(self.side) receives at most \(self.limit)")
+                .resourceExhausted, "the message has \(size) bytes; the \(self.side) receives at most \(self.limit)"
+            ).counted(as: .messageTooLarge)
         }
         self.state = .message(missing: size)
     }

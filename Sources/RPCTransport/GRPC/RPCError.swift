@@ -12,6 +12,8 @@ public struct RPCError: Error, Sendable, Hashable, CustomStringConvertible {
     public var metadata: Metadata
     /// True if the peer cannot have begun the call, so that it can be sent again without harm.
     package var isRefused: Bool
+    /// The limit that the call's client ran into, if that is why; a server counts it.
+    package var refusal: RPCRefusal?
 
     public init(_ code: RPCCode, _ message: String, details: [UInt8] = [], metadata: Metadata = Metadata()) {
         self.code = code
@@ -19,6 +21,13 @@ public struct RPCError: Error, Sendable, Hashable, CustomStringConvertible {
         self.details = details
         self.metadata = metadata
         self.isRefused = false
+    }
+
+    /// The same, counted as a refusal.
+    package func counted(as refusal: RPCRefusal) -> RPCError {
+        var error = self
+        error.refusal = refusal
+        return error
     }
 
     public var description: String { self.message.isEmpty ? self.code.name : "\(self.code.name): \(self.message)" }

@@ -41,6 +41,21 @@ struct ServerStreamMachine {
         }
     }
 
+    var hasSentHeaders: Bool {
+        switch self.response {
+        case .idle: false
+        case .headersSent, .ended: true
+        }
+    }
+
+    /// A message of many has begun and isn't whole.
+    var isInMessage: Bool {
+        switch self.request {
+        case .many: !self.assembler.isAtBoundary
+        case .none, .one, .ended: false
+        }
+    }
+
     // MARK: Request
 
     /// Takes messages off a chunk of a stream of many; nil when the chunk is used up.

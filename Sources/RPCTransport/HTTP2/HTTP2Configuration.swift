@@ -10,10 +10,8 @@ struct HTTP2Configuration: Sendable {
     var headerListBytes = 16384
     /// Most fields in a header block.
     var headerFields = 128
-    /// RST_STREAMs that a peer may send in a burst, and per second. gRPC clients reset streams in earnest: cancelled
-    /// calls, deadlines.
-    var resetBurst: UInt64 = 10000
-    var resetsPerSecond: UInt64 = 1000
+    /// What a server puts up with; a client trusts its server.
+    var frameBudget = FrameBudget.Configuration()
     /// PING and SETTINGS acknowledgements that may wait to be sent before the peer is taken for a flooder.
     var unsentAcknowledgements = 128
     /// Frames that may wait to be sent, DATA not counted, before the peer is taken for one that doesn't read.

@@ -18,8 +18,8 @@ enum HTTP2Event {
 enum HTTP2SessionError: Error, Equatable {
     /// What was read is no HTTP/2 at all (bad connection preface).
     case notHTTP2
-    /// The peer floods us, or doesn't read what it asks for.
-    case flooded
+    /// The peer broke a rule of ours.
+    case refused(RPCRefusal)
     /// nghttp2's own word for what went wrong.
     case failed(code: Int32)
 }

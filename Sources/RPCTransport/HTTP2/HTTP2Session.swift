@@ -30,11 +30,13 @@ final class HTTP2Session {
 
     // What the callbacks note down for their callers.
     @exclusivity(unchecked) fileprivate(set) var hasReceivedSettings = false
+    @exclusivity(unchecked) fileprivate(set) var hasSettingsAcknowledged = false
     /// A header block has begun and not ended.
     @exclusivity(unchecked) fileprivate(set) var isInHeaderBlock = false
-    /// Things a well-behaved peer doesn't do and that cost it little: invalid frames, empty DATA frames, streams that
-    /// had to be reset because of it. The owner keeps the budget.
-    @exclusivity(unchecked) private var glitches = 0
+    /// A GOAWAY with an error went out, ours or nghttp2's: the peer broke the protocol.
+    @exclusivity(unchecked) fileprivate(set) var hasSentErrorGoAway = false
+    /// What the peer may still cost us; nil for a client's session.
+    @exclusivity(unchecked) var budget: FrameBudget?
     /// HEADERS or DATA went out since this was last cleared: PINGs are forgiven then.
     @exclusivity(unchecked) var hasSentHeadersOrData = false
 
@@ -42,14 +44,21 @@ final class HTTP2Session {
     @exclusivity(unchecked) private var currentHeaders = HeaderList()
     @exclusivity(unchecked) private var currentHeaderBytes = 0
     @exclusivity(unchecked) private var currentIsOversized = false
+    /// A header block went on long past the limit: the work that it may make is bounded by ending the connection.
+    @exclusivity(unchecked) private var isHopeless = false
     @exclusivity(unchecked) private var inputBase: UnsafePointer<UInt8>?
     @exclusivity(unchecked) private var inputCount = 0
     @exclusivity(unchecked) private var connectionCredit = 0
     @exclusivity(unchecked) private var progressed: [HTTP2Stream] = []
+    /// What waits in the streams that were responded to, prefixes included.
+    @exclusivity(unchecked) private(set) var unreadBytes = 0
 
     /// Where `drain` puts bytes. The owner lends it a buffer.
     @exclusivity(unchecked) var output = ByteBuffer()
     @exclusivity(unchecked) private var outputLimit = 0
+
+    /// All that RFC 9113 doesn't name.
+    private static let extensionTypes: ClosedRange<UInt8> = 10...255
 
     /// Below this, a DATA frame's payload is cheaper copied twice than handled apart.
     private static let noCopyThreshold = 512
@@ -66,9 +75,16 @@ final class HTTP2Session {
         nghttp2_option_set_no_auto_window_update(options, 1)
         nghttp2_option_set_no_closed_streams(options, 1)
         nghttp2_option_set_max_outbound_ack(options, configuration.unsentAcknowledgements)
-        nghttp2_option_set_stream_reset_rate_limit(options, configuration.resetBurst, configuration.resetsPerSecond)
+        // These two exist in the releases that answer CVE-2023-44487 and CVE-2024-28182 only: with older headers this
+        // file doesn't compile. Our own budget of resets is tighter than the library's, which knows no debug text.
+        nghttp2_option_set_stream_reset_rate_limit(options, 1_000_000, 1_000_000)
+        nghttp2_option_set_max_continuations(options, 8)
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(options, 1)
         nghttp2_option_set_peer_max_concurrent_streams(options, 100)
+        if role == .server {
+            // Frames of unknown types are dropped without a word unless somebody wants them; they have to be counted.
+            for type in Self.extensionTypes { nghttp2_option_set_user_recv_extension_type(options, type) }
+        }
 
         let userData = Unmanaged.passUnretained(self).toOpaque()
         let result =
@@ -77,6 +93,7 @@ final class HTTP2Session {
             case .client: nghttp2_session_client_new2(&self.session, sessionCallbacks.pointer, userData, options)
             }
         precondition(result == 0, "out of memory")
+        if role == .server { self.budget = FrameBudget(configuration.frameBudget, now: .now()) }
         self.submitSettings()
     }
 
@@ -112,7 +129,8 @@ final class HTTP2Session {
     // MARK: Bytes in
 
     /// Takes everything that was read. `events` are for `takeEvents`, with offsets into this buffer.
-    func receive(_ buffer: ByteBuffer) throws(HTTP2SessionError) {
+    func receive(_ buffer: ByteBuffer, at now: NIODeadline = .now()) throws(HTTP2SessionError) {
+        self.budget?.refill(at: now)
         let count = buffer.withUnsafeReadableBytes { bytes in
             self.inputBase = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
             self.inputCount = bytes.count
@@ -127,11 +145,17 @@ final class HTTP2Session {
         guard count >= 0 else {
             switch Int32(truncatingIfNeeded: count) {
             case NGHTTP2_ERR_BAD_CLIENT_MAGIC.rawValue: throw .notHTTP2
-            case NGHTTP2_ERR_FLOODED.rawValue: throw .flooded
-            case let code: throw .failed(code: code)  // NOMEM, CALLBACK_FAILURE
+            case NGHTTP2_ERR_FLOODED.rawValue: throw .refused(.tooManyQueuedFrames)
+            case NGHTTP2_ERR_TOO_MANY_CONTINUATIONS.rawValue: throw .refused(.tooManyContinuations)
+            case let code:  // NOMEM, CALLBACK_FAILURE
+                if let violation = self.budget?.violation { throw .refused(violation) }
+                if self.isHopeless { throw .refused(.headerBlockTooLarge) }
+                throw .failed(code: code)
             }
         }
-        if nghttp2_session_get_outbound_queue_size(self.session) > self.configuration.queuedFrames { throw .flooded }
+        if nghttp2_session_get_outbound_queue_size(self.session) > self.configuration.queuedFrames {
+            throw .refused(.tooManyQueuedFrames)
+        }
     }
 
     /// Calls `body` with each event since the last time. `body` may submit what it likes.
@@ -181,12 +205,6 @@ final class HTTP2Session {
         }
     }
 
-    /// Glitches since the last time.
-    func takeGlitches() -> Int {
-        defer { self.glitches = 0 }
-        return self.glitches
-    }
-
     /// Calls `body` with each stream that reports progress and was read from since the last time, and how much.
     func forEachProgress(_ body: (HTTP2Stream, Int) -> Void) {
         guard !self.progressed.isEmpty else { return }
@@ -206,6 +224,7 @@ final class HTTP2Session {
         guard !stream.isClosed else { return }
         var provider = Self.dataProvider(for: stream)
         stream.hasProvider = true
+        self.unreadBytes += stream.outbound.byteCount
         let result = constants.with(list) { nghttp2_submit_response(self.session, stream.id, $0, $1, &provider) }
         if result != 0 { self.reset(stream, HTTP2ErrorCode.internalError) }
     }
@@ -236,6 +255,7 @@ final class HTTP2Session {
     func request(_ stream: HTTP2Stream, _ constants: ConstantFields, _ list: HeaderList) throws(HTTP2SessionError) {
         var provider = Self.dataProvider(for: stream)
         stream.hasProvider = true
+        self.unreadBytes += stream.outbound.byteCount
         let userData = Unmanaged.passUnretained(stream).toOpaque()
         let result = constants.with(list) {
             nghttp2_submit_request(self.session, nil, $0, $1, &provider, userData)
@@ -251,7 +271,9 @@ final class HTTP2Session {
 
     func send(_ messages: [OutboundMessage], on stream: HTTP2Stream) {
         guard !messages.isEmpty, !stream.isClosed, case .open = stream.end else { return }
+        let before = stream.outbound.byteCount
         stream.outbound.append(messages)
+        self.unreadBytes += stream.outbound.byteCount - before
         self.resume(stream)
     }
 
@@ -286,9 +308,15 @@ final class HTTP2Session {
     /// Ends the stream at once; everything queued on it is dropped.
     func reset(_ stream: HTTP2Stream, _ errorCode: UInt32) {
         guard !stream.isClosed, stream.id != 0 else { return }
-        stream.outbound.removeAll()
+        self.discard(stream)
         stream.end = .submitted
         nghttp2_submit_rst_stream(self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, errorCode)
+    }
+
+    /// Drops what waits in the stream.
+    func discard(_ stream: HTTP2Stream) {
+        if stream.hasProvider { self.unreadBytes -= stream.outbound.byteCount }
+        stream.outbound.removeAll()
     }
 
     // MARK: Connection
@@ -306,10 +334,13 @@ final class HTTP2Session {
     func announceShutdown() { nghttp2_submit_shutdown_notice(self.session) }
 
     /// The final GOAWAY: streams above the last one seen were not processed.
-    func goAway(_ errorCode: UInt32, _ reason: StaticString = "") {
-        nghttp2_submit_goaway(
-            self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(self.session),
-            errorCode, reason.utf8Start, reason.utf8CodeUnitCount)
+    func goAway(_ errorCode: UInt32, _ reason: String = "") {
+        var reason = reason
+        _ = reason.withUTF8 {
+            nghttp2_submit_goaway(
+                self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), nghttp2_session_get_last_proc_stream_id(self.session),
+                errorCode, $0.baseAddress, $0.count)
+        }
     }
 
     /// The connection is gone: every stream still open is closed, as events.
@@ -317,7 +348,7 @@ final class HTTP2Session {
         for stream in self.streams {
             stream.slot = -1
             stream.isClosed = true
-            stream.outbound.removeAll()
+            self.discard(stream)
             self.events.append(.closed(stream, errorCode: errorCode))
         }
         self.streams = []
@@ -356,8 +387,23 @@ final class HTTP2Session {
 // MARK: - What the callbacks note down
 
 extension HTTP2Session {
+    /// A frame's header has come, of whatever frame: nghttp2 has no other callback for those that it ignores. False if
+    /// it was one too many.
+    fileprivate func beginFrame(_ header: nghttp2_frame_hd) -> Bool {
+        guard self.budget != nil else { return true }
+        switch UInt32(header.type) {
+        case NGHTTP2_DATA.rawValue: self.budget?.received(.data)
+        case NGHTTP2_HEADERS.rawValue: self.budget?.received(.headers(length: header.length))
+        case NGHTTP2_CONTINUATION.rawValue: self.budget?.received(.continuation(length: header.length))
+        case NGHTTP2_RST_STREAM.rawValue: self.budget?.received(.reset)
+        default: self.budget?.received(.other)
+        }
+        return self.budget?.violation == nil
+    }
+
     fileprivate func beginHeaders(_ frame: nghttp2_frame) {
         let id = frame.hd.stream_id
+        self.budget?.headersAreTaken()
         self.isInHeaderBlock = true
         self.currentHeaders = HeaderList()
         self.currentHeaderBytes = 0
@@ -373,7 +419,8 @@ extension HTTP2Session {
         }
     }
 
-    /// False if the block is so far over the limit that its stream is to be reset.
+    /// False if the block is so far over the limit that the connection is to be closed: what is still to come of it
+    /// would cost more than all that its peer has sent so far.
     fileprivate func header(name: UnsafeBufferPointer<UInt8>, value: UnsafeBufferPointer<UInt8>) -> Bool {
         // RFC 9113, section 6.5.2: 32 bytes of overhead per field.
         self.currentHeaderBytes += name.count + value.count + 32
@@ -381,7 +428,8 @@ extension HTTP2Session {
             || self.currentHeaders.fields.count >= self.configuration.headerFields
         {
             self.currentIsOversized = true
-            return self.currentHeaderBytes <= 4 * self.configuration.headerListBytes
+            self.isHopeless = self.currentHeaderBytes > 4 * self.configuration.headerListBytes
+            return !self.isHopeless
         }
         self.currentHeaders.append(name: name, value: value)
         return true
@@ -399,12 +447,11 @@ extension HTTP2Session {
             self.events.append(
                 .headers(stream, headers, endStream: isEnd, isOversized: self.currentIsOversized))
         case NGHTTP2_DATA.rawValue:
+            if isEnd || frame.hd.length > frame.data.padlen { self.budget?.dataIsTaken() }
             if isEnd {
                 guard let stream = self.stream(frame.hd.stream_id) else { return }
                 stream.isRemoteEnded = true
                 self.events.append(.end(stream))
-            } else if frame.hd.length == 0 {
-                self.glitches += 1
             }
         case NGHTTP2_PING.rawValue:
             if frame.hd.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) != 0 {
@@ -417,9 +464,11 @@ extension HTTP2Session {
             }
         case NGHTTP2_SETTINGS.rawValue:
             if frame.hd.flags & UInt8(NGHTTP2_FLAG_ACK.rawValue) == 0 {
-                if self.hasReceivedSettings { self.glitches += 1 }
+                if self.hasReceivedSettings { self.budget?.error() }
                 self.hasReceivedSettings = true
                 self.events.append(.settings)
+            } else {
+                self.hasSettingsAcknowledged = true
             }
         case NGHTTP2_GOAWAY.rawValue:
             let debugData = UnsafeBufferPointer(
@@ -445,6 +494,7 @@ extension HTTP2Session {
         guard let stream = self.stream(id) else { return }
         if self.currentStream === stream { self.currentStream = nil }
         stream.isClosed = true
+        self.discard(stream)
         self.remove(stream)
         self.events.append(.closed(stream, errorCode: errorCode))
     }
@@ -453,6 +503,7 @@ extension HTTP2Session {
         switch UInt32(frame.hd.type) {
         case NGHTTP2_HEADERS.rawValue:
             self.hasSentHeadersOrData = true
+            self.budget?.sentHeaders()
             self.resetIfAnswered(frame)
         case NGHTTP2_DATA.rawValue:
             self.hasSentHeadersOrData = true
@@ -460,8 +511,10 @@ extension HTTP2Session {
         case NGHTTP2_RST_STREAM.rawValue:
             switch frame.rst_stream.error_code {
             case HTTP2ErrorCode.noError, HTTP2ErrorCode.cancel, HTTP2ErrorCode.refusedStream: break
-            default: self.glitches += 1
+            default: self.budget?.error()
             }
+        case NGHTTP2_GOAWAY.rawValue:
+            if frame.goaway.error_code != HTTP2ErrorCode.noError { self.hasSentErrorGoAway = true }
         default: break
         }
     }
@@ -480,7 +533,7 @@ extension HTTP2Session {
         self.stream(frame.hd.stream_id)?.wasNotSent = true
     }
 
-    fileprivate func receivedInvalidFrame() { self.glitches += 1 }
+    fileprivate func receivedInvalidFrame() { self.budget?.error() }
 
     /// nghttp2 asks for up to `count` bytes of the stream's DATA.
     fileprivate func read(
@@ -505,6 +558,9 @@ extension HTTP2Session {
                 flags.pointee |= NGHTTP2_DATA_FLAG_EOF.rawValue | NGHTTP2_DATA_FLAG_NO_END_STREAM.rawValue
             }
         }
+        self.budget?.sentData(bytes: length, isLast: isLast)
+        stream.sentTotal += length
+        self.unreadBytes -= length
         if length >= Self.noCopyThreshold {
             flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
         } else if length > 0 {
@@ -543,6 +599,7 @@ private struct SessionCallbacks: @unchecked Sendable {
 private let sessionCallbacks: SessionCallbacks = {
     var callbacks: OpaquePointer?
     precondition(nghttp2_session_callbacks_new(&callbacks) == 0, "out of memory")
+    nghttp2_session_callbacks_set_on_begin_frame_callback(callbacks, onBeginFrame)
     nghttp2_session_callbacks_set_on_begin_headers_callback(callbacks, onBeginHeaders)
     nghttp2_session_callbacks_set_on_header_callback(callbacks, onHeader)
     nghttp2_session_callbacks_set_on_frame_recv_callback(callbacks, onFrameReceived)
@@ -551,6 +608,7 @@ private let sessionCallbacks: SessionCallbacks = {
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
     nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, onFrameNotSent)
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, onInvalidFrame)
+    nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, onUnpackExtension)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, onSendData)
     return SessionCallbacks(pointer: callbacks)
 }()
@@ -565,6 +623,14 @@ private func withOwner<Result>(
     return Unmanaged<HTTP2Session>.fromOpaque(userData)._withUnsafeGuaranteedRef(body)
 }
 
+private func onBeginFrame(
+    _: OpaquePointer?, _ header: UnsafePointer<nghttp2_frame_hd>?, _ userData: UnsafeMutableRawPointer?
+) -> Int32 {
+    guard let header else { return 0 }
+    let isTaken = withOwner(userData, or: true) { $0.beginFrame(header.pointee) }
+    return isTaken ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
+}
+
 private func onBeginHeaders(
     _: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ userData: UnsafeMutableRawPointer?
 ) -> Int32 {
@@ -576,12 +642,15 @@ private func onHeader(
     _: OpaquePointer?, _: UnsafePointer<nghttp2_frame>?, _ name: UnsafePointer<UInt8>?, _ nameLength: Int,
     _ value: UnsafePointer<UInt8>?, _ valueLength: Int, _: UInt8, _ userData: UnsafeMutableRawPointer?
 ) -> Int32 {
-    let isTaken = withOwner(userData, or: true) {
-        $0.header(
+    withOwner(userData, or: 0) { session in
+        let isTaken = session.header(
             name: UnsafeBufferPointer(start: name, count: nameLength),
             value: UnsafeBufferPointer(start: value, count: valueLength))
+        if isTaken { return 0 }
+        // A client resets the one stream: its server is trusted not to go on like this.
+        return session.role == .server
+            ? NGHTTP2_ERR_CALLBACK_FAILURE.rawValue : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
     }
-    return isTaken ? 0 : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
 }
 
 private func onFrameReceived(
@@ -625,6 +694,14 @@ private func onInvalidFrame(
 ) -> Int32 {
     withOwner(userData, or: ()) { $0.receivedInvalidFrame() }
     return 0
+}
+
+/// A frame of an unknown type is whole: it means nothing (RFC 9113, section 4.1).
+private func onUnpackExtension(
+    _: OpaquePointer?, _: UnsafeMutablePointer<UnsafeMutableRawPointer?>?, _: UnsafePointer<nghttp2_frame_hd>?,
+    _: UnsafeMutableRawPointer?
+) -> Int32 {
+    NGHTTP2_ERR_CANCEL.rawValue
 }
 
 private func onDataSourceRead(

@@ -35,6 +35,8 @@ class HTTP2Stream: @unchecked Sendable {
     @exclusivity(unchecked) final var reportsProgress = false
     /// Bytes read from `outbound` since they were last asked for.
     @exclusivity(unchecked) final var sentBytes = 0
+    /// Bytes ever read from `outbound`.
+    @exclusivity(unchecked) final var sentTotal = 0
 
     init(id: Int32 = 0) { self.id = id }
 }

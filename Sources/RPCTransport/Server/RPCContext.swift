@@ -71,9 +71,12 @@ public protocol RPCObserver: Sendable {
     func certificateLoaded(notAfter: Int64)
     /// A file of TLS has changed and can't be used; what was read before stays in use.
     func certificateRejected()
+    /// A connection or a call was turned away for what its client did. Without an implementation, nobody is told.
+    func refused(_ refusal: RPCRefusal)
 }
 
 extension RPCObserver {
     public func certificateLoaded(notAfter: Int64) {}
     public func certificateRejected() {}
+    public func refused(_ refusal: RPCRefusal) {}
 }

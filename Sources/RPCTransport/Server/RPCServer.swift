@@ -19,6 +19,9 @@ public final class RPCServer: Sendable {
     private struct State {
         var phase = Phase.idle
         var connections: [ObjectIdentifier: ServerConnection] = [:]
+        var connectionsByAddress: [String: Int] = [:]
+        /// Connections whose handshake isn't over.
+        var handshakes = 0
         var waiters: [CheckedContinuation<Void, Never>] = []
         var group: MultiThreadedEventLoopGroup?
         var contexts: [EventLoopContext] = []
@@ -30,6 +33,7 @@ public final class RPCServer: Sendable {
     private let interceptors: [any RPCInterceptor]
     private let observer: (any RPCObserver)?
     private let logger: Logger
+    private let refusals: RefusalReporter
     private let state = Mutex(State())
 
     public init(
@@ -41,6 +45,7 @@ public final class RPCServer: Sendable {
         self.interceptors = interceptors
         self.logger = logger
         self.observer = observer
+        self.refusals = RefusalReporter(observer: observer, logger: logger)
     }
 
     /// Begins to listen.
@@ -57,7 +62,9 @@ public final class RPCServer: Sendable {
         let shared = ServerShared(
             configuration: self.configuration, http2: self.configuration.http2,
             router: Router(services: self.services), interceptors: self.interceptors, observer: self.observer,
-            logger: self.logger, connectionClosed: { self.remove($0) })
+            logger: self.logger, refusals: self.refusals,
+            connectionEstablished: { _ in self.state.withLock { $0.handshakes -= 1 } },
+            connectionClosed: { self.remove($0) })
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: Int32(clamping: self.configuration.backlog))
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
@@ -67,6 +74,7 @@ public final class RPCServer: Sendable {
                     return channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
                 }
                 let connection = ServerConnection(loop: context, shared: shared)
+                connection.address = channel.remoteAddress?.ipAddress ?? "local"
                 guard self.insert(connection) else { return channel.close() }
                 return channel.eventLoop.makeCompletedFuture {
                     do {
@@ -180,19 +188,38 @@ public final class RPCServer: Sendable {
 
     /// False if there is no room, or the server is on its way out.
     private func insert(_ connection: ServerConnection) -> Bool {
-        self.state.withLock { state in
+        enum Outcome { case taken, leaving, refused(RPCRefusal) }
+        let limits = self.configuration.limits
+        let outcome = self.state.withLock { state -> Outcome in
             switch state.phase {
             case .idle, .running: break
-            case .draining, .closed: return false
+            case .draining, .closed: return .leaving
             }
-            guard state.connections.count < self.configuration.maximumConnections else { return false }
+            if state.connections.count >= self.configuration.maximumConnections { return .refused(.tooManyConnections) }
+            if state.handshakes >= limits.maximumHandshakes { return .refused(.tooManyHandshakes) }
+            let ofAddress = state.connectionsByAddress[connection.address] ?? 0
+            if ofAddress >= limits.maximumConnectionsPerAddress { return .refused(.tooManyConnectionsOfAddress) }
+            state.connectionsByAddress[connection.address] = ofAddress + 1
+            state.handshakes += 1
             state.connections[ObjectIdentifier(connection)] = connection
-            return true
+            return .taken
+        }
+        switch outcome {
+        case .taken: return true
+        case .leaving: return false
+        case .refused(let refusal):
+            self.refusals.report(refusal, peer: connection.address)
+            return false
         }
     }
 
     private func remove(_ connection: ServerConnection) {
-        _ = self.state.withLock { $0.connections.removeValue(forKey: ObjectIdentifier(connection)) }
+        self.state.withLock { state in
+            guard state.connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
+            if !connection.isEstablished { state.handshakes -= 1 }
+            let rest = (state.connectionsByAddress[connection.address] ?? 1) - 1
+            state.connectionsByAddress[connection.address] = rest > 0 ? rest : nil
+        }
         self.closeIfDrained()
     }
 

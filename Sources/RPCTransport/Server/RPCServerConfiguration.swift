@@ -53,6 +53,9 @@ public struct RPCServerConfiguration: Sendable {
     /// A client that takes no byte for this long, while there is something for it, is disconnected.
     public var writeTimeout: Duration = .seconds(30)
 
+    /// What else a client may cost before it is turned away.
+    public var limits = RPCLimits()
+
     /// How long `beginGracefulShutdown` lets running calls go on before it closes their connections.
     public var drainTimeout: Duration = .seconds(30)
     /// How long a draining connection waits for the client's answer to its PING before the final GOAWAY.
@@ -69,6 +72,13 @@ public struct RPCServerConfiguration: Sendable {
         configuration.streamWindowBytes = self.streamWindowBytes
         configuration.connectionWindowBytes = self.connectionWindowBytes
         configuration.headerListBytes = self.maximumHeaderListBytes
+        configuration.headerFields = self.limits.maximumHeaderFields
+        configuration.unsentAcknowledgements = self.limits.maximumUnsentAcknowledgements
+        configuration.queuedFrames = self.limits.maximumQueuedFrames
+        configuration.frameBudget = FrameBudget.Configuration(
+            controlFrames: TokenBucket.Rate(self.limits.controlFrames), resets: TokenBucket.Rate(self.limits.resets),
+            unansweredResets: TokenBucket.Rate(self.limits.unansweredResets),
+            errors: TokenBucket.Rate(self.limits.errors))
         return configuration
     }
 }

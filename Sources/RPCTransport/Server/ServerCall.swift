@@ -28,6 +28,14 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var endsAtDrain = false
     /// Where the handler goes on after a suspension.
     @exclusivity(unchecked) var staysOnEventLoop = false
+    /// How the message that is under way to us gets on; nil between messages.
+    @exclusivity(unchecked) var requestWatch: ProgressWatch?
+    /// Bytes of the request so far.
+    @exclusivity(unchecked) var requestBytes = 0
+    /// The request is whole, and waits until the client has read more of other answers.
+    @exclusivity(unchecked) var isHeldBack = false
+    /// How the client takes what waits for it; nil if nothing does.
+    @exclusivity(unchecked) var responseWatch: ProgressWatch?
     /// For the observer; nil if it wasn't told of the call's start, or was told of its end.
     @exclusivity(unchecked) var observed: (method: String, since: NIODeadline)?
 

@@ -9,7 +9,9 @@ struct ServerShared: Sendable {
     let interceptors: [any RPCInterceptor]
     let observer: (any RPCObserver)?
     let logger: Logger
-    /// Called on the connection's event loop.
+    let refusals: RefusalReporter
+    /// These are called on the connection's event loop.
+    let connectionEstablished: @Sendable (ServerConnection) -> Void
     let connectionClosed: @Sendable (ServerConnection) -> Void
 }
 
@@ -32,7 +34,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         case idle
         case age
 
-        var debugData: StaticString {
+        var debugData: String {
             switch self {
             case .shutdown: "draining"
             case .idle: "max_idle"
@@ -44,8 +46,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private static let drainPing: UInt64 = 0x6472_6169_6e00_0001
     private static let keepalivePing: UInt64 = 0x616c_6976_653f_0001
 
-    private let shared: ServerShared
-    private var peer = ""
+    let shared: ServerShared
+    private(set) var peer = ""
     /// Set before the client's first byte.
     var peerCertificate: PeerCertificate?
     @exclusivity(unchecked) private var runningHandlers = 0
@@ -63,7 +65,17 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private var headerBlockDeadline: NIODeadline?
     private var keepaliveSentAt: NIODeadline?
     private var pingPolicy: PingPolicy
-    private var glitchBudget: GlitchBudget
+    /// When calls are looked at that may be too slow; nil if there are none.
+    @exclusivity(unchecked) var nextSweep: NIODeadline?
+    @exclusivity(unchecked) var wantsSweep = false
+    let sweepInterval: TimeAmount
+    /// Calls whose requests are whole and whose handlers wait until the client has read more of what it asked for.
+    @exclusivity(unchecked) var heldBack: [(ServerCall, MessageAssembler.Message)] = []
+
+    /// The IP address of the client, for the server's count; set before the connection is.
+    var address = ""
+    /// The server has been told that the handshake is over.
+    @exclusivity(unchecked) var isEstablished = false
 
     @exclusivity(unchecked) var timerIndex = -1
     @exclusivity(unchecked) var timerDeadline = NIODeadline.distantFuture
@@ -73,7 +85,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.pingPolicy = PingPolicy(
             minimumInterval: TimeAmount(shared.configuration.minimumPingInterval),
             permitsPingsWithoutCalls: shared.configuration.permitsPingsWithoutCalls)
-        self.glitchBudget = GlitchBudget(now: .now())
+        let patience = min(shared.configuration.writeTimeout, shared.configuration.limits.requestTimeout)
+        self.sweepInterval = max(.milliseconds(20), min(.seconds(5), TimeAmount(patience / 4)))
         super.init(loop: loop, role: .server, configuration: shared.http2)
     }
 
@@ -106,7 +119,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             if call.machine == nil {
                 self.begin(call, list, isOversized: isOversized)
             }
-            if endStream { self.requestEnded(call) }
+            if endStream { self.requestEnded(call) } else { self.wantsSweep = true }
         case .data(let stream, let offset, let count):
             guard let chunk = buffer.getSlice(at: buffer.readerIndex + offset, length: count) else { return }
             self.received(chunk, on: self.call(stream))
@@ -118,7 +131,11 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.pinged()
         case .pingAcknowledged(let opaque):
             if opaque == Self.drainPing { self.sendFinalGoAway() }
-        case .settings, .goAway: break
+        case .settings:
+            guard !self.isEstablished else { return }
+            self.isEstablished = true
+            self.shared.connectionEstablished(self)
+        case .goAway: break
         }
     }
 
@@ -128,12 +145,14 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             session.hasSentHeadersOrData = false
             self.pingPolicy.sentHeadersOrData()
         }
-        let glitches = session.takeGlitches()
-        if glitches > 0, !self.glitchBudget.spend(glitches, at: .now()) {
-            self.shared.logger.warning("Closing a connection that misbehaves", metadata: ["peer": "\(self.peer)"])
-            session.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_errors")
+        if let violation = session.budget?.violation { return self.refuse(violation) }
+        if session.hasSentErrorGoAway, !self.isClosingDown {
+            // nghttp2 has said why.
+            self.shared.refusals.report(.protocolError, peer: self.peer)
             self.close()
         }
+        if !self.heldBack.isEmpty { self.startHeldBack(session) }
+        if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
         if session.isInHeaderBlock {
             if self.headerBlockDeadline == nil {
                 let deadline = NIODeadline.now() + TimeAmount(self.shared.configuration.handshakeTimeout)
@@ -159,6 +178,21 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if now + TimeAmount(maximum) < self.timerDeadline { self.loop.schedule(self, at: now + TimeAmount(maximum)) }
     }
 
+    override func failed(_ error: HTTP2SessionError) {
+        switch error {
+        case .refused(let refusal): self.refuse(refusal)
+        case .notHTTP2:
+            self.shared.refusals.report(.notHTTP2, peer: self.peer)
+            self.close()
+        case .failed: self.close()
+        }
+    }
+
+    override func becameUnwritable() {
+        let deadline = NIODeadline.now() + TimeAmount(self.shared.configuration.writeTimeout)
+        if deadline < self.timerDeadline { self.loop.schedule(self, at: deadline) }
+    }
+
     /// Every event of a server's session carries a stream that `makeStream` made.
     @inline(__always)
     private func call(_ stream: HTTP2Stream) -> ServerCall { unsafeDowncast(stream, to: ServerCall.self) }
@@ -167,19 +201,21 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         guard let session = self.session,
             self.pingPolicy.receivedPing(at: .now(), hasCalls: !session.streams.isEmpty)
         else { return }
-        session.goAway(HTTP2ErrorCode.enhanceYourCalm, "too_many_pings")
-        self.close()
+        self.refuse(.tooManyPings)
     }
 
     /// Handshake, half-sent header blocks, keepalive, stuck writes and drain, all by one timer.
     func timerFired(at now: NIODeadline) {
         guard let session = self.session else { return }
         let configuration = self.shared.configuration
-        if !session.hasReceivedSettings, now >= self.handshakeDeadline { return self.drop("no SETTINGS in time") }
-        if let deadline = self.headerBlockDeadline, now >= deadline { return self.drop("a header block never ended") }
+        let isShaken = session.hasReceivedSettings && session.hasSettingsAcknowledged
+        if !isShaken, now >= self.handshakeDeadline { return self.refuse(.slowHandshake) }
+        if let deadline = self.headerBlockDeadline, now >= deadline { return self.refuse(.slowHeaders) }
         if let since = self.unwritableSince, now - since >= TimeAmount(configuration.writeTimeout) {
-            return self.drop("the client takes no bytes")
+            return self.refuse(.slowReader)
         }
+        if let sweep = self.nextSweep, now >= sweep { self.sweep(session, at: now) }
+        if self.isClosingDown { return }
         if let sentAt = self.keepaliveSentAt {
             if self.lastRead > sentAt {
                 self.keepaliveSentAt = nil
@@ -204,7 +240,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if now >= self.drainDeadline { return self.endDrain() }
 
         var next = self.drainDeadline
-        if !session.hasReceivedSettings { next = min(next, self.handshakeDeadline) }
+        if !isShaken { next = min(next, self.handshakeDeadline) }
+        if let sweep = self.nextSweep { next = min(next, sweep) }
         if let deadline = self.headerBlockDeadline { next = min(next, deadline) }
         if let since = self.unwritableSince { next = min(next, since + TimeAmount(configuration.writeTimeout)) }
         switch self.drain {
@@ -317,7 +354,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 RPCError(
                     .resourceExhausted,
                     "the request's headers exceed \(self.shared.http2.headerListBytes) bytes or "
-                        + "\(self.shared.http2.headerFields) fields"))
+                        + "\(self.shared.http2.headerFields) fields"
+                ).counted(as: .headersTooLarge))
         }
         let head: RequestHead
         switch RequestHead.parse(list) {
@@ -343,6 +381,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         }
         guard self.runningHandlers < self.shared.configuration.maximumRunningHandlers else {
             call.machine = nil
+            self.shared.refusals.report(.tooManyHandlers, peer: self.peer)
             self.session?.reset(call, HTTP2ErrorCode.refusedStream)
             self.setNeedsFlush()
             return
@@ -369,6 +408,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             call.machine = ServerStreamMachine(
                 takesManyRequests: false, messageLimit: limit, compression: head.compression)
             call.pending = ServerCall.Pending(route: route, context: context)
+            call.requestWatch = ProgressWatch(bytes: 0, at: self.lastRead)
         case .clientStreaming(let handler):
             call.machine = ServerStreamMachine(
                 takesManyRequests: true, messageLimit: limit, compression: head.compression)
@@ -413,11 +453,13 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func received(_ chunk: ByteBuffer, on call: ServerCall) {
         guard let session = self.session else { return }
+        call.requestBytes += chunk.readableBytes
         do throws(RPCError) {
             if let pipe = call.inboundPipe {
                 var chunk = chunk
                 while let message = try call.machine?.nextMessage(from: &chunk) { pipe.append(message) }
                 session.returnCredit(call.machine?.takeCreditOfIncompleteMessage() ?? 0, to: call)
+                self.watchMessage(of: call)
             } else {
                 session.returnCredit(chunk.readableBytes, to: call)
                 try call.machine?.receivedUnaryBytes(chunk)
@@ -428,9 +470,15 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func requestEnded(_ call: ServerCall) {
+        guard !call.isClosed else { return }
         do throws(RPCError) {
             switch try call.machine?.receivedEnd() {
-            case .start(let message): self.start(call, message)
+            case .start(let message):
+                if self.mustWait(call) {
+                    self.heldBack.append((call, message))
+                } else {
+                    self.start(call, message)
+                }
             case .endMessages: call.inboundPipe?.finish(.success(()))
             case .ignore, nil: break
             }
@@ -447,7 +495,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     // MARK: Handlers
 
-    private func start(_ call: ServerCall, _ message: MessageAssembler.Message) {
+    func start(_ call: ServerCall, _ message: MessageAssembler.Message) {
         // Closed or finished meanwhile: no handler for it.
         guard !call.isClosed, call.machine?.isResponseEnded == false, var pending = call.pending.take() else { return }
         let method = pending.route.method
@@ -580,6 +628,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         guard let session = self.session, call.machine?.sendHeaders() == true else { return }
         _ = call.machine?.sendStatus()
         call.outbound.append(message)
+        session.budget?.callAnswered()
         call.end = .trailers(
             reply.trailingMetadata.list.isEmpty
                 ? nil
@@ -651,7 +700,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     /// Ends the call with a status, behind what was written. The first end counts.
-    private func finish(_ call: ServerCall, _ status: RPCError?, _ trailing: Metadata = Metadata()) {
+    func finish(_ call: ServerCall, _ status: RPCError?, _ trailing: Metadata = Metadata()) {
         switch call.machine?.sendStatus() {
         case .trailersOnly:
             self.session?.respondTrailersOnly(call, Self.constants(call), self.trailers(status, trailing))
@@ -660,6 +709,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.session?.finish(call, .trailers(isBare ? nil : self.trailers(status, trailing)))
         case .ignore, nil: return
         }
+        if !call.isClosed { self.session?.budget?.callAnswered() }
+        if let refusal = status?.refusal { self.shared.refusals.report(refusal, peer: self.peer) }
         self.ended(call, status?.code ?? .ok)
         self.setNeedsFlush()
     }
@@ -672,7 +723,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         guard let machine = call.machine, !machine.isResponseEnded else { return }
         if call.outbound.isAtBoundary {
             // Friendlier than the RST_STREAM that the specification asks for, and allowed between two messages.
-            call.outbound.removeAll()
+            self.session?.discard(call)
             self.finish(call, Self.late)
         } else {
             _ = call.machine?.closed()
@@ -687,7 +738,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     /// The stream is gone. If the call was under way, the client cancelled it or its connection was lost.
     private func closed(_ call: ServerCall, _ errorCode: UInt32) {
+        let isUnanswered = call.machine?.hasSentHeaders != true
         if call.machine?.closed() == true {
+            if isUnanswered { self.session?.budget?.unansweredReset() }
             self.ended(call, StatusMapping.code(forReset: errorCode))
             self.abandonHandler(of: call, RPCError(.cancelled, "the call was cancelled"))
         }
@@ -695,7 +748,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     /// The handler's result no longer matters.
-    private func abandonHandler(of call: ServerCall, _ error: RPCError) {
+    func abandonHandler(of call: ServerCall, _ error: RPCError) {
         call.pending = nil
         self.release(call, error)
         call.handlerTask?.cancel()
@@ -708,7 +761,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         call.reportsProgress = false
     }
 
-    private func ended(_ call: ServerCall, _ code: RPCCode) {
+    func ended(_ call: ServerCall, _ code: RPCCode) {
         if call.timerIndex >= 0 { self.loop.cancelTimer(call) }
         if let observed = call.observed, let observer = self.shared.observer {
             call.observed = nil

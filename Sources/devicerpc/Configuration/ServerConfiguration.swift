@@ -62,6 +62,7 @@ struct ServerConfiguration: Sendable {
 
     var listeners: Listeners
     var connections: ConnectionConfiguration
+    var limits: Limits
     var database: Database
     var engine: Engine
     var provisioning: Provisioning
@@ -100,6 +101,7 @@ struct ServerConfiguration: Sendable {
             drainTimeout: reader.read(Settings.drainTimeout), eventLoops: reader.read(Settings.eventLoops),
             maximumMessageBytes: reader.read(Settings.maximumMessageBytes), tls: Self.tls(reader))
         self.connections = ConnectionConfiguration(reader)
+        self.limits = Limits(reader)
         self.database = Database(
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),

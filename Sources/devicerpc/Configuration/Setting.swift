@@ -15,6 +15,7 @@ struct SettingDescription: Sendable, Equatable {
     enum Topic: String, Sendable, CaseIterable {
         case server = "Server"
         case connections = "Connections"
+        case limits = "Limits"
         case security = "Security"
         case database = "Database and engine"
         case provisioning = "Provisioning"

@@ -217,7 +217,7 @@ enum Settings {
             listen.description, opsListen.description, dataDirectory.description, instance.description,
             installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
             maximumSagas.description,
-        ] + connections + [
+        ] + connections + Limits.all + [
             insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,

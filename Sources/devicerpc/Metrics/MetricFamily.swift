@@ -62,6 +62,9 @@ enum KnownMetrics {
         .counter(
             "rpc_server_tls_reloads_total",
             "Readings of the files of TLS, the one at the start included; rejected: what was there before stays."),
+        .counter(
+            "rpc_server_refusals_total",
+            "Connections and calls turned away for what their clients did, by scope (connection, call) and reason."),
         .gauge("devicerpc_info", "Always 1; the version is a label."),
         .gauge("devicerpc_ready", "1 if this replica takes new work, as /readyz says."),
         .counter("process_cpu_seconds_total", "User and system CPU time."),

@@ -17,6 +17,8 @@ final class RPCMetrics: RPCObserver {
     /// By path. Fixed: methods are known before the first call.
     private let methods: [String: Method]
     private let registry: MetricsRegistry
+    /// A series each from the start: rates need a zero to start from.
+    private let refusals: [RPCRefusal: CounterSeries]
 
     init(services: [RPCService], registry: MetricsRegistry) {
         var methods: [String: Method] = [:]
@@ -30,6 +32,11 @@ final class RPCMetrics: RPCObserver {
         }
         self.methods = methods
         self.registry = registry
+        self.refusals = Dictionary(
+            uniqueKeysWithValues: RPCRefusal.allCases.map { refusal in
+                let labels = [("reason", refusal.rawValue), ("scope", refusal.scope.rawValue)]
+                return (refusal, registry.counter("rpc_server_refusals_total", labels))
+            })
         let all = Array(methods.values)
         registry.onScrape { [unowned registry] in Self.publish(all, registry) }
     }
@@ -53,6 +60,8 @@ final class RPCMetrics: RPCObserver {
     func certificateRejected() {
         self.registry.counter("rpc_server_tls_reloads_total", [("outcome", "rejected")]).increment(by: 1)
     }
+
+    func refused(_ refusal: RPCRefusal) { self.refusals[refusal]?.increment(by: 1) }
 
     private static func publish(_ methods: [Method], _ registry: MetricsRegistry) {
         for method in methods {

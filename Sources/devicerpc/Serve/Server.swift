@@ -189,6 +189,7 @@ struct Server {
         rpc.drainTimeout = listeners.drainTimeout
         rpc.tls = listeners.tls
         self.configuration.connections.apply(to: &rpc)
+        self.configuration.limits.apply(to: &rpc)
         return rpc
     }
 

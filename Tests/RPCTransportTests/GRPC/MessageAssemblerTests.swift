@@ -35,9 +35,8 @@ import Testing
         let whole = try assembler.next(from: &exact)
         #expect(whole != nil)
         var prefix = ByteBuffer(bytes: [0, 0, 0, 0, 11])
-        #expect(throws: RPCError(.resourceExhausted, "the message has 11 bytes; the server receives at most 10")) {
-            try assembler.next(from: &prefix)
-        }
+        let refusal = RPCError(.resourceExhausted, "the message has 11 bytes; the server receives at most 10")
+        #expect(throws: refusal.counted(as: .messageTooLarge)) { try assembler.next(from: &prefix) }
     }
 
     @Test(arguments: [1, 2, 255] as [UInt8]) func flagsThatNobodyAnnounced(flag: UInt8) throws {

@@ -146,16 +146,17 @@ import Testing
         #expect(list.bytes.count < 500)
     }
 
-    /// Far over the limit, nghttp2 is told to stop calling us: the stream is reset.
-    @Test func hopelessHeadersResetTheStream() throws {
+    /// Far over the limit nothing more is decoded: the connection is over.
+    @Test func hopelessHeadersEndTheSession() throws {
         var limited = HTTP2Configuration()
         limited.headerListBytes = 200
         let pair = try Pair(server: limited)
         var extra = HeaderList()
         for number in 0..<20 { extra.append("x-\(number)".utf8, Array(repeating: UInt8(ascii: "a"), count: 100)) }
-        _ = try pair.request(nil, ends: true, extra)
-        #expect(pair.clientTrace == ["closed 2"])
-        #expect(pair.server.takeGlitches() == 1)
+        #expect(throws: HTTP2SessionError.refused(.headerBlockTooLarge)) { try pair.request(nil, ends: true, extra) }
+        pair.server.goAway(HTTP2ErrorCode.enhanceYourCalm, "header_block_too_large")
+        try pair.exchange()
+        #expect(pair.clientTrace.first == "goaway 1 11")
     }
 
     @Test func doubleGoAway() throws {

@@ -78,6 +78,41 @@ import Testing
         }
     }
 
+    /// Ten servers, one after the other on one port, each drained at full load.
+    @Test func tenDrainsUnderLoadFailNoCall() async throws {
+        let first = RPCServer(configuration: RPCServerConfiguration(port: 0), services: [Self.echo])
+        let port = try await first.start().port ?? 0
+        let client = RPCClient(RPCClientConfiguration(port: port))
+        let succeeded = Counter()
+        let isOver = Counter()
+        try await withThrowingTaskGroup(of: Void.self) { group in
+            for number in 0..<50 {
+                group.addTask {
+                    let path = number % 2 == 0 ? "/test.Echo/Get" : "/test.Echo/Later"
+                    let options = RPCCallOptions(timeout: .seconds(30), waitsForReady: true)
+                    while isOver.count == 0 {
+                        _ = try await client.unary(path, ByteBuffer(text: "x"), options: options)
+                        succeeded.increment()
+                    }
+                }
+            }
+            var server = first
+            for _ in 0..<10 {
+                let before = succeeded.count
+                #expect(await eventually { succeeded.count > before + 300 })
+                server.beginGracefulShutdown()
+                try await server.run()
+                server = RPCServer(configuration: RPCServerConfiguration(port: port), services: [Self.echo])
+                try await server.start()
+            }
+            isOver.increment()
+            try await group.waitForAll()
+            await client.close()
+            server.beginGracefulShutdown()
+            try await server.run()
+        }
+    }
+
     @Test(arguments: [true, false]) func interceptorsAndObserver(isImmediate: Bool) async throws {
         struct Gate: RPCInterceptor {
             func intercept(_ context: inout RPCContext) async throws {
@@ -146,6 +181,39 @@ import Testing
             #expect(said.readableBytes > 0)
             _ = try await client.unary("/test.Echo/Get", ByteBuffer())
         }
+    }
+
+    /// A client that asks for more than it reads waits with its next calls, and gets them all in the end.
+    @Test func callsWaitForTheirReader() async throws {
+        let read = Counter()
+        let most = Atomic<Int>(0)
+        let started = Counter()
+        let service = RPCService(
+            name: "test.Large",
+            methods: [
+                .unary("Get") { _, _ in
+                    started.increment()
+                    most.max(started.count - read.count, ordering: .relaxed)
+                    return RPCReply(message: ByteBuffer(repeating: 7, count: 50_000))
+                }
+            ])
+        try await withLoopback(
+            [service], configure: { $0.limits.maximumUnreadBytes = 65_536 },
+            configureClient: { $0.streamWindowBytes = 5000 }
+        ) { client, _, _ in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<40 {
+                    group.addTask {
+                        let reply = try await client.unary("/test.Large/Get", ByteBuffer())
+                        #expect(reply.message.readableBytes == 50_000)
+                        read.increment()
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+        // Two fill it; more begin as bytes leave, before the client's task has seen the end of the first.
+        #expect(most.load(ordering: .relaxed) < 20)
     }
 
     @Test func tooManyConnections() async throws {

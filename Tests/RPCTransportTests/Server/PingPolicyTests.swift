@@ -40,15 +40,4 @@ import Testing
         }
         #expect(!answers.contains(true))
     }
-
-    @Test func glitchesAreBudgeted() {
-        var budget = GlitchBudget(now: Self.at(0))
-        let answers = [
-            budget.spend(500, at: Self.at(0)), budget.spend(1, at: Self.at(0)), budget.spend(40, at: Self.at(1)),
-        ]
-        #expect(answers == [true, false, true])
-        var spent = true
-        for _ in 0..<1000 where spent { spent = budget.spend(1, at: Self.at(1)) }
-        #expect(!spent)
-    }
 }

@@ -51,6 +51,12 @@ extension RPCError {
     /// Bytes that are not the message they should be: INTERNAL (grpc/doc/statuscodes.md).
     public init(_ error: MessageDecodingError) {
         self.init(.internal, error.description)
+        switch error.reason {
+        case .tooDeep, .tooManyFields, .tooMuchMemory: self.refusal = .messageTooComplex
+        case .truncated, .malformedNumber, .malformedTag, .group, .wireTypeMismatch, .invalidUTF8, .nul,
+            .repeatedMessage:
+            break
+        }
     }
 
     /// NOT_FOUND: not there, or not for this caller.

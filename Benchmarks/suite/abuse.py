@@ -1,0 +1,106 @@
+"""What a hostile client costs its neighbour: p99 beside an attack, against p99 beside a benign client of the same CPU.
+
+The server has core 0 and one event loop; the attacker, the benign client (h2load at a fixed rate) and the neighbour, who
+makes 200 calls a second, share core 1. The benign client's rate is what takes the server the CPU that the attack took.
+"""
+
+from __future__ import annotations
+
+import concurrent.futures
+import contextlib
+import os
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import grpc
+
+from . import attack, processes
+from .figures import Figure, at_most, table
+from .health import CLIENT_CORE, HEALTH, SERVER_CORE
+from .service import WORK, Service, service
+
+SECONDS = float(os.environ.get("BENCH_ABUSE_SECONDS", "5"))
+# For the neighbour, in calls a second.
+RATE = 200
+LEAST_CPU = 0.02
+
+
+class Beside:
+    """What the neighbour saw while something else went on."""
+
+    def __init__(self, running: Service, seconds: float) -> None:
+        with grpc.insecure_channel(running.address) as channel:
+            check = channel.unary_unary(HEALTH)
+            check(b"", timeout=20, wait_for_ready=True)
+            cpu = processes.cpu_seconds(running.pid)
+            begin = time.monotonic()
+            latencies: list[float] = []
+            while (due := begin + len(latencies) / RATE) < begin + seconds:
+                time.sleep(max(0, due - time.monotonic()))
+                started = time.monotonic()
+                check(b"", timeout=20)  # Raises unless it is OK.
+                # From when it was due, but a late neighbour isn't the server's fault.
+                latencies.append(time.monotonic() - started)
+            self.cpu = (processes.cpu_seconds(running.pid) - cpu) / (time.monotonic() - begin)
+            self.p99 = statistics.quantiles(latencies, n=100)[98] * 1e3
+            self.p50 = statistics.median(latencies) * 1e3
+
+
+@contextlib.contextmanager
+def beside(*command: str) -> Iterator[None]:
+    with concurrent.futures.ThreadPoolExecutor(1) as pool:
+        done = pool.submit(
+            subprocess.run, ["taskset", "-c", CLIENT_CORE, *command], capture_output=True, text=True, check=True)
+        time.sleep(0.3)
+        yield
+        done.result()
+
+
+def attacked(running: Service, name: str) -> Beside:
+    port = running.address.rpartition(":")[2]
+    with beside(sys.executable, attack.__file__, name, port, str(SECONDS + 1)):
+        return Beside(running, SECONDS)
+
+
+def benign(running: Service, rate: float) -> Beside:
+    """Eight connections that together make `rate` calls a second."""
+    message = WORK / "empty.grpc"
+    message.write_bytes(bytes(5))
+    each = max(1, round(rate / 8))
+    command = [
+        "h2load", "-D", str(round(SECONDS + 1)), "-c", "8", "-m", "32", "-t", "1", "--rps", str(each), "-d", str(message),
+        "-H", "content-type: application/grpc", "-H", "te: trailers", f"http://{running.address}{HEALTH}",
+    ]
+    with beside(*command):
+        return Beside(running, SECONDS)
+
+
+def run() -> list[Figure]:
+    os.sched_setaffinity(0, {int(CLIENT_CORE)})
+    rows, ratios = [], []
+    settings = {"DEVICERPC_EVENT_LOOPS": "1"}
+    with service(prefix=("taskset", "-c", SERVER_CORE), **settings) as running:
+        Beside(running, 2)
+        idle = Beside(running, SECONDS)
+        # What a call takes the server: from a rate that leaves it half idle.
+        probe = 20_000.0
+        per_call = max(1e-6, (benign(running, probe).cpu - idle.cpu) / probe)
+        rows.append(["nothing", f"{idle.p50:.2f}", f"{idle.p99:.2f}", f"{idle.cpu:.0%}", "", ""])
+        for name in attack.ATTACKS:
+            hostile = attacked(running, name)
+            other = benign(running, max(LEAST_CPU, hostile.cpu - idle.cpu) / per_call)
+            ratio = hostile.p99 / other.p99
+            ratios.append(ratio)
+            rows.append(
+                [
+                    name, f"{hostile.p50:.2f}", f"{hostile.p99:.2f}", f"{hostile.cpu:.0%}", f"{other.p99:.2f}",
+                    f"{other.cpu:.0%}", f"{ratio:.2f}",
+                ])
+        refused = running.metric("rpc_server_refusals_total")
+    rows[0].append("")
+    print(table(["beside", "p50 ms", "p99 ms", "server CPU", "benign p99", "CPU", "ratio"], rows))
+    print(f"  {refused:,.0f} refusals")
+    return [at_most("p99 beside an attack, against a benign client of the same CPU, worst", max(ratios), 2, "×")]

@@ -1,0 +1,127 @@
+import NIOCore
+
+/// How a connection turns its client away, and how it finds out that it should: docs/abuse.md.
+extension ServerConnection {
+    // MARK: The connection
+
+    /// GOAWAY with the name of the rule, then the end. At once if the client doesn't even take that.
+    func refuse(_ refusal: RPCRefusal) {
+        guard let session = self.session, !self.isClosingDown else { return }
+        self.shared.refusals.report(refusal, peer: self.peer)
+        session.goAway(HTTP2ErrorCode.enhanceYourCalm, refusal.rawValue)
+        self.close()
+    }
+
+    // MARK: Calls that are too slow
+
+    func scheduleSweep() {
+        let sweep = self.lastRead + self.sweepInterval
+        self.nextSweep = sweep
+        self.wantsSweep = false
+        if sweep < self.timerDeadline || self.timerIndex < 0 { self.loop.schedule(self, at: sweep) }
+    }
+
+    /// Looks at all calls, at most every few seconds, and only while something is under way.
+    func sweep(_ session: HTTP2Session, at now: NIODeadline) {
+        self.nextSweep = nil
+        self.wantsSweep = false
+        var isWatching = false
+        for case let call as ServerCall in session.streams {
+            if self.isRequestTooSlow(call, at: now) {
+                self.endSlowRequest(call)
+            } else if self.isResponseTooSlow(call, at: now) {
+                self.endSlowResponse(call)
+            } else if call.requestWatch != nil || call.responseWatch != nil {
+                isWatching = true
+            }
+        }
+        if let violation = session.budget?.violation { return self.refuse(violation) }
+        if session.unreadBytes > 8 * self.shared.configuration.limits.maximumUnreadBytes {
+            return self.refuse(.tooMuchUnread)
+        }
+        if isWatching { self.nextSweep = now + self.sweepInterval }
+    }
+
+    /// A streaming request's message has begun, or is whole.
+    func watchMessage(of call: ServerCall) {
+        guard call.machine?.isInMessage == true else {
+            call.requestWatch = nil
+            return
+        }
+        if call.requestWatch == nil {
+            call.requestWatch = ProgressWatch(bytes: call.requestBytes, at: self.lastRead)
+            self.wantsSweep = true
+        }
+    }
+
+    private func isRequestTooSlow(_ call: ServerCall, at now: NIODeadline) -> Bool {
+        guard call.pending != nil || call.machine?.isInMessage == true, !call.isHeldBack else {
+            call.requestWatch = nil
+            return false
+        }
+        let limits = self.shared.configuration.limits
+        switch call.requestWatch?.look(
+            bytes: call.requestBytes, at: now, patience: TimeAmount(limits.requestTimeout),
+            bytesPerSecond: limits.minimumBytesPerSecond)
+        {
+        case .moves: call.requestWatch = ProgressWatch(bytes: call.requestBytes, at: now)
+        case .tooSlow: return true
+        case .patience, nil: break
+        }
+        return false
+    }
+
+    private func isResponseTooSlow(_ call: ServerCall, at now: NIODeadline) -> Bool {
+        guard !call.outbound.isEmpty, let watch = call.responseWatch else {
+            call.responseWatch = call.outbound.isEmpty ? nil : ProgressWatch(bytes: call.sentTotal, at: now)
+            return false
+        }
+        let configuration = self.shared.configuration
+        // The consumer of a stream may pause; a unary answer is read by the client's library.
+        let patience = call.reportsProgress ? configuration.limits.stalledStreamTimeout : configuration.writeTimeout
+        switch watch.look(
+            bytes: call.sentTotal, at: now, patience: TimeAmount(patience),
+            bytesPerSecond: configuration.limits.minimumBytesPerSecond)
+        {
+        case .moves: call.responseWatch = ProgressWatch(bytes: call.sentTotal, at: now)
+        case .tooSlow: return true
+        case .patience: break
+        }
+        return false
+    }
+
+    private func endSlowRequest(_ call: ServerCall) {
+        self.session?.budget?.error()
+        let error = RPCError(.deadlineExceeded, "the request took too long to arrive").counted(as: .slowRequest)
+        self.finish(call, error)
+        self.abandonHandler(of: call, error)
+    }
+
+    private func endSlowResponse(_ call: ServerCall) {
+        self.shared.refusals.report(.slowResponse, peer: self.peer)
+        if call.machine?.closed() == true { self.ended(call, .resourceExhausted) }
+        // The budget counts this reset as it leaves.
+        self.session?.reset(call, HTTP2ErrorCode.enhanceYourCalm)
+        self.setNeedsFlush()
+        self.abandonHandler(of: call, RPCError(.resourceExhausted, "the client does not read the response"))
+    }
+
+    // MARK: Too much that is not read
+
+    /// Whether the call's handler has to wait because its client asks for more than it reads.
+    func mustWait(_ call: ServerCall) -> Bool {
+        guard let session = self.session, session.unreadBytes > self.shared.configuration.limits.maximumUnreadBytes
+        else { return false }
+        call.isHeldBack = true
+        return true
+    }
+
+    func startHeldBack(_ session: HTTP2Session) {
+        let limit = self.shared.configuration.limits.maximumUnreadBytes
+        while session.unreadBytes <= limit, !self.heldBack.isEmpty {
+            let (call, message) = self.heldBack.removeFirst()
+            call.isHeldBack = false
+            self.start(call, message)
+        }
+    }
+}
