@@ -1,4 +1,5 @@
 import Glibc
+import SagaRuntime
 
 /// Directories for tests that go away with the process, together with a PostgreSQL server that runs in them.
 public enum TemporaryDirectory {
@@ -30,26 +31,16 @@ public enum TemporaryDirectory {
             while [ -n "$pid" ] && kill -0 "$pid" 2>/dev/null && [ $tries -lt 100 ]; do sleep 0.1; tries=$((tries + 1)); done
             rm -rf "$1"
             """
-        var actions = posix_spawn_file_actions_t()
-        var attributes = posix_spawnattr_t()
-        posix_spawn_file_actions_init(&actions)
-        posix_spawnattr_init(&attributes)
-        defer {
-            posix_spawn_file_actions_destroy(&actions)
-            posix_spawnattr_destroy(&attributes)
+        defer { close(ends[0]) }
+        do {
+            _ = try ChildProcess.spawn(["/bin/sh", "-c", script, "sh", directory]) { actions in
+                posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
+                posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
+                posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
+            }
+        } catch {
+            throw Failure(message: "posix_spawn: \(error)")
         }
-        posix_spawn_file_actions_adddup2(&actions, ends[0], 0)
-        posix_spawn_file_actions_addopen(&actions, 1, "/dev/null", O_WRONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 2, "/dev/null", O_WRONLY, 0)
-        // A session of its own (0x80 is POSIX_SPAWN_SETSID): a Ctrl-C is not for it.
-        posix_spawnattr_setflags(&attributes, 0x80)
-        let words = ["/bin/sh", "-c", script, "sh", directory]
-        let arguments: [UnsafeMutablePointer<CChar>?] = words.map { strdup($0) } + [nil]
-        defer { arguments.forEach { free($0) } }
-        var child: pid_t = 0
-        let code = posix_spawn(&child, "/bin/sh", &actions, &attributes, arguments, environ)
-        close(ends[0])
-        guard code == 0 else { throw Failure(message: "posix_spawn: \(String(cString: strerror(code)))") }
         // ends[1] stays open until the process ends.
     }
 }

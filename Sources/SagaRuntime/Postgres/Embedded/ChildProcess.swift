@@ -1,7 +1,7 @@
-import Glibc
+package import Glibc
 
-/// Runs a short-lived program and waits for it. Blocks: call it on a `DedicatedThread`.
-enum ChildProcess {
+/// Starts other programs.
+package enum ChildProcess {
     struct Outcome: Sendable {
         /// The exit code; 128 + the signal if one ended it.
         var code: Int32
@@ -9,11 +9,15 @@ enum ChildProcess {
         var output: String
     }
 
-    /// Runs `arguments[0]`, a path, with the rest as its arguments, in a session of its own: a Ctrl-C at our terminal
-    /// is not for it. It inherits no descriptor, and reads nothing.
+    /// Starts a program in a session of its own: a Ctrl-C at our terminal is not for it, and no signal of ours stays
+    /// blocked or ignored. It inherits descriptors 0, 1 and 2 as `standardFiles` sets them up and no other: a program
+    /// that outlives us, or a connection of ours, must not keep our sockets open.
     ///
-    /// - Parameter outputPath: a scratch file for its output, replaced.
-    static func run(_ arguments: [String], outputPath: String) throws(PostgresError) -> Outcome {
+    /// - Parameter arguments: the program, a path or a name to be found in PATH, and its arguments.
+    /// - Throws: the `errno` of what failed.
+    package static func spawn(
+        _ arguments: [String], standardFiles: (inout posix_spawn_file_actions_t) -> Void
+    ) throws(Errno) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
         // ENOMEM only, and not in glibc.
@@ -23,12 +27,9 @@ enum ChildProcess {
             posix_spawn_file_actions_destroy(&actions)
             posix_spawnattr_destroy(&attributes)
         }
-        let flags = O_WRONLY | O_CREAT | O_TRUNC | O_APPEND
-        posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
-        posix_spawn_file_actions_addopen(&actions, 1, outputPath, flags, 0o600)
-        posix_spawn_file_actions_adddup2(&actions, 1, 2)
-        // A server that outlives us must not keep our listening sockets.
-        for descriptor in Self.inheritableDescriptors() { posix_spawn_file_actions_addclose(&actions, descriptor) }
+        standardFiles(&actions)
+        // In the child: whatever another thread opens meanwhile is closed too.
+        guard Self.addCloseFrom(3, to: &actions) == 0 else { throw Errno(code: ENOSYS) }
         var noSignals = sigset_t()
         sigemptyset(&noSignals)
         var allSignals = sigset_t()
@@ -41,10 +42,32 @@ enum ChildProcess {
         var argv = arguments.map { strdup($0) }
         argv.append(nil)
         defer { argv.forEach { free($0) } }
-        var child: pid_t = 0
-        let code = posix_spawn(&child, arguments[0], &actions, &attributes, argv, environ)
-        guard code == 0 else {
-            throw PostgresError(.embedded, "can't run \(arguments[0]): \(String(cString: strerror(code)))")
+        var child = pid_t()
+        let code = posix_spawnp(&child, arguments[0], &actions, &attributes, argv, environ)
+        guard code == 0 else { throw Errno(code: code) }
+        return child
+    }
+
+    /// An error number of the C library.
+    package struct Errno: Error, CustomStringConvertible {
+        package let code: Int32
+        package var description: String { String(cString: strerror(self.code)) }
+    }
+
+    /// Runs a short-lived program and waits for it. Blocks: call it on a `DedicatedThread`. It reads nothing.
+    ///
+    /// - Parameter outputPath: a scratch file for its output, replaced.
+    static func run(_ arguments: [String], outputPath: String) throws(PostgresError) -> Outcome {
+        let child: pid_t
+        do throws(Errno) {
+            child = try Self.spawn(arguments) { actions in
+                posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
+                posix_spawn_file_actions_addopen(
+                    &actions, 1, outputPath, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600)
+                posix_spawn_file_actions_adddup2(&actions, 1, 2)
+            }
+        } catch {
+            throw PostgresError(.embedded, "can't run \(arguments[0]): \(error)")
         }
         var status: Int32 = 0
         while waitpid(child, &status, 0) < 0 {
@@ -58,20 +81,12 @@ enum ChildProcess {
     /// POSIX_SPAWN_SETSID of glibc's spawn.h, which has it for _GNU_SOURCE only.
     private static let setSession: Int16 = 0x80
 
-    /// Descriptors above 2 without close-on-exec: some library's, since ours all have it.
-    private static func inheritableDescriptors() -> [Int32] {
-        guard let directory = opendir("/proc/self/fd") else { return [] }
-        defer { closedir(directory) }
-        var result: [Int32] = []
-        while let entry = readdir(directory) {
-            let name = withUnsafeBytes(of: &entry.pointee.d_name) {
-                String(decoding: $0.prefix { $0 != 0 }, as: UTF8.self)
-            }
-            guard let descriptor = Int32(name), descriptor > 2 else { continue }
-            let flags = fcntl(descriptor, F_GETFD)
-            if flags >= 0 && flags & FD_CLOEXEC == 0 { result.append(descriptor) }
-        }
-        return result
+    /// `posix_spawn_file_actions_addclosefrom_np` of glibc 2.34, which its headers hide from Swift (`_GNU_SOURCE`). Not
+    /// zero on an older glibc: then nothing is started.
+    private static func addCloseFrom(_ first: Int32, to actions: inout posix_spawn_file_actions_t) -> Int32 {
+        typealias AddCloseFrom = @convention(c) (UnsafeMutablePointer<posix_spawn_file_actions_t>, Int32) -> Int32
+        guard let symbol = dlsym(nil, "posix_spawn_file_actions_addclosefrom_np") else { return ENOSYS }
+        return unsafeBitCast(symbol, to: AddCloseFrom.self)(&actions, first)
     }
 
     private static func tail(_ path: String) -> String {
