@@ -1,8 +1,8 @@
 package import NIOCore
 package import RPCTransport
 
-/// A message of `proto/grpc/testing/messages.proto`, read and written by hand: there are few of them. Other
-/// implementations' clients read what this writes.
+/// A message of `proto/interop.proto`, read and written by hand: there are few of them. Other implementations' clients
+/// read what this writes.
 package protocol InteropMessage: Sendable, Hashable {
     /// Takes a field in; an unknown one is left alone.
     mutating func read(field: UInt32, _ value: ProtoReader.Value) throws(RPCError)

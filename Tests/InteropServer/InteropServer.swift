@@ -49,6 +49,21 @@ struct InteropServer: AsyncParsableCommand {
     @Option(help: "Milliseconds that a call with one answer may take.")
     var maximumUnaryTimeout: Int?
 
+    @Option(help: "The file of the server's certificate chain, PEM; without it the server speaks cleartext.")
+    var tlsCert: String?
+
+    @Option(help: "The file of the certificate's key, PEM.")
+    var tlsKey: String?
+
+    @Option(help: "The file of the authorities whose certificates clients must show, PEM; without it they need none.")
+    var tlsClientCA: String?
+
+    func validate() throws {
+        guard (self.tlsCert == nil) == (self.tlsKey == nil), self.tlsCert != nil || self.tlsClientCA == nil else {
+            throw ValidationError("TLS takes both --tls-cert and --tls-key.")
+        }
+    }
+
     func run() async throws {
         LoggingSystem.bootstrap(StreamLogHandler.standardError)
         var configuration = RPCServerConfiguration(host: self.host, port: self.port)
@@ -62,6 +77,10 @@ struct InteropServer: AsyncParsableCommand {
         configuration.maximumConnectionAge = self.maximumConnectionAge.map { .milliseconds($0) }
         configuration.maximumConnectionAgeGrace = self.maximumConnectionAgeGrace.map { .milliseconds($0) }
         configuration.maximumUnaryTimeout = self.maximumUnaryTimeout.map { .milliseconds($0) }
+        if let certificate = self.tlsCert, let key = self.tlsKey {
+            configuration.tls = RPCServerTLS(
+                certificateFile: certificate, keyFile: key, clientAuthorityFile: self.tlsClientCA)
+        }
 
         let health = HealthService(["": .serving, "grpc.testing.TestService": .serving])
         let server = RPCServer(configuration: configuration, services: [TestService().service, health.service])

@@ -30,9 +30,12 @@ struct TestService {
 
     private static func unaryCall(_ message: ByteBuffer, _ context: RPCContext) throws -> RPCReply {
         let request = try SimpleRequest(decoding: message)
+        try Self.check(isCompressed: context.requestIsCompressed, expected: request.expectCompressed)
         let echo = EchoedMetadata(context)
         try echo.throwStatus(request.responseStatus)
-        return echo.reply(SimpleResponse(payload: try Self.payload(request.responseSize)).encoded)
+        var reply = echo.reply(SimpleResponse(payload: try Self.payload(request.responseSize)).encoded)
+        reply.compression = MessageCompression(request.responseCompressed)
+        return reply
     }
 
     private static func streamingOutputCall(
@@ -48,8 +51,11 @@ struct TestService {
     private static func streamingInputCall(_ messages: RPCMessageStream, _ context: RPCContext) async throws -> RPCReply
     {
         var size = 0
-        for try await message in messages {
-            size += try StreamingInputCallRequest(decoding: message).payload?.body.count ?? 0
+        var iterator = messages.makeAsyncIterator()
+        while let message = try await iterator.next() {
+            let request = try StreamingInputCallRequest(decoding: message)
+            try Self.check(isCompressed: iterator.isCompressed, expected: request.expectCompressed)
+            size += request.payload?.body.count ?? 0
         }
         let response = StreamingInputCallResponse(aggregatedPayloadSize: Int32(clamping: size))
         return EchoedMetadata(context).reply(response.encoded)
@@ -91,8 +97,13 @@ struct TestService {
                 try await Task.sleep(for: .microseconds(parameters.intervalMicroseconds))
             }
             let response = StreamingOutputCallResponse(payload: try Self.payload(parameters.size))
-            try await writer.write(response.encoded)
+            try await writer.write(response.encoded, compression: MessageCompression(parameters.compressed))
         }
+    }
+
+    private static func check(isCompressed: Bool, expected: Bool?) throws(RPCError) {
+        guard let expected, expected != isCompressed else { return }
+        throw RPCError(.invalidArgument, "the request is \(isCompressed ? "" : "not ")compressed")
     }
 
     private static func payload(_ size: Int32) throws(RPCError) -> Payload {
@@ -100,5 +111,15 @@ struct TestService {
             throw RPCError(.invalidArgument, "a payload of \(size) bytes")
         }
         return Payload(zeros: Int(size))
+    }
+}
+
+extension MessageCompression {
+    fileprivate init(_ isWanted: Bool?) {
+        switch isWanted {
+        case true?: self = .always
+        case false?: self = .never
+        case nil: self = .automatic
+        }
     }
 }

@@ -1,4 +1,4 @@
-"""Python stubs of the contract, generated from proto/ into a temporary folder: what any client would do."""
+"""Python stubs of the contract, and of gRPC's TestService, generated into a temporary folder: what any client would do."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ def _generate() -> pathlib.Path:
     sources, output = stage / "proto", stage / "python"
     output.mkdir()
     shutil.copytree(REPOSITORY / "proto", sources)
+    shutil.copy(REPOSITORY / "Tests/InteropMessages/proto/interop.proto", sources)
     # grpcio's own package is called grpc: the two protocols of that name get another folder, not another package.
     if (sources / "grpc").exists():
         (sources / "grpc").rename(sources / "grpc_protocols")
@@ -57,3 +58,6 @@ error_details_pb2 = _module("google.rpc.error_details_pb2")
 health_pb2 = _module("grpc_protocols.health.v1.health_pb2")
 health_grpcio = _module("grpc_protocols.health.v1.health_pb2_grpc")
 health_grpclib = _module("grpc_protocols.health.v1.health_grpc")
+interop_pb2 = _module("interop_pb2")
+interop_grpcio = _module("interop_pb2_grpc")
+interop_grpclib = _module("interop_grpc")

@@ -1,0 +1,45 @@
+package main
+
+import (
+	"io"
+
+	"google.golang.org/grpc/codes"
+
+	"cloudphone/device/v1"
+)
+
+// CreateDevice, WatchSaga and GetSaga of the real service.
+func deviceCreateAndWatch(t target) {
+	stub := v1.NewDeviceServiceClient(t.connect())
+	accepted, err := stub.CreateDevice(bounded(), &v1.CreateDeviceRequest{
+		Name: "made by go", UserId: "go", ReturnWhen: v1.ReturnWhen_RETURN_WHEN_ACCEPTED,
+	})
+	checkCode(err, codes.OK)
+
+	events, err := stub.WatchSaga(bounded(), &v1.WatchSagaRequest{SagaId: accepted.SagaId})
+	checkCode(err, codes.OK)
+	var last *v1.SagaEvent
+	sequence := uint32(0)
+	for {
+		event, err := events.Recv()
+		if err == io.EOF {
+			break
+		}
+		checkCode(err, codes.OK)
+		sequence++
+		check(event.Sequence == sequence, "event %v", event)
+		check(sequence != 1 || event.Type == v1.SagaEventType_SAGA_EVENT_TYPE_SAGA_STARTED, "event %v", event)
+		last = event
+	}
+	check(last.GetType() == v1.SagaEventType_SAGA_EVENT_TYPE_SAGA_COMPLETED, "event %v", last)
+
+	saga, err := stub.GetSaga(bounded(), &v1.GetSagaRequest{SagaId: accepted.SagaId})
+	checkCode(err, codes.OK)
+	check(saga.Status == v1.SagaStatus_SAGA_STATUS_COMPLETED && saga.StepIndex == 4 &&
+		saga.CurrentStep == "START_DEVICE" && saga.LastSequence == sequence, "saga %v", saga)
+
+	device, err := stub.GetDevice(bounded(), &v1.GetDeviceRequest{DeviceId: accepted.Device.DeviceId})
+	checkCode(err, codes.OK)
+	check(device.Status == v1.DeviceStatus_DEVICE_STATUS_RUNNING && device.Connection.GetAdbPort() != 0,
+		"device %v", device)
+}

@@ -1,0 +1,188 @@
+"""gRPC's interop cases by five clients against InteropServer, and the main job by those that test_clients.py lacks."""
+
+from __future__ import annotations
+
+import pathlib
+import signal
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import grpc
+import pytest
+
+from interop import cases, clients
+from interop.python import values
+from interop.server import InteropServer
+from support.certificates import Authority, replace
+from support.stubs import REPOSITORY, interop_grpcio, interop_pb2
+from support.waiting import free_port, wait_until
+from support.world import World
+
+# One worker builds the clients and runs the whole file.
+pytestmark = pytest.mark.xdist_group("interop")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def built() -> None:
+    clients.build()
+
+
+@pytest.fixture(scope="module")
+def server() -> Iterator[InteropServer]:
+    """One server for the whole file. It must outlive all that its clients do, and drain at the end."""
+    server = InteropServer()
+    try:
+        yield server
+        assert server.process.is_running, server.process.log_tail()
+        assert server.process.end(signal.SIGTERM, timeout=10) == 0, server.process.log_tail()
+        assert "Fatal error" not in server.process.log_text(), server.process.log_tail()
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize(
+    ("client", "case"),
+    [(client, case) for client in cases.CLIENTS for case in cases.CASES if (case, client) not in cases.NOT_RUN],
+)
+def test_case(server: InteropServer, client: str, case: str) -> None:
+    clients.ALL[client].run(case, server.address, cases.ITERATIONS.get(case, 1))
+
+
+def test_table_is_true() -> None:
+    """docs/interop.md says what is run, and each client has the cases that it is said to have."""
+    assert set(clients.ALL) == set(cases.CLIENTS)
+    for name, client in clients.ALL.items():
+        assert client.cases() - {clients.DEVICE_CASE, clients.CALLS_WITHOUT_END} == cases.runs(name), name
+    document = (REPOSITORY / "docs/interop.md").read_text("utf-8")
+    assert cases.tables() in document, "docs/interop.md is not what `python -m interop.cases` prints"
+    for client, description in cases.CLIENTS.items():
+        assert f"- **{client}**: {description}\n" in document
+
+
+@pytest.fixture
+def stub(server: InteropServer) -> Iterator[Any]:
+    with grpc.insecure_channel(server.address) as channel:
+        yield interop_grpcio.TestServiceStub(channel)
+
+
+@pytest.fixture(scope="module")
+def tls_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[InteropServer, str]]:
+    """With TLS, and the file of the authority to trust."""
+    authority, folder = Authority(), tmp_path_factory.mktemp("tls")
+    certificate, key = authority.issue_for_server().write(folder, "server")
+    server = InteropServer("--tls-cert", str(certificate), "--tls-key", str(key))
+    try:
+        yield server, str(replace(folder / "authority.crt", authority.pem))
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("client", cases.CLIENTS)
+@pytest.mark.parametrize("case", ["large_unary", "ping_pong", "channel_soak"])
+def test_tls(tls_server: tuple[InteropServer, str], client: str, case: str) -> None:
+    server, ca_file = tls_server
+    clients.ALL[client].run(case, server.address, 5, ca_file)
+
+
+def test_restarts_fail_no_call(tmp_path: pathlib.Path) -> None:
+    """Servers replace each other, each with a drain, under clients that call all the time. No call fails: the old
+    server answers what it took, and GOAWAY sends the rest to the new one. A client ends at the first failure."""
+    port = free_port()
+    server = InteropServer("--port", str(port))
+    callers = {
+        name: clients.PROCESSES[name].start(clients.CALLS_WITHOUT_END, server.address, tmp_path / name)
+        for name in clients.RECONNECTING
+    }
+
+    def hundreds(name: str) -> int:
+        assert callers[name].is_running, callers[name].log_tail()
+        return callers[name].log_text().count("hundred")
+
+    try:
+        for _ in range(4):
+            before = {name: hundreds(name) for name in callers}
+            wait_until(lambda: all(hundreds(name) > before[name] + 1 for name in callers), 15, "calls by each")
+            server.process.send(signal.SIGTERM)
+            old, server = server, InteropServer.replacing(port)
+            assert old.process.wait(10) == 0, old.process.log_tail()
+            old.close()
+        assert all(hundreds(name) for name in callers)
+    finally:
+        server.close()
+        for caller in callers.values():
+            caller.kill()
+
+
+# What no case of the table reaches
+
+
+def test_cacheable_unary_call(stub: Any) -> None:
+    response, call = stub.CacheableUnaryCall.with_call(values.large_request())
+    values.check_payload(response, 314159)
+    assert ("cache-control", "max-age=60, public") in call.initial_metadata()
+
+
+def test_half_duplex_call(stub: Any) -> None:
+    """Nothing is answered before the last request is there."""
+    asked: list[str] = []
+
+    def requests() -> Iterator[Any]:
+        for size in (9, 31415, 0):
+            asked.append("request")
+            yield values.output_request(size)
+
+    responses = []
+    for response in stub.HalfDuplexCall(requests()):
+        assert len(asked) == 3
+        responses.append(len(response.payload.body))
+    assert responses == [9, 31415, 0]
+
+
+def test_intervals(stub: Any) -> None:
+    """interval_us comes before each response, and a client that leaves meanwhile ends the handler."""
+    parameters = [interop_pb2.ResponseParameters(size=1, interval_us=interval) for interval in (0, 150_000)]
+    start = time.monotonic()
+    arrived = []
+    for _ in stub.StreamingOutputCall(interop_pb2.StreamingOutputCallRequest(response_parameters=parameters)):
+        arrived.append(time.monotonic() - start)
+    assert len(arrived) == 2 and arrived[1] - arrived[0] > 0.1
+
+
+def test_impossible_sizes(stub: Any) -> None:
+    for size in (-1, 2**31 - 1):
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.UnaryCall(interop_pb2.SimpleRequest(response_size=size))
+        assert caught.value.code() is grpc.StatusCode.INVALID_ARGUMENT
+
+
+def test_message_limit(stub: Any) -> None:
+    """4 MiB go through, one byte more is refused, and the connection lives on."""
+    limit = 4 << 20
+    request = interop_pb2.SimpleRequest(payload=values.payload(limit - 64))
+    request.payload.body = bytes(len(request.payload.body) + limit - request.ByteSize())
+    assert request.ByteSize() == limit
+    assert stub.UnaryCall(request) == interop_pb2.SimpleResponse(payload=interop_pb2.Payload())
+    request.payload.body += b"\0"
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.UnaryCall(request)
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+    assert stub.EmptyCall(interop_pb2.Empty()) == interop_pb2.Empty()
+
+
+def test_metadata_limit(stub: Any) -> None:
+    """More metadata than the server reads fails its call alone."""
+    with pytest.raises(grpc.RpcError) as caught:
+        stub.EmptyCall(interop_pb2.Empty(), metadata=(("much", "x" * 20_000),))
+    assert caught.value.code() is grpc.StatusCode.RESOURCE_EXHAUSTED, caught.value
+    assert stub.EmptyCall(interop_pb2.Empty()) == interop_pb2.Empty()
+
+
+# The real service
+
+
+def test_device_service(world: World) -> None:
+    """CreateDevice, WatchSaga, GetSaga and GetDevice by node:http2, C++ and Go."""
+    server = world.server()
+    for client in clients.PROCESSES.values():
+        client.run(clients.DEVICE_CASE, server.address)
