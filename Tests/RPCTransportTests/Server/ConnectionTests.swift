@@ -183,22 +183,22 @@ import Testing
         }
     }
 
-    /// A client that asks for more than it reads waits with its next calls, and gets them all in the end.
-    @Test func callsWaitForTheirReader() async throws {
-        let read = Counter()
-        let most = Atomic<Int>(0)
-        let started = Counter()
-        let service = RPCService(
+    private static func large(_ started: Counter) -> RPCService {
+        RPCService(
             name: "test.Large",
             methods: [
                 .unary("Get") { _, _ in
                     started.increment()
-                    most.max(started.count - read.count, ordering: .relaxed)
                     return RPCReply(message: ByteBuffer(repeating: 7, count: 50_000))
                 }
             ])
+    }
+
+    /// A client that asks for more than it reads waits with its next calls, and gets them all in the end.
+    @Test func callsWaitForTheirReader() async throws {
+        let started = Counter()
         try await withLoopback(
-            [service], configure: { $0.limits.maximumUnreadBytes = 65_536 },
+            [Self.large(started)], configure: { $0.limits.maximumUnreadBytes = 65_536 },
             configureClient: { $0.streamWindowBytes = 5000 }
         ) { client, _, _ in
             try await withThrowingTaskGroup(of: Void.self) { group in
@@ -206,14 +206,46 @@ import Testing
                     group.addTask {
                         let reply = try await client.unary("/test.Large/Get", ByteBuffer())
                         #expect(reply.message.readableBytes == 50_000)
-                        read.increment()
                     }
                 }
                 try await group.waitForAll()
             }
         }
-        // Two fill it; more begin as bytes leave, before the client's task has seen the end of the first.
-        #expect(most.load(ordering: .relaxed) < 20)
+        #expect(started.count == 40)
+    }
+
+    /// While nothing is read, no further handler begins.
+    @Test func nothingBeginsForWhoDoesNotRead() async throws {
+        final class Arrivals: RPCObserver {
+            let count = Counter()
+            func callStarted(method: String) { self.count.increment() }
+            func callEnded(method: String, code: RPCCode, duration: Duration) {}
+        }
+        let started = Counter()
+        let arrivals = Arrivals()
+        var configuration = RPCServerConfiguration(port: 0)
+        configuration.limits.maximumUnreadBytes = 65_536
+        configuration.drainTimeout = .milliseconds(100)
+        let server = RPCServer(configuration: configuration, services: [Self.large(started)], observer: arrivals)
+        var blind = RPCClientConfiguration(port: try await server.start().port ?? 0)
+        blind.streamWindowBytes = 0
+        let client = RPCClient(blind)
+        await withTaskGroup(of: Void.self) { group in
+            for _ in 0..<40 {
+                group.addTask {
+                    _ = await status {
+                        let options = RPCCallOptions(timeout: .seconds(60))
+                        _ = try await client.unary("/test.Large/Get", ByteBuffer(), options: options)
+                    }
+                }
+            }
+            #expect(await eventually { arrivals.count.count == 40 && started.count >= 2 })
+            #expect(started.count == 2)
+            group.cancelAll()
+        }
+        await client.close()
+        server.beginGracefulShutdown()
+        try await server.run()
     }
 
     @Test func tooManyConnections() async throws {
