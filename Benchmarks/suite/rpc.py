@@ -146,7 +146,8 @@ def instructions(name: str, rows: list[Row]) -> dict[str, float]:
 
         def dump() -> int:
             """Instructions since the last dump."""
-            subprocess.run(["callgrind_control", "--dump", str(pid)], stdout=subprocess.DEVNULL, check=True)
+            subprocess.run(
+                ["callgrind_control", "--dump", str(pid)], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
             newest = max(parts.glob("out.*"), key=lambda part: int(part.suffix[1:]))
             return int(re.search(r"^(?:totals|summary): (\d+)", newest.read_text(), re.MULTILINE)[1])
 

@@ -23,6 +23,8 @@ final class EventLoopContext: TaskExecutor, @unchecked Sendable {
 
     /// Lent to the session that is being drained.
     @exclusivity(unchecked) var scratch = ByteBuffer()
+    /// Those that sockets had not taken at once, the oldest first.
+    @exclusivity(unchecked) private var pendingScratches: [ByteBuffer] = []
     @exclusivity(unchecked) private var timers = TimerQueue()
     /// When the event loop will call us for the timers.
     @exclusivity(unchecked) private var wakeUp: NIODeadline?
@@ -86,6 +88,17 @@ final class EventLoopContext: TaskExecutor, @unchecked Sendable {
     func closeMailbox() { self.mailbox.withLock { $0.isClosed = true } }
 
     // MARK: Flushing
+
+    /// Makes the storage of a buffer that was written the next scratch. If the socket took it, nobody else holds the
+    /// storage now and the next `clear` keeps it; if not, others have their turn first, and fresh memory is the exception.
+    func reuse(_ buffer: ByteBuffer, isPending: Bool) {
+        guard isPending else {
+            self.scratch = buffer
+            return
+        }
+        self.pendingScratches.append(buffer)
+        self.scratch = self.pendingScratches.count > 8 ? self.pendingScratches.removeFirst() : ByteBuffer()
+    }
 
     /// The connection is flushed at the end of this tick, once, whoever asks for it.
     func flushLater(_ connection: HTTP2Connection) {

@@ -247,8 +247,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             return false
         }
         context.writeAndFlush(self.wrapOutboundOut(buffer), promise: nil)
-        // If the socket took it, nobody else holds the storage now and the next `clear` keeps it.
-        self.loop.scratch = buffer
+        self.loop.reuse(buffer, isPending: !context.channel.isWritable)
         return buffer.readableBytes >= Self.writeSize
     }
 }

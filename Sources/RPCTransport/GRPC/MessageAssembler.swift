@@ -91,7 +91,7 @@ struct MessageAssembler {
                     return self.end(Self.take(missing, from: &chunk))
                 }
                 let count = min(missing, chunk.readableBytes)
-                if self.partial.readableBytes == 0 { self.partial.reserveCapacity(min(missing, 65536)) }
+                self.makeRoom(for: count, of: missing)
                 if var part = chunk.readSlice(length: count) { self.partial.writeBuffer(&part) }
                 self.uncreditedBytes += count
                 guard count == missing else {
@@ -112,6 +112,16 @@ struct MessageAssembler {
         self.creditedBytes += credit
         self.uncreditedBytes = 0
         return credit
+    }
+
+    /// Room for 64 KiB at first, so that a peer which only announces a large message gets no memory for it; once they
+    /// have come, for all of it: growing step by step would copy it over and over.
+    private mutating func makeRoom(for count: Int, of missing: Int) {
+        if self.partial.readableBytes == 0 {
+            self.partial.reserveCapacity(min(missing, 65536))
+        } else if self.partial.writableBytes < count {
+            self.partial.reserveCapacity(self.partial.readableBytes + missing)
+        }
     }
 
     private mutating func begin(flag: UInt8, size: Int) throws(RPCError) {

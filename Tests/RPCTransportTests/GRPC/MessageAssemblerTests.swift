@@ -29,6 +29,20 @@ import Testing
         #expect(credit == bytes.count)
     }
 
+    @Test(arguments: [1000, 16_384, 65_536, 100_000]) func largeMessages(size: Int) throws {
+        let message = (0..<300_000).map { UInt8(truncatingIfNeeded: $0 / 7) }
+        let bytes = Self.frame(message) + Self.frame([1])
+        var assembler = MessageAssembler(limit: 300_000, side: "server")
+        var result: [[UInt8]] = []
+        for start in stride(from: 0, to: bytes.count, by: size) {
+            var chunk = ByteBuffer(bytes: bytes[start..<min(start + size, bytes.count)])
+            while let message = try assembler.next(from: &chunk) {
+                result.append(Array(message.bytes.readableBytesView))
+            }
+        }
+        #expect(result == [message, [1]])
+    }
+
     @Test func limitIsCheckedOnThePrefix() throws {
         var assembler = MessageAssembler(limit: 10, side: "server")
         var exact = ByteBuffer(bytes: Self.frame(Array(repeating: 0, count: 10)))
