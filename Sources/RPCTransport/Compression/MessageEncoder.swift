@@ -15,7 +15,16 @@ struct MessageEncoder: Sendable {
     /// For the messages of a call that asks for this: compressed unless they opt out.
     init(_ compression: RPCCompression?) { self.init(compression: compression, automaticBytes: 0) }
 
+    /// Whether `encode` has work to do that is none for an event loop.
     @inline(__always)
+    func compresses(_ message: ByteBuffer, _ choice: MessageCompression) -> Bool {
+        switch choice {
+        case .never: false
+        case .automatic: self.automaticBytes.map { message.readableBytes >= $0 } ?? false && self.compression != nil
+        case .always: self.compression != nil
+        }
+    }
+
     func encode(_ message: ByteBuffer, _ choice: MessageCompression) -> OutboundMessage {
         switch choice {
         case .never: break

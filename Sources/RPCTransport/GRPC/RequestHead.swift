@@ -19,6 +19,8 @@ struct RequestHead: Sendable {
     var acceptedCompression: RPCCompression?
     /// The client speaks of encodings, so that it is told ours.
     var namesEncodings = false
+    /// An earlier attempt of the same call has failed (`grpc-previous-rpc-attempts`, gRFC A6).
+    var isRetry = false
 
     enum Outcome: Sendable {
         case call(RequestHead)
@@ -47,6 +49,7 @@ struct RequestHead: Sendable {
         var compression: RPCCompression?
         var acceptedCompression: RPCCompression?
         var namesEncodings = false
+        var isRetry = false
         var unsupportedEncoding: String?
         var badBinary = false
         var offset = 0
@@ -91,6 +94,9 @@ struct RequestHead: Sendable {
                     }
                     return true
                 }
+            case 26:
+                // Of use to the application too, and so no reserved one.
+                if equal(name, "grpc-previous-rpc-attempts") { isRetry = !equal(value, "0") }
             default: break
             }
             if ReservedHeaders.contains(name) { return true }
@@ -127,7 +133,8 @@ struct RequestHead: Sendable {
         return .call(
             RequestHead(
                 list: list, path: path, contentType: contentType, timeoutNanoseconds: timeout,
-                compression: compression, acceptedCompression: acceptedCompression, namesEncodings: namesEncodings))
+                compression: compression, acceptedCompression: acceptedCompression, namesEncodings: namesEncodings,
+                isRetry: isRetry))
     }
 
     /// `application/grpc`, with `+proto` or without, with parameters or without. `application/grpc-web` is another

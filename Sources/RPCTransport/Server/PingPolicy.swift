@@ -26,13 +26,13 @@ struct PingPolicy {
         self.lastPing = nil
     }
 
-    /// True if this was one too many: GOAWAY(ENHANCE_YOUR_CALM, "too_many_pings").
+    /// True, once, if this was one too many: GOAWAY(ENHANCE_YOUR_CALM, "too_many_pings").
     mutating func receivedPing(at now: NIODeadline, hasCalls: Bool) -> Bool {
         defer { self.lastPing = now }
         let interval =
             hasCalls || self.permitsPingsWithoutCalls ? self.minimumInterval : Self.minimumIntervalWithoutCalls
         guard let lastPing, now - lastPing < interval else { return false }
         self.strikes += 1
-        return self.strikes > Self.maximumStrikes
+        return self.strikes == Self.maximumStrikes + 1
     }
 }

@@ -64,6 +64,8 @@ public protocol RPCInterceptor: Sendable {
 public protocol RPCObserver: Sendable {
     /// A call has begun. `method` is a path of this server, never one that a client made up.
     func callStarted(method: String)
+    /// The call that has just begun isn't its client's first attempt.
+    func callIsRetry(method: String)
     /// The call has its status, as far as this server is concerned.
     func callEnded(method: String, code: RPCCode, duration: Duration)
     /// The server's certificate was read, at the start or since a file has changed; it ends at `notAfter`, in seconds
@@ -76,6 +78,7 @@ public protocol RPCObserver: Sendable {
 }
 
 extension RPCObserver {
+    public func callIsRetry(method: String) {}
     public func certificateLoaded(notAfter: Int64) {}
     public func certificateRejected() {}
     public func refused(_ refusal: RPCRefusal) {}

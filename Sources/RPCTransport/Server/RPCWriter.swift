@@ -25,6 +25,10 @@ public struct RPCWriter: Sendable {
     public nonisolated(nonsending) func write(
         _ message: ByteBuffer, compression: MessageCompression = .automatic
     ) async throws(RPCError) {
+        guard self.encoder.compresses(message, compression) else {
+            return try await self.pipe.write(OutboundMessage(bytes: message))
+        }
+        await Task.yield()  // leaves the event loop that a handler may begin on
         try await self.pipe.write(self.encoder.encode(message, compression))
     }
 

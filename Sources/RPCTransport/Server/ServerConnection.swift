@@ -389,6 +389,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if let observer = self.shared.observer {
             call.observed = (route.path, .now())
             observer.callStarted(method: route.path)
+            if head.isRetry { observer.callIsRetry(method: route.path) }
         }
         var deadline: ContinuousClock.Instant?
         if let nanoseconds = self.timeout(of: head, route) {
@@ -571,7 +572,13 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         let task = Task.immediate {
             do {
                 let reply = try await handler(try await self.intercepted(context))
-                let message = encoder.encode(reply.message, reply.compression)
+                let message: OutboundMessage
+                if encoder.compresses(reply.message, reply.compression) {
+                    await Task.yield()  // leaves the event loop
+                    message = encoder.encode(reply.message, reply.compression)
+                } else {
+                    message = OutboundMessage(bytes: reply.message)
+                }
                 if self.loop.isCurrent {
                     self.handlerReplied(call, reply, message)
                 } else {

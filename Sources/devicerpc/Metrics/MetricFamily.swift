@@ -54,6 +54,7 @@ enum KnownMetrics {
         .gauge("saga_lease_age_seconds", "Time since the last lease renewal that succeeded was sent."),
         .gauge("saga_partitions_ahead", "Days for which partitions exist beyond today."),
         .counter("rpc_server_calls_total", "Calls that ended, by method and status code."),
+        .counter("rpc_server_retries_total", "Calls whose client had tried before, by method."),
         .histogram("rpc_server_call_duration_seconds", "Time of calls that ended, by method.", Buckets.fast),
         .gauge("rpc_server_calls_in_progress", "Calls under way, by method; WatchSaga's are the open watchers."),
         .gauge(

@@ -5,6 +5,7 @@ final class RPCMetrics: RPCObserver {
     private final class Method: Sendable {
         let label: String
         let started = AtomicCounters(count: 1)
+        let retries = AtomicCounters(count: 1)
         let ended = AtomicCounters(count: RPCCode.allCases.count)
         let durations: HistogramSeries
 
@@ -43,6 +44,8 @@ final class RPCMetrics: RPCObserver {
 
     func callStarted(method: String) { self.methods[method]?.started.increment(0) }
 
+    func callIsRetry(method: String) { self.methods[method]?.retries.increment(0) }
+
     func callEnded(method: String, code: RPCCode, duration: Duration) {
         guard let method = self.methods[method] else { return }
         method.ended.increment(code.rawValue)
@@ -73,6 +76,10 @@ final class RPCMetrics: RPCObserver {
                 if count == 0, code != .ok { continue }
                 registry.counter("rpc_server_calls_total", [("method", method.label), ("code", code.name)])
                     .set(Int64(clamping: count))
+            }
+            let retries = method.retries.load(0)
+            if retries > 0 {
+                registry.counter("rpc_server_retries_total", [("method", method.label)]).set(Int64(clamping: retries))
             }
             let started = method.started.load(0)
             registry.gauge("rpc_server_calls_in_progress", [("method", method.label)])

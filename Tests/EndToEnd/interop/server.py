@@ -24,7 +24,14 @@ class InteropServer:
         except AssertionError as error:
             self.close()
             raise AssertionError(f"{error}\n{self.process.log_tail()}") from None
-        self.address = f"127.0.0.1:{self._port()}"
+        self.port = self._port() or 0
+        self.address = f"127.0.0.1:{self.port}"
+
+    def __enter__(self) -> InteropServer:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @classmethod
     def replacing(cls, port: int) -> InteropServer:

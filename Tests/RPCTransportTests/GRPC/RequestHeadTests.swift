@@ -56,6 +56,31 @@ import Testing
         #expect(refusal.error.code == code)
     }
 
+    @Test(arguments: [("1", true), ("12", true), ("0", false)]) func retries(attempts: String, isRetry: Bool) {
+        guard case .call(let head) = Self.parse([("grpc-previous-rpc-attempts", attempts)]) else {
+            Issue.record("refused")
+            return
+        }
+        #expect(head.isRetry == isRetry)
+        #expect(Metadata(head.list).first("grpc-previous-rpc-attempts") == attempts)
+    }
+
+    @Test func reservedNamesAreNoMetadata() {
+        let reserved = [
+            "grpc-message-type", "grpc-status", "grpc-message", "grpc-accept-encoding", "grpc-anything", "host",
+            "content-length", "grpc-encoding",
+        ]
+        guard case .call(let head) = Self.parse(reserved.map { ($0, "identity") } + [("x-own", "1")]) else {
+            Issue.record("refused")
+            return
+        }
+        #expect(Metadata(head.list).entries.map(\.name) == ["user-agent", "x-own"])
+        // Nor can an application send them.
+        var metadata = Metadata()
+        for name in reserved + [":status", "te", "content-type"] { metadata.append(name, "1") }
+        #expect(metadata.isEmpty)
+    }
+
     @Test func encodings() {
         guard
             case .call(let head) = Self.parse([

@@ -127,6 +127,46 @@ import Testing
         #expect(pair.clientTrace == ["trailers", "closed 0"])
     }
 
+    /// Tokens are never put into the compression table (CRIME): each request carries them whole.
+    @Test(arguments: ["authorization", "x-service-token", "x-other"]) func secretsAreNotIndexed(name: String) throws {
+        let pair = try Pair()
+        var extra = HeaderList()
+        extra.append(name.utf8, String(repeating: "!", count: 1000).utf8)
+        var sizes: [Int] = []
+        for _ in 0..<2 {
+            var head = HeaderList()
+            head.append(":path", "/a/b")
+            head.append(":authority", "x")
+            head.append(contentsOf: extra)
+            let stream = HTTP2Stream()
+            try pair.client.request(stream, .request, head)
+            pair.client.output.clear()
+            try pair.client.drain(limit: 1 << 20)
+            sizes.append(pair.client.output.readableBytes)
+            try pair.server.receive(pair.client.output)
+        }
+        #expect(sizes[0] > 1000)
+        #expect((sizes[1] > 1000) == (name != "x-other"))
+    }
+
+    /// A whole answer of a unary call is one buffer, and so one write.
+    @Test func anAnswerIsOneBuffer() throws {
+        let pair = try Pair()
+        for size in [3, 600, 40_000] {
+            _ = try pair.request(ByteBuffer(bytes: [1]))
+            let stream = try #require(pair.serverStreams.last)
+            stream.outbound.append(OutboundMessage(bytes: ByteBuffer(repeating: 1, count: size)))
+            stream.end = .trailers(nil)
+            pair.server.respond(stream, .responseGRPC)
+            pair.server.output.clear()
+            try pair.server.drain(limit: 1 << 20)
+            #expect(pair.server.output.readableBytes > size + 5 + 3 * 9)
+            try pair.client.receive(pair.server.output)
+            pair.client.forEachEvent { pair.clientEvents.append($0) }
+            #expect(pair.clientTrace.suffix(2) == ["trailers", "closed 0"])
+        }
+    }
+
     @Test func oversizedHeadersAreDroppedAndTold() throws {
         var limited = HTTP2Configuration()
         limited.headerListBytes = 500

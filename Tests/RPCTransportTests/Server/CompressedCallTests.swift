@@ -1,4 +1,5 @@
 import NIOCore
+import NIOPosix
 import Testing
 
 @testable import RPCTransport
@@ -64,6 +65,25 @@ import Testing
                     #expect(response.isCompressed == isCompressed)
                     #expect(response.trailingMetadata.first("x-compressed") == "\(compression != nil)")
                 }
+            }
+        }
+    }
+
+    /// A message that takes milliseconds to inflate holds up no other call of the event loop.
+    @Test func handlersOfCompressedMessagesLeaveTheEventLoop() async throws {
+        let service = RPCService(
+            name: "test.Where",
+            methods: [
+                .unary("Get") { message, _ in
+                    let isOnLoop = MultiThreadedEventLoopGroup.currentEventLoop != nil
+                    return RPCReply(message: ByteBuffer(text: isOnLoop ? "loop" : "elsewhere"))
+                }
+            ])
+        try await withLoopback([service]) { client, _, _ in
+            for (compression, place) in [(nil, "loop"), (.gzip, "elsewhere")] as [(RPCCompression?, String)] {
+                let options = RPCCallOptions(compression: compression)
+                let response = try await client.unary("/test.Where/Get", Self.text("x"), options: options)
+                #expect(response.message.text == place)
             }
         }
     }

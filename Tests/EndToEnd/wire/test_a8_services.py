@@ -1,0 +1,187 @@
+"""Part A8: health and reflection, and the same rules on the product's own server."""
+
+from __future__ import annotations
+
+import gzip
+import re
+import signal
+from collections.abc import Iterator
+
+import grpc
+import pytest
+
+from interop.server import InteropServer
+from support.interop_messages import SERVICE, field
+from support.raw_calls import RawClient, messages
+from support.rawhttp2 import message
+from support.stubs import REPOSITORY
+from support.world import World
+
+HEALTH = "/grpc.health.v1.Health/"
+SERVING, NOT_SERVING, SERVICE_UNKNOWN = field(1, 1), field(1, 2), field(1, 3)
+
+
+def test_health_check(connection: RawClient) -> None:
+    assert connection.unary(HEALTH + "Check").messages == [SERVING]
+    assert connection.unary(HEALTH + "Check", message(field(1, "grpc.testing.TestService"))).messages == [SERVING]
+    assert connection.unary(HEALTH + "Check", message(field(1, "nobody"))).status == 5
+    assert connection.unary(HEALTH + "Check", message(b"\x0a\x05ab")).status == 13
+
+
+def test_health_list(connection: RawClient) -> None:
+    entries = [field(1, field(2, SERVING)), field(1, field(1, "grpc.testing.TestService") + field(2, SERVING))]
+    assert connection.unary(HEALTH + "List").messages == [b"".join(entries)]
+
+
+def test_health_watch_answers_at_once_and_stays_open(connection: RawClient) -> None:
+    streams = {}
+    for name, expected in (("", SERVING), ("nobody", SERVICE_UNKNOWN)):
+        stream = connection.begin(HEALTH + "Watch")
+        connection.send(connection.data(stream, message(field(1, name)), end=True))
+        connection.read_until(
+            lambda s=stream: s in connection.responses and bool(connection.responses[s].data), "a message")
+        streams[stream] = expected
+    connection.ping()
+    for stream, expected in streams.items():
+        response = connection.responses[stream]
+        assert response.messages == [expected] and not response.has_ended
+        connection.reset(stream)
+
+
+def test_health_watch_hears_of_the_shutdown() -> None:
+    with InteropServer() as server, RawClient(server.port) as client:
+        stream = client.begin(HEALTH + "Watch")
+        client.send(client.data(stream, message(), end=True))
+        client.read_until(lambda: stream in client.responses and bool(client.responses[stream].data), "a message")
+        server.process.send(signal.SIGTERM)
+        response = client.response(stream)
+        assert response.messages == [SERVING, NOT_SERVING]
+        assert response.status == 14
+
+
+def _strings(data: bytes, number: int) -> list[bytes]:
+    """The values of a length-delimited field, at the top of a message."""
+    found = []
+    at = 0
+
+    def varint() -> int:
+        nonlocal at
+        value = shift = 0
+        while True:
+            byte = data[at]
+            at += 1
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if byte < 0x80:
+                return value
+
+    while at < len(data):
+        key = varint()
+        if key & 7 == 0:
+            varint()
+            continue
+        assert key & 7 == 2, key
+        length = varint()
+        if key >> 3 == number:
+            found.append(data[at : at + length])
+        at += length
+    return found
+
+
+def test_resets_and_retries_reach_the_metrics(world: World) -> None:
+    """A reset counts as the status that its code means."""
+    server = world.server()
+    watch = 'method="grpc.health.v1.Health/Watch"'
+    with RawClient(server.port) as client:
+        for code, _ in RESETS:
+            stream = client.begin(HEALTH + "Watch", [("grpc-previous-rpc-attempts", "1")])
+            client.send(client.data(stream, message(), end=True))
+            client.read_until(lambda s=stream: s in client.responses and bool(client.responses[s].data), "a message")
+            client.reset(stream, code)
+        client.ping()
+    metrics = server.http("/metrics")[1].splitlines()
+    for _, name in RESETS:
+        found = [line for line in metrics if "rpc_server_calls_total" in line and watch in line and f'"{name}"' in line]
+        assert len(found) == 1 and found[0].endswith(" 1"), found
+    assert any("rpc_server_retries_total" in line and watch in line and line.endswith(" 4") for line in metrics)
+
+
+RESETS = [(2, "INTERNAL"), (7, "UNAVAILABLE"), (8, "CANCELLED"), (11, "RESOURCE_EXHAUSTED")]
+
+
+@pytest.fixture
+def device(world: World) -> Iterator[RawClient]:
+    with RawClient(world.server().port) as connection:
+        yield connection
+
+
+def test_the_product_keeps_the_same_rules(device: RawClient) -> None:
+    """Reflection in both versions, paths, content types, protobuf, and limits, on `devicerpc serve`."""
+    for package in ("grpc.reflection.v1", "grpc.reflection.v1alpha"):
+        path = f"/{package}.ServerReflection/ServerReflectionInfo"
+        questions = [
+            field(7, ""), field(4, "grpc.health.v1.Health"), field(3, "no/such.proto"),
+            field(4, "grpc.health.v1.Health.List"), field(6, "nobody"), field(5, field(1, "a.B") + field(2, 1)),
+        ]
+        response = device.unary(path, b"".join(message(field(1, "host") + question) for question in questions))
+        assert response.status == 0
+        services, by_symbol, unknown, by_method, no_type, no_extension = response.messages
+        for answer, question in zip(response.messages, questions, strict=True):
+            assert _strings(answer, 1) == [b"host"]
+            assert _strings(answer, 2) == [field(1, "host") + question]
+        names = [_strings(service, 1)[0] for service in _strings(_strings(services, 6)[0], 1)]
+        assert names == sorted(names)
+        assert {
+            b"cloudphone.device.v1.DeviceService", b"grpc.health.v1.Health", b"grpc.reflection.v1.ServerReflection",
+            b"grpc.reflection.v1alpha.ServerReflection",
+        } <= set(names)
+        for answer in (by_symbol, by_method):
+            files = _strings(_strings(answer, 4)[0], 1)
+            assert [_strings(file, 1) for file in files] == [[b"grpc/health/v1/health.proto"]]
+        # An error is an answer: the stream goes on.
+        for answer in (unknown, no_type, no_extension):
+            assert _strings(answer, 7)[0].startswith(field(1, 5))
+
+    get = "/cloudphone.device.v1.DeviceService/GetSaga"
+    assert device.unary(get + "/").status == 12
+    assert device.unary(get.lower()).status == 12
+    assert device.unary(get, extra=[("content-type", "application/json")]).http_status == "415"
+    assert device.unary(get, message(b"\x0a\xff")).status == 13
+    assert device.unary(get, b"").status == 12
+    response = device.unary(get, message(field(1, "sg_00000000000000000000000000")))
+    assert response.status in (3, 5) and response.all("grpc-status-details-bin")
+    assert not response.all("grpc-status-details-bin")[0].endswith("=")
+    assert device.unary(SERVICE + "EmptyCall").grpc_message == "unknown service grpc.testing.TestService"
+
+
+def test_the_products_settings_for_connections(world: World) -> None:
+    server = world.server(environment={
+        "DEVICERPC_MAX_CONNECTION_AGE": "500ms", "DEVICERPC_MAX_CONNECTION_AGE_GRACE": "500ms",
+        "DEVICERPC_MAX_HEADER_BYTES": "2000", "DEVICERPC_COMPRESS_FROM_BYTES": "1",
+    })
+    with RawClient(server.port) as client:
+        stream = client.begin(HEALTH + "Watch")
+        client.send(client.data(stream, message(), end=True))
+        assert client.unary(HEALTH + "Check", extra=[("x-long", "a" * 2000)]).status == 8
+        reflect = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
+        question = message(field(4, "grpc.health.v1.Health"))
+        plain = client.unary(reflect, question)
+        packed = client.unary(reflect, question, [("grpc-accept-encoding", "gzip")])
+        [(flag, body)] = messages(packed.data)
+        assert flag == 1 and gzip.decompress(body) == plain.messages[0]
+        # A watch would never end: it hears that its time is up, and can be taken up elsewhere.
+        client.wait_closed()
+        assert client.goaways[-1][2] == "max_age"
+
+
+def test_the_service_config_of_the_documents_works(world: World) -> None:
+    text = (REPOSITORY / "docs/wire.md").read_text()
+    config = re.search(r"```json\n(.*?)```", text, re.DOTALL)
+    assert config
+    server = world.server()
+    options = [("grpc.service_config", config.group(1))]
+    with grpc.insecure_channel(f"127.0.0.1:{server.port}", options=options) as channel:
+        get = channel.unary_unary("/cloudphone.device.v1.DeviceService/GetSaga")
+        with pytest.raises(grpc.RpcError) as failure:
+            get(field(1, "sg_00000000000000000000000000"), timeout=10)
+        assert failure.value.code() in (grpc.StatusCode.NOT_FOUND, grpc.StatusCode.INVALID_ARGUMENT)
