@@ -12,8 +12,7 @@ final class InboundPipe: Sendable {
     }
 
     private struct State {
-        var messages: [MessageAssembler.Message] = []
-        var head = 0
+        var messages = FIFO<MessageAssembler.Message>()
         var end: Result<Void, RPCError>?
         var waiter: Waiter?
         var returnCredit: (@Sendable (Int) -> Void)?
@@ -65,14 +64,12 @@ final class InboundPipe: Sendable {
             state.end = end
             state.returnCredit = nil
             if discarding {
-                state.messages = []
-                state.head = 0
+                state.messages.takeAll()
             }
             let waiter = state.waiter
             state.waiter = nil
             guard case .all = waiter else { return (waiter, []) }
-            defer { state.messages = [] }
-            return (waiter, state.messages)
+            return (waiter, state.messages.takeAll())
         }
         switch waiter {
         case .next(let continuation): continuation.resume(with: end.map { nil }.mapError { $0 })
@@ -111,8 +108,7 @@ final class InboundPipe: Sendable {
         } catch {
             self.state.withLock { state in
                 state.end = .failure(error)
-                state.messages = []
-                state.head = 0
+                state.messages.takeAll()
             }
             throw error
         }
@@ -146,9 +142,7 @@ final class InboundPipe: Sendable {
                 try await withCheckedThrowingContinuation { continuation in
                     let result = self.state.withLock { state -> Result<[MessageAssembler.Message], any Error>? in
                         if let end = state.end {
-                            let messages = Array(state.messages[state.head...])
-                            state.messages = []
-                            state.head = 0
+                            let messages = state.messages.takeAll()
                             return end.map { messages }.mapError { $0 }
                         }
                         if let refusal = Self.refusal(state) { return .failure(refusal) }
@@ -184,14 +178,7 @@ final class InboundPipe: Sendable {
     }
 
     private static func takeNext(_ state: inout State) -> Taken? {
-        guard state.head < state.messages.count else { return state.end.map { .end($0) } }
-        let message = state.messages[state.head]
-        state.messages[state.head].bytes = ByteBuffer()
-        state.head += 1
-        if state.head == state.messages.count {
-            state.messages.removeAll(keepingCapacity: true)
-            state.head = 0
-        }
+        guard let message = state.messages.popFirst() else { return state.end.map { .end($0) } }
         return .message(message, state.returnCredit)
     }
 

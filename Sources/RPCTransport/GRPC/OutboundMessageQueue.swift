@@ -9,8 +9,7 @@ struct OutboundMessageQueue {
     /// The message being read, and how much of prefix + message has been.
     private var current: OutboundMessage?
     private var position = 0
-    private var waiting: [OutboundMessage] = []
-    private var waitingHead = 0
+    private var waiting = FIFO<OutboundMessage>()
 
     /// Bytes left to read, prefixes included.
     private(set) var byteCount = 0
@@ -38,8 +37,7 @@ struct OutboundMessageQueue {
     mutating func removeAll() {
         self.current = nil
         self.position = 0
-        self.waiting = []
-        self.waitingHead = 0
+        self.waiting = FIFO()
         self.byteCount = 0
     }
 
@@ -83,16 +81,6 @@ struct OutboundMessageQueue {
 
     private mutating func advance() {
         self.position = 0
-        if self.waitingHead < self.waiting.count {
-            self.current = self.waiting[self.waitingHead]
-            self.waiting[self.waitingHead] = OutboundMessage(bytes: ByteBuffer())
-            self.waitingHead += 1
-            if self.waitingHead == self.waiting.count {
-                self.waiting.removeAll(keepingCapacity: self.waiting.count <= 16)
-                self.waitingHead = 0
-            }
-        } else {
-            self.current = nil
-        }
+        self.current = self.waiting.popFirst()
     }
 }
