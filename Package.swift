@@ -101,6 +101,17 @@ let package = Package(
             name: "DeviceRPCTests",
             dependencies: ["DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore],
             swiftSettings: settings),
+        .target(
+            name: "Fuzzing",
+            dependencies: [
+                "DeviceRPC", "DeviceProvisioning", "SagaRuntime", "RPCTransport", nioCore, logging,
+                .product(name: "NIOEmbedded", package: "swift-nio"),
+            ], path: "Tests/Fuzzing", exclude: ["corpus"], swiftSettings: settings),
+        .testTarget(
+            name: "FuzzingTests",
+            dependencies: [
+                "Fuzzing", "RPCTransport", nioCore, logging, .product(name: "NIOEmbedded", package: "swift-nio"),
+            ], swiftSettings: settings),
         .testTarget(
             name: "CommandLineTests",
             dependencies: [
@@ -109,3 +120,9 @@ let package = Package(
             ], swiftSettings: settings),
     ]
 )
+
+// libFuzzer brings its own `main`, so this cannot be part of an ordinary build. `./dev fuzz` sets the variable.
+if Context.environment["DEVICERPC_FUZZ"] != nil {
+    package.targets.append(
+        .executableTarget(name: "Fuzz", dependencies: ["Fuzzing"], path: "Tests/Fuzz", swiftSettings: settings))
+}
