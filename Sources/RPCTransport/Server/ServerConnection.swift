@@ -109,6 +109,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     override func disconnected() {
         self.loop.cancelTimer(self)
+        // Calls hold their connection: what it keeps of them now would keep it for ever.
+        self.unsent = []
+        self.heldBack = []
         self.shared.connectionClosed(self)
     }
 
@@ -676,6 +679,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     /// Brings what a handler has written to its stream when the connection is flushed: many writes of one tick at once.
     func sendLater(_ call: ServerCall) {
+        // Nobody will flush a connection that is lost.
+        guard self.session != nil else { return }
         self.unsent.append(call)
         self.setNeedsFlush()
     }
@@ -762,6 +767,10 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func release(_ call: ServerCall, _ error: RPCError) {
+        if call.isHeldBack {
+            call.isHeldBack = false
+            self.heldBack.removeAll { $0.0 === call }
+        }
         call.outboundPipe?.close(error)
         call.inboundPipe?.finish(.failure(error), discarding: true)
         call.outboundPipe = nil

@@ -1,0 +1,92 @@
+import Logging
+import NIOCore
+import NIOEmbedded
+import Testing
+
+@testable import Fuzzing
+@testable import RPCTransport
+
+/// A connection whose client stopped reading is freed once it is lost, whatever of its calls it had to keep until then.
+@Suite struct LostConnectionTests {
+    /// A client that doesn't read its answers has its next requests held back. Such a request used to stay where it was
+    /// held when its stream was reset or its connection lost: resets and new requests piled up messages without bound,
+    /// and the connection was never freed.
+    @Test func heldBackCallsEndWithTheirStreams() async {
+        await Self.isFreed { endpoint, connection in
+            // More than the client's window has room for: it waits.
+            endpoint.append(Self.request("/f.F/Large", on: 1))
+            endpoint.read(.max, piece: .max)
+            endpoint.tasks.runDue()
+            endpoint.settle()
+            #expect((connection.session?.unreadBytes ?? 0) > 1000)
+            endpoint.append(Self.request("/f.F/Echo", on: 3))
+            endpoint.read(.max, piece: .max)
+            #expect(connection.heldBack.map(\.0.id) == [3])
+            endpoint.append(
+                Frame(kind: Frame.Kind.reset, stream: 3, payload: Frame.bigEndian(8)).bytes
+                    + Self.request("/f.F/Echo", on: 5))
+            endpoint.read(.max, piece: .max)
+            #expect(connection.heldBack.map(\.0.id) == [5])
+        }
+    }
+
+    /// What a handler writes on the event loop waits for the next flush, which doesn't come while the socket is full.
+    /// When the connection was lost then, the calls that waited and the connection held each other.
+    @Test func callsThatWaitToBeFlushedLetGo() async {
+        await Self.isFreed { endpoint, _ in
+            endpoint.append(Self.request("/f.F/Watch", on: 1))
+            endpoint.read(.max, piece: .max)
+            endpoint.setWritable(false)
+            endpoint.gate.release(0, failing: nil)
+            endpoint.tasks.runDue()
+            endpoint.settle()
+        }
+    }
+
+    /// Runs the body on a connection that is then lost.
+    private static func isFreed(_ body: @escaping @Sendable (Endpoint, ServerConnection) -> Void) async {
+        await onThread {
+            SerialTasks.with { tasks in
+                weak var connection: ServerConnection?
+                Self.withConnection(tasks) {
+                    connection = $1
+                    body($0, $1)
+                }
+                #expect(connection == nil)
+            }
+        }
+    }
+
+    private static func withConnection(_ tasks: SerialTasks, _ body: (Endpoint, ServerConnection) -> Void) {
+        var configuration = RPCServerConfiguration()
+        configuration.limits.maximumUnreadBytes = 1000
+        let gate = Gate()
+        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        let shared = ServerShared(
+            configuration: configuration, http2: configuration.http2,
+            router: Router(services: [FuzzService.make(gate)]), interceptors: [], observer: nil, logger: logger,
+            refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
+            connectionClosed: { _ in })
+        let channel = EmbeddedChannel()
+        let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
+        let connection = ServerConnection(loop: EventLoopContext(eventLoop: eventLoop), shared: shared)
+        let endpoint = Endpoint(
+            channel, eventLoop, connection, tasks, gate,
+            WireCheck(isServer: true, streamWindow: 65535, connectionWindow: configuration.connectionWindowBytes))
+        endpoint.append(Frame.preface + Frame(kind: Frame.Kind.settings).bytes)
+        body(endpoint, connection)
+        #expect(endpoint.finish(until: { gate.running == 0 }))
+        #expect(endpoint.check.broken == [])
+    }
+
+    private static func request(_ path: String, on stream: UInt32) -> [UInt8] {
+        let block =
+            Frame.field(":method", "POST") + Frame.field(":scheme", "http") + Frame.field(":path", path)
+            + Frame.field(":authority", "f")
+            + Frame.field("content-type", "application/grpc") + Frame.field("te", "trailers")
+        return Frame(kind: Frame.Kind.headers, flags: Frame.Flag.endHeaders, stream: stream, payload: block).bytes
+            + Frame(
+                kind: Frame.Kind.data, flags: Frame.Flag.endStream, stream: stream, payload: [0, 0, 0, 0, 1, 0x41]
+            ).bytes
+    }
+}
