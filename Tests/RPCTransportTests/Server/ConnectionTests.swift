@@ -51,6 +51,52 @@ import Testing
         #expect(seen.withLock { $0 } == [true, false])
     }
 
+    @Test(arguments: [true, false]) func handlersThatStayOnTheEventLoop(stays: Bool) async throws {
+        let service = RPCService(
+            name: "test.Where",
+            methods: [
+                .serverStreaming("Stay", staysOnEventLoop: stays) { _, _, writer in
+                    for _ in 0..<20 {
+                        try await Task.sleep(for: .milliseconds(1))
+                        let isOnLoop = MultiThreadedEventLoopGroup.currentEventLoop != nil
+                        try await writer.write(ByteBuffer(text: "\(isOnLoop)"))
+                    }
+                }
+            ])
+        try await withLoopback([service]) { client, _, _ in
+            var answers: [String] = []
+            for try await message in try await client.serverStreaming("/test.Where/Stay", ByteBuffer()) {
+                answers.append(message.text)
+            }
+            #expect(answers == Array(repeating: "\(stays)", count: 20))
+        }
+    }
+
+    /// A handler that nothing can stop goes on when its event loop is gone, and comes to its end.
+    @Test func handlersOutlastTheirEventLoop() async throws {
+        let waiting = Mutex<CheckedContinuation<Void, Never>?>(nil)
+        let isOver = Mutex(false)
+        let service = RPCService(
+            name: "test.Where",
+            methods: [
+                .serverStreaming("Stay", staysOnEventLoop: true) { _, _, _ in
+                    await withCheckedContinuation { continuation in waiting.withLock { $0 = continuation } }
+                    await Task.yield()
+                    isOver.withLock { $0 = true }
+                }
+            ])
+        try await withLoopback([service], configure: { $0.drainTimeout = .milliseconds(100) }) { client, _, _ in
+            let call = Task {
+                for try await _ in try await client.serverStreaming("/test.Where/Stay", ByteBuffer()) {}
+            }
+            #expect(await eventually { waiting.withLock { $0 != nil } })
+            call.cancel()
+            _ = try? await call.value
+        }
+        waiting.withLock { $0 }?.resume()
+        #expect(await eventually { isOver.withLock { $0 } })
+    }
+
     /// Calls go on while the server drains; each ends well or finds that there is no server any more.
     @Test(arguments: 1...3) func drainUnderLoadFailsNoCall(round: Int) async throws {
         try await withLoopback([Self.echo]) { client, server, _ in
