@@ -93,5 +93,5 @@ def run() -> list[Figure]:
     print(table(["", "KiB each"], rows))
     return [
         at_most("memory of a connection", per_connection / 1024, 20, "KiB"),
-        at_most("memory of an open stream, its handler included", per_stream / 1024, 6, "KiB"),
+        at_most("memory of an open stream, its handler included", per_stream / 1024, 8, "KiB"),
     ]
