@@ -43,6 +43,20 @@ import Testing
         }
     }
 
+    /// A drain that is over when its timer fires, while the socket is full, closes the connection there and then. The
+    /// timer was set once more behind that, and held the connection until it fired, up to a minute later.
+    @Test func theEndOfADrainSetsNoTimer() async {
+        await Self.isFreed { endpoint, connection in
+            endpoint.read(.max, piece: .max)
+            endpoint.setWritable(false)
+            connection.beginDrain()
+            connection.loop.cancelTimer(connection)
+            connection.timerFired(at: .now() + .seconds(6))
+            #expect(connection.session == nil)
+            #expect(connection.timerIndex < 0)
+        }
+    }
+
     /// Runs the body on a connection that is then lost.
     private static func isFreed(_ body: @escaping @Sendable (Endpoint, ServerConnection) -> Void) async {
         await onThread {

@@ -241,6 +241,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             }
         }
         if now >= self.drainDeadline { return self.endDrain() }
+        // Closed by what came before: a timer would hold the connection for as long as it runs.
+        guard self.session != nil else { return }
 
         var next = self.drainDeadline
         if !isShaken { next = min(next, self.handshakeDeadline) }
