@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterator
 import grpc
 import pytest
 
+from support.certificates import Authority
 from support.client import CHANNEL_OPTIONS
 from support.postgres import Cluster
 from support.rawhttp2 import (
@@ -458,6 +459,35 @@ def test_connections_of_one_address(place: World) -> None:
     finally:
         for connection in taken:
             connection.close()
+
+
+def test_tls_handshakes(place: World) -> None:
+    """Handshakes of TLS that don't go on, or are no TLS: few at a time, and not for long."""
+    authority = Authority()
+    certificate, key = authority.issue_for_server().write(place.home / "tls", "server")
+    server = place.server(
+        "tls", credentials=authority.credentials(None), environment={
+            **TIMEOUTS, "DEVICERPC_TLS_CERT": str(certificate), "DEVICERPC_TLS_KEY": str(key),
+            "DEVICERPC_MAX_HANDSHAKES": "5", "DEVICERPC_HANDSHAKE_TIMEOUT": "3s"})
+    # A client's first bytes of TLS, and then nothing.
+    silent = [RawConnection(server.port, handshake=False) for _ in range(5)]
+    try:
+        for connection in silent:
+            connection.send(b"\x16\x03\x01\x02\x00\x01")
+        wait_until(lambda: connections(server) >= 5, 2, "the connections to be accepted")
+        with RawConnection(server.port, handshake=False) as sixth:
+            sixth.wait_closed(2)
+        assert refusals(server)["too_many_handshakes"] == 1
+        for connection in silent:
+            connection.wait_closed(10)
+        assert refusals(server)["slow_handshake"] == 5
+    finally:
+        for connection in silent:
+            connection.close()
+    with RawConnection(server.port, handshake=False) as cleartext:
+        cleartext.send(PREFACE + settings({}))
+        cleartext.wait_closed(10)
+    assert server.client().health(timeout=10) == "SERVING"
 
 
 def connections(server: Server) -> int:
