@@ -29,6 +29,8 @@ guard arguments.count == 2 || arguments.count == 4, let port = Int(arguments[1])
     fatalError("usage: BenchServer PORT [CERTIFICATE KEY]")
 }
 var configuration = RPCServerConfiguration(port: port)
+// For large messages, and still the smallest of the four.
+configuration.streamWindowBytes = 256 * 1024
 if arguments.count == 4 { configuration.tls = RPCServerTLS(certificateFile: arguments[2], keyFile: arguments[3]) }
 let server = RPCServer(configuration: configuration, services: [service])
 Task.detached { [server] in
