@@ -99,7 +99,10 @@ let package = Package(
             swiftSettings: settings),
         .testTarget(
             name: "DeviceRPCTests",
-            dependencies: ["DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore],
+            dependencies: [
+                "DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore,
+                .product(name: "JWTKit", package: "jwt-kit"),
+            ],
             swiftSettings: settings),
         .target(
             name: "Fuzzing",

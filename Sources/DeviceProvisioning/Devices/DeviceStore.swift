@@ -25,9 +25,10 @@ public final class DeviceStore: Sendable {
     ///   - userID: empty: of every user.
     ///   - statuses: names without prefix, e.g. `RUNNING`; empty: all.
     ///   - provider: `nil`: all.
+    ///   - visibility: what is outside of it is left out.
     ///   - position: where the page before it ended; `nil`: from the newest on.
     public func list(
-        userID: String, statuses: [String] = [], provider: ProviderKind? = nil,
+        userID: String, statuses: [String] = [], provider: ProviderKind? = nil, visibility: Visibility = .all,
         after position: DeviceCursor.Position? = nil,
         limit: Int
     ) async throws(PostgresError) -> [DeviceRecord] {
@@ -37,8 +38,29 @@ public final class DeviceStore: Sendable {
         parameters.append(array: statuses.isEmpty ? DeviceStatus.allCases.map(\.name) : statuses)
         parameters.append(provider?.name)
         parameters.append(Int64(max(limit, 0)))
-        if !userID.isEmpty { parameters.append(userID) }
-        let statement = userID.isEmpty ? Self.listAll : Self.listOfUser
+        let statement: SQLStatement
+        switch (visibility, userID.isEmpty) {
+        case (.all, true): statement = Self.listAll
+        case (.user(let user), true):
+            parameters.append(user)
+            statement = Self.listOfUser
+        case (.tenant(let tenant, let user), true):
+            parameters.append(user)
+            parameters.append(tenant)
+            statement = Self.listOfTenant
+        case (.user(let user), false):
+            guard userID == user else { return [] }
+            parameters.append(userID)
+            statement = Self.listOfUser
+        case (.tenant(let tenant, let user), false):
+            parameters.append(userID)
+            // One's own are seen in whatever tenant they are.
+            parameters.append(userID == user ? nil : tenant)
+            statement = Self.listOfTenantsUser
+        case (.all, false):
+            parameters.append(userID)
+            statement = Self.listOfUser
+        }
         return try await self.database.run(SQLQuery(statement, parameters))
             .map { (row) throws(PostgresError) in try DeviceRecord(row) }
     }
@@ -69,19 +91,32 @@ public final class DeviceStore: Sendable {
         FROM unnest($1::uuid[]) AS i(device_id) JOIN devices d ON d.device_id = i.device_id
         """)
 
-    private static func list(_ name: String, where condition: String) -> SQLStatement {
-        SQLStatement(
-            name,
-            """
-            SELECT \(DeviceRecord.columns)
-            FROM devices d
-            WHERE \(condition)(d.created_at, d.device_id) < ($1, $2) AND d.status = ANY ($3::text[])
-                AND ($4::text IS NULL OR d.provider = $4)
-            ORDER BY d.created_at DESC, d.device_id DESC
-            LIMIT $5
-            """)
+    private static func page(where condition: String) -> String {
+        """
+        SELECT \(DeviceRecord.columns)
+        FROM devices d
+        WHERE \(condition)(d.created_at, d.device_id) < ($1, $2) AND d.status = ANY ($3::text[])
+            AND ($4::text IS NULL OR d.provider = $4)
+        ORDER BY d.created_at DESC, d.device_id DESC
+        LIMIT $5
+        """
     }
 
-    private static let listAll = DeviceStore.list("device_list", where: "")
-    private static let listOfUser = DeviceStore.list("device_list_user", where: "d.user_id = $6 AND ")
+    private static let listAll = SQLStatement("device_list", DeviceStore.page(where: ""))
+    private static let listOfUser = SQLStatement("device_list_user", DeviceStore.page(where: "d.user_id = $6 AND "))
+    private static let listOfTenantsUser = SQLStatement(
+        "device_list_tenants_user",
+        DeviceStore.page(where: "d.user_id = $6 AND ($7::text IS NULL OR d.tenant_id = $7) AND "))
+
+    /// A page from each of two indexes, and of both together the newest.
+    private static let listOfTenant = SQLStatement(
+        "device_list_tenant",
+        """
+        SELECT v.* FROM (
+            (\(DeviceStore.page(where: "d.tenant_id = $7 AND d.tenant_id <> '' AND d.user_id <> $6 AND ")))
+            UNION ALL (\(DeviceStore.page(where: "d.user_id = $6 AND ")))
+        ) AS v
+        ORDER BY v.created_at DESC, v.device_id DESC
+        LIMIT $5
+        """)
 }

@@ -6,7 +6,12 @@ public enum DeviceMigrations {
         Migration(version: 100, name: "devices", sql: Self.devices),
         Migration(version: 101, name: "port", sql: Self.port),
         Migration(version: 102, name: "simulated_device", sql: Self.simulatedDevice),
+        Migration(version: 103, name: "devices_tenant", sql: Self.devicesTenant),
     ]
+
+    private static let devicesTenant = """
+        CREATE INDEX devices_tenant ON devices (tenant_id, created_at, device_id) WHERE tenant_id <> '';
+        """
 
     private static let devices = """
         CREATE TABLE devices (

@@ -18,6 +18,7 @@ public struct DeviceService: Sendable {
     let digestKey: SymmetricKey
     let logger: Logger
     private let encodings = EventEncodings()
+    private let audit: AuditLog
 
     /// - Parameter digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
     public init(
@@ -28,6 +29,7 @@ public struct DeviceService: Sendable {
         self.devices = devices
         self.digestKey = SymmetricKey(data: digestKey)
         self.logger = logger
+        self.audit = AuditLog(logger: logger)
     }
 
     public var services: [RPCService] {
@@ -35,32 +37,56 @@ public struct DeviceService: Sendable {
             RPCService(
                 name: Self.name,
                 methods: [
-                    self.unary("CreateDevice", self.createDevice), self.unary("GetDevice", self.getDevice),
+                    self.changing("CreateDevice", self.createDevice), self.unary("GetDevice", self.getDevice),
                     self.unary("ListDevices", self.listDevices), self.unary("GetSaga", self.getSaga),
                     self.unary("BatchGetSagas", self.batchGetSagas), self.unary("ListSagas", self.listSagas),
-                    .serverStreaming("WatchSaga", endsAtDrain: true, staysOnEventLoop: true) { message, _, writer in
+                    .serverStreaming("WatchSaga", endsAtDrain: true, staysOnEventLoop: true) {
+                        message, context, writer in
                         do {
-                            try await self.watchSaga(V1.WatchSagaRequest(decoding: message), writer)
+                            try await self.watchSaga(V1.WatchSagaRequest(decoding: message), try context.caller, writer)
                         } catch {
                             throw RPCError.of(error)
                         }
-                    }, Self.unimplemented("DeleteDevice"),
+                    }, self.unimplemented("DeleteDevice"),
                 ]),
             RPCService(
                 name: Self.adminName,
-                methods: ["CompensateSaga", "ResumeSaga", "ListPorts"].map(Self.unimplemented)),
+                methods: [
+                    self.unimplemented("CompensateSaga"), self.unimplemented("ResumeSaga"),
+                    self.unimplemented("ListPorts", changes: false),
+                ]),
         ]
     }
 
     private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
-        _ name: String, _ handler: @escaping @Sendable (Request) async throws -> Response
+        _ name: String, _ handler: @escaping @Sendable (Request, Caller) async throws -> Response
     ) -> RPCMethod {
-        .unary(name) { message, _ in
+        .unary(name) { message, context in
             do {
-                return RPCReply(message: try await handler(Request(decoding: message)).encoded())
+                return RPCReply(
+                    message: try await handler(Request(decoding: message), try context.caller).encoded())
             } catch {
                 self.logIfInternal(error, of: name)
                 throw RPCError.of(error)
+            }
+        }
+    }
+
+    /// A method that changes something: it leaves a line in the audit log, whatever comes of it.
+    private func changing<Request: ProtobufMessage, Response: ProtobufMessage>(
+        _ name: String, _ handler: @escaping @Sendable (Request, Caller, AuditTrail) async throws -> Response
+    ) -> RPCMethod {
+        .unary(name) { message, context in
+            let trail = AuditTrail()
+            do {
+                let response = try await handler(Request(decoding: message), try context.caller, trail)
+                self.audit.ended(context, .ok, trail)
+                return RPCReply(message: response.encoded())
+            } catch {
+                self.logIfInternal(error, of: name)
+                let error = RPCError.of(error)
+                self.audit.ended(context, RPCError.code(of: error), trail)
+                throw error
             }
         }
     }
@@ -74,21 +100,38 @@ public struct DeviceService: Sendable {
         }
     }
 
-    private static func unimplemented(_ name: String) -> RPCMethod {
-        .unary(name) { _, _ in throw RPCError(.unimplemented, "\(name) is not there yet") }
+    private func unimplemented(_ name: String, changes: Bool = true) -> RPCMethod {
+        .unary(name) { _, context in
+            if changes { self.audit.ended(context, .unimplemented, AuditTrail()) }
+            throw RPCError(.unimplemented, "\(name) is not there yet")
+        }
     }
 
     // MARK: Creating
 
-    private func createDevice(_ request: V1.CreateDeviceRequest) async throws -> V1.CreateDeviceResponse {
+    private func createDevice(
+        _ request: V1.CreateDeviceRequest, _ caller: Caller, _ trail: AuditTrail
+    ) async throws -> V1.CreateDeviceResponse {
+        var request = request
+        trail.note { [request] in $0.userID = request.userID }
+        (request.userID, request.tenantID) = try caller.owner(userID: request.userID, tenantID: request.tenantID)
         let specification = try self.checked(request)
         let deviceID = DeviceID.mint()
         let new = NewSaga(
-            id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID, resourceID: deviceID,
-            requestID: specification.requestID, method: 1, requestDigest: self.digest(specification),
+            id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID,
+            tenantID: specification.tenantID, resourceID: deviceID, requestID: specification.requestID, method: 1,
+            requestDigest: self.digest(specification),
             batchID: specification.batchID, request: DeviceRequest(specification, deviceID: deviceID).encoded(),
             secrets: ProviderOptions.encoded(specification.providerOptions), timeout: specification.sagaTimeout)
+        trail.note {
+            // Known before the saga is: whoever gives up waiting leaves one that goes on.
+            $0 = AuditTrail.Subject(sagaID: new.id.rawValue, deviceID: deviceID, userID: specification.userID)
+        }
         let (submission, snapshot) = try await self.runtime.start(new, until: specification.milestone)
+        trail.note {
+            $0.sagaID = submission.id.rawValue
+            $0.deviceID = snapshot.resourceID
+        }
         if let failure = snapshot.failure, !snapshot.status.isActive {
             throw RPCError.sagaFailed(
                 submission.id, step: failure.step, reason: failure.reason, message: failure.message,
@@ -110,7 +153,7 @@ public struct DeviceService: Sendable {
                 violations.append(
                     GoogleRPC.FieldViolation.with {
                         $0.field = "user_id"
-                        $0.explanation = "must be set: the call has no token to take it from"
+                        $0.explanation = "must be set: the caller is no user to take it from"
                     })
             }
             if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)),
@@ -139,14 +182,16 @@ public struct DeviceService: Sendable {
 
     // MARK: Devices
 
-    private func getDevice(_ request: V1.GetDeviceRequest) async throws -> V1.Device {
+    private func getDevice(_ request: V1.GetDeviceRequest, _ caller: Caller) async throws -> V1.Device {
         let id = try request.validatedDeviceID()
-        if let record = try await self.devices.device(id) { return V1.Device(record) }
+        let visibility = caller.visibleDevices
+        if let record = try await self.devices.device(id) { return try Self.shown(record, visibility) }
         // Known from CreateDevice's answer on, before its record exists too.
-        let sagas = try await self.runtime.list(SagaFilter(resourceID: id), before: nil, limit: 1)
+        let sagas = try await self.runtime.list(
+            SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1)
         // The saga may have written the record between the two looks.
         if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
-            return V1.Device(record)
+            return try Self.shown(record, visibility)
         }
         guard let saga = sagas.first, saga.status.isActive || saga.status == .parked,
             let device = V1.Device(creation: saga)
@@ -154,13 +199,22 @@ public struct DeviceService: Sendable {
         return device
     }
 
-    private func listDevices(_ request: V1.ListDevicesRequest) async throws -> V1.ListDevicesResponse {
+    private static func shown(_ record: DeviceRecord, _ visibility: Visibility) throws(RPCError) -> V1.Device {
+        guard visibility.includes(userID: record.userID, tenantID: record.tenantID) else {
+            throw .notFound(V1.Device.self, record.deviceID)
+        }
+        return V1.Device(record)
+    }
+
+    private func listDevices(
+        _ request: V1.ListDevicesRequest, _ caller: Caller
+    ) async throws -> V1.ListDevicesResponse {
         let query = try ListDevicesQuery(validating: request)
         guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
         let records = try await self.devices.list(
             userID: query.userID, statuses: query.statuses.map(\.shortName),
-            provider: ProviderKind(rawValue: Int(query.provider.rawValue)), after: cursor.position,
-            limit: query.page.size + 1)
+            provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
+            after: cursor.position, limit: query.page.size + 1)
         var response = V1.ListDevicesResponse()
         var page = Page(records, size: query.page.size)
         while let record = page.next() {
@@ -181,20 +235,22 @@ public struct DeviceService: Sendable {
 
     // MARK: Sagas
 
-    private func getSaga(_ request: V1.GetSagaRequest) async throws -> V1.Saga {
+    private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller) async throws -> V1.Saga {
         let id = try request.validatedSagaID()
-        guard let snapshot = try await self.runtime.snapshot(id) else {
+        guard let snapshot = try await self.runtime.snapshot(id), caller.sees(snapshot) else {
             throw RPCError.notFound(V1.Saga.self, id.rawValue)
         }
         return V1.Saga(snapshot)
     }
 
-    private func batchGetSagas(_ request: V1.BatchGetSagasRequest) async throws -> V1.BatchGetSagasResponse {
+    private func batchGetSagas(
+        _ request: V1.BatchGetSagasRequest, _ caller: Caller
+    ) async throws -> V1.BatchGetSagasResponse {
         let ids = try request.validatedSagaIDs()
         let snapshots = try await self.runtime.snapshots(ids)
         return V1.BatchGetSagasResponse.with { response in
             for id in ids {
-                if let snapshot = snapshots[id] {
+                if let snapshot = snapshots[id], caller.sees(snapshot) {
                     response.sagas.append(V1.Saga(snapshot))
                 } else {
                     response.missingSagaIDs.append(id.rawValue)
@@ -203,7 +259,9 @@ public struct DeviceService: Sendable {
         }
     }
 
-    private func listSagas(_ request: V1.ListSagasRequest) async throws -> V1.ListSagasResponse {
+    private func listSagas(
+        _ request: V1.ListSagasRequest, _ caller: Caller
+    ) async throws -> V1.ListSagasResponse {
         let query = try ListSagasQuery(validating: request)
         var before: SagaID?
         if let cursor = query.page.cursor {
@@ -212,7 +270,8 @@ public struct DeviceService: Sendable {
         }
         let filter = SagaFilter(
             statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
-            userID: query.userID, resourceID: query.deviceID, batchID: query.batchID)
+            userID: query.userID, resourceID: query.deviceID, batchID: query.batchID,
+            visibility: caller.visibleSagas)
         let snapshots = try await self.runtime.list(filter, before: before, limit: query.page.size + 1)
         var response = V1.ListSagasResponse()
         var page = Page(snapshots, size: query.page.size)
@@ -225,9 +284,11 @@ public struct DeviceService: Sendable {
         return response
     }
 
-    private func watchSaga(_ request: V1.WatchSagaRequest, _ writer: RPCWriter) async throws {
+    private func watchSaga(_ request: V1.WatchSagaRequest, _ caller: Caller, _ writer: RPCWriter) async throws {
         let id = try request.validatedSagaID()
-        let events = self.runtime.follow(id, after: request.afterSequence).makeAsyncIterator()
+        let events = self.runtime.follow(
+            id, after: request.afterSequence, visibility: caller.visibleSagas
+        ).makeAsyncIterator()
         do {
             // Headers only once the saga is known: an error before is a status of its own.
             try await events.open()

@@ -35,6 +35,15 @@ extension RPCError {
         }
     }
 
+    /// The status that a handler's error becomes.
+    static func code(of error: any Error) -> RPCCode {
+        switch error {
+        case let error as RPCError: error.code
+        case is CancellationError: .cancelled
+        default: .unknown
+        }
+    }
+
     /// Any error of a handler. Cancellation and statuses pass as they are.
     static func of(_ error: any Error, name: String = "") -> any Error {
         switch error {

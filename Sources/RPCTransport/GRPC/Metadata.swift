@@ -75,6 +75,14 @@ public struct Metadata: Sendable, Hashable {
         return entries
     }
 
+    /// Calls `body` with the bytes of each value under the name, which is in lower case, without copying them.
+    public func withValues(of name: StaticString, _ body: (UnsafeBufferPointer<UInt8>) -> Void) {
+        let wanted = UnsafeBufferPointer(start: name.utf8Start, count: name.utf8CodeUnitCount)
+        self.list.forEach { name, value, isReserved in
+            if !isReserved, name.count == wanted.count, name.elementsEqual(wanted) { body(value) }
+        }
+    }
+
     private func firstRaw(_ name: String) -> [UInt8]? { self.raw(name).first }
 
     private func raw(_ name: String) -> [[UInt8]] {

@@ -2,7 +2,7 @@ import Glibc
 
 /// Tells whether a file was replaced or written to, without reading it. Links are followed, so that a swap of the link
 /// (as Kubernetes updates secrets) counts.
-struct FileFingerprint: Sendable, Equatable {
+package struct FileFingerprint: Sendable, Equatable {
     private var device: UInt64 = 0
     private var inode: UInt64 = 0
     private var size: Int64 = 0
@@ -10,7 +10,7 @@ struct FileFingerprint: Sendable, Equatable {
     private var nanoseconds: Int64 = 0
 
     /// All zero for a file that can't be seen.
-    init(_ path: String) {
+    package init(_ path: String) {
         var info = stat()
         guard stat(path, &info) == 0 else { return }
         self.device = UInt64(info.st_dev)

@@ -72,6 +72,7 @@ struct JournalBatch {
         parameters.append(array: entries.map { entry in step?.argument(entry.view) ?? "null" })
         Self.append(entries.map(\.record.granted), to: &parameters)
         Self.append(entries.map { $0.record.refused ?? $0.record.granted }, to: &parameters)
+        parameters.append(array: births.map { $0.tenantID.isEmpty ? nil : $0.tenantID })
         return SQLQuery(JournalStatements.create(step: step), parameters)
     }
 

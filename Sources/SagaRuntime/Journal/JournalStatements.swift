@@ -19,12 +19,14 @@ enum JournalStatements {
                     $2::text[], $3::text[], $4::int[], $5::timestamptz[], $6::timestamptz[], $7::text[], $8::uuid[],
                     $9::text[], $10::text[], $11::int[], $12::bytea[], $13::bytea[], $14::int[], $15::text[],
                     $16::text[], $17::int[], $18::text[], $19::int[], $20::bytea[], $21::text[],
-                    $22::text[], $23::int[], $24::text[], $25::int[], $26::bytea[], $27::text[]
+                    $22::text[], $23::int[], $24::text[], $25::int[], $26::bytea[], $27::text[],
+                    $28::text[]
                 ) WITH ORDINALITY AS u(
                     saga_id, saga_type, definition_version, timeout_at, created_at, user_id, resource_id,
                     batch_id, request_id, method, digest, secrets, max_retries, argument,
                     status, step_index, current_step, last_sequence, events, error_message,
-                    r_status, r_step_index, r_current_step, r_last_sequence, r_events, r_error_message, ordinal)
+                    r_status, r_step_index, r_current_step, r_last_sequence, r_events, r_error_message,
+                    tenant_id, ordinal)
                 WHERE EXISTS (
                     SELECT 1 FROM saga_instance
                     WHERE instance_id = $1 AND NOT fenced AND lease_until > clock_timestamp())
@@ -55,9 +57,10 @@ enum JournalStatements {
                     CASE WHEN is_granted THEN error_message ELSE r_error_message END
                 FROM picked
             ), event AS (
-                INSERT INTO saga_event (saga_id, sequence, user_id, resource_id, batch_id, events, output)
-                SELECT saga_id, CASE WHEN is_granted THEN last_sequence ELSE r_last_sequence END, user_id, resource_id,
-                    batch_id, CASE WHEN is_granted THEN events ELSE r_events END, output
+                INSERT INTO saga_event (
+                    saga_id, sequence, user_id, tenant_id, resource_id, batch_id, events, output)
+                SELECT saga_id, CASE WHEN is_granted THEN last_sequence ELSE r_last_sequence END, user_id, tenant_id,
+                    resource_id, batch_id, CASE WHEN is_granted THEN events ELSE r_events END, output
                 FROM picked
             ), secret AS (
                 INSERT INTO saga_secret (saga_id, secrets)

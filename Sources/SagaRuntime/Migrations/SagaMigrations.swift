@@ -1,8 +1,15 @@
 /// The engine's own migrations: numbers 1 to 99.
 public enum SagaMigrations {
     public static let all: [Migration] = [
-        Migration(version: 1, name: "saga_tables", sql: Self.sagaTables)
+        Migration(version: 1, name: "saga_tables", sql: Self.sagaTables),
+        Migration(version: 2, name: "saga_tenant", sql: Self.sagaTenant),
     ]
+
+    /// Whom a saga's user belongs to, in the saga's first row; null without a tenant.
+    private static let sagaTenant = """
+        ALTER TABLE saga_event ADD COLUMN tenant_id text;
+        CREATE INDEX saga_event_tenant ON saga_event (tenant_id, saga_id) WHERE tenant_id IS NOT NULL;
+        """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.
     private static let sagaTables = """

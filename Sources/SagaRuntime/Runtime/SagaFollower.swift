@@ -6,17 +6,22 @@
 public struct SagaFollower: AsyncSequence, Sendable {
     public typealias Element = [SagaEvent]
 
+    /// To anybody else there is no such saga.
+    let visibility: Visibility
+
     let id: SagaID
     let after: UInt32
     let feed: EventFeed
     let reader: SagaReader
 
     public func makeAsyncIterator() -> AsyncIterator {
-        AsyncIterator(id: self.id, cursor: self.after, feed: self.feed, reader: self.reader)
+        AsyncIterator(
+            id: self.id, visibility: self.visibility, cursor: self.after, feed: self.feed, reader: self.reader)
     }
 
     public final class AsyncIterator: AsyncIteratorProtocol {
         private let id: SagaID
+        private let visibility: Visibility
         private let feed: EventFeed
         private let reader: SagaReader
         private let mailbox: EventFeed.Mailbox
@@ -26,8 +31,9 @@ public struct SagaFollower: AsyncSequence, Sendable {
         private var isOver = false
         private var opened: [SagaEvent]?
 
-        init(id: SagaID, cursor: UInt32, feed: EventFeed, reader: SagaReader) {
+        init(id: SagaID, visibility: Visibility, cursor: UInt32, feed: EventFeed, reader: SagaReader) {
             self.id = id
+            self.visibility = visibility
             self.cursor = cursor
             self.feed = feed
             self.reader = reader
@@ -81,7 +87,9 @@ public struct SagaFollower: AsyncSequence, Sendable {
                 try await Task.sleep(for: .milliseconds(250))
                 return nil
             }
-            guard let history else { throw SagaRuntimeError.notFound }
+            guard let history,
+                self.visibility.includes(userID: history.snapshot.userID, tenantID: history.snapshot.tenantID)
+            else { throw SagaRuntimeError.notFound }
             let newest = UInt32(history.events.count)
             if self.isFirst, self.cursor > newest { throw SagaRuntimeError.outOfRange(newest: newest) }
             self.isFirst = false

@@ -124,7 +124,7 @@ final class SagaReader: Sendable {
     private static let rows = SQLStatement(
         "saga_rows",
         """
-        SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output
+        SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output, e.tenant_id
         FROM unnest($1::text[]) WITH ORDINALITY AS i(saga_id, position)
         JOIN saga_event e ON e.saga_id = i.saga_id
         """)
@@ -141,7 +141,8 @@ final class SagaReader: Sendable {
                 rows[position].append(
                     EventRow(
                         lastSequence: Int(try row.int32(1)), userID: try row.optionalText(2),
-                        resourceID: try row.optionalUUID(3), batchID: try row.optionalText(4),
+                        tenantID: try row.optionalText(7), resourceID: try row.optionalUUID(3),
+                        batchID: try row.optionalText(4),
                         events: try row.bytes(5), databaseOutput: try row.optionalText(6)))
             }
         } catch {

@@ -401,9 +401,9 @@ public final class SagaRuntime: Sendable {
         }
     }
 
-    /// Follows a saga's events after a sequence.
-    public func follow(_ id: SagaID, after: UInt32) -> SagaFollower {
-        SagaFollower(id: id, after: after, feed: self.feed, reader: self.reader)
+    /// Follows a saga's events after a sequence; a saga outside of `visibility` is not found.
+    public func follow(_ id: SagaID, after: UInt32, visibility: Visibility = .all) -> SagaFollower {
+        SagaFollower(visibility: visibility, id: id, after: after, feed: self.feed, reader: self.reader)
     }
 
     /// One saga as its events tell it; concurrent calls share queries. `nil`: unknown.

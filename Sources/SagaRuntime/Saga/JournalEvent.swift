@@ -44,6 +44,7 @@ struct EventRow: Sendable, Equatable {
     var lastSequence: Int
     /// First row of a saga only.
     var userID: String?
+    var tenantID: String?
     var resourceID: String?
     var batchID: String?
     var events: [UInt8]

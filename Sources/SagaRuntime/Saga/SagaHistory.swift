@@ -47,8 +47,9 @@ extension SagaSnapshot {
                             message: "\(id) is of \(birth.type) version \(birth.definitionVersion), unknown here")
                     }
                     snapshot = SagaSnapshot(
-                        id: id, birth: birth, userID: first.userID ?? "", resourceID: first.resourceID ?? "",
-                        batchID: first.batchID ?? "", time: event.time, stepNames: names)
+                        id: id, birth: birth, userID: first.userID ?? "", tenantID: first.tenantID ?? "",
+                        resourceID: first.resourceID ?? "", batchID: first.batchID ?? "", time: event.time,
+                        stepNames: names)
                 }
                 if let seen = try snapshot?.apply(event, databaseOutput: row.databaseOutput) { tell(seen) }
             }

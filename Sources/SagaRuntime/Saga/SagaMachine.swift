@@ -103,7 +103,8 @@ struct SagaMachine: Sendable {
         self.random = random
         self.snapshot = SagaSnapshot(
             id: new.id, birth: Self.birth(of: new, definition: definition, now: now), userID: new.userID,
-            resourceID: new.resourceID, batchID: new.batchID, time: now, stepNames: definition.steps.map(\.name))
+            tenantID: new.tenantID, resourceID: new.resourceID, batchID: new.batchID, time: now,
+            stepNames: definition.steps.map(\.name))
     }
 
     /// A saga taken up from its rows.

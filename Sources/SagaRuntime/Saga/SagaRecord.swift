@@ -33,6 +33,8 @@ public struct NewSaga: Sendable {
     public var id: SagaID
     public var type: String
     public var userID: String
+    /// Whom the user belongs to; empty: nobody.
+    public var tenantID: String
     /// What the saga is about: the device's id (UUID text).
     public var resourceID: String
     /// Empty: not idempotent.
@@ -50,12 +52,13 @@ public struct NewSaga: Sendable {
     public var timeout: Duration
 
     public init(
-        id: SagaID, type: String, userID: String, resourceID: String, requestID: String, method: Int,
-        requestDigest: [UInt8], batchID: String, request: [UInt8], secrets: [UInt8], timeout: Duration
+        id: SagaID, type: String, userID: String, tenantID: String = "", resourceID: String, requestID: String,
+        method: Int, requestDigest: [UInt8], batchID: String, request: [UInt8], secrets: [UInt8], timeout: Duration
     ) {
         self.id = id
         self.type = type
         self.userID = userID
+        self.tenantID = tenantID
         self.resourceID = resourceID
         self.requestID = requestID
         self.method = method

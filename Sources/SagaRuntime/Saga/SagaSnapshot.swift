@@ -9,6 +9,8 @@ public struct SagaSnapshot: Sendable, Equatable {
     public var steps: [StepSnapshot]
     public var failure: SagaFailure?
     public var userID: String
+    /// Whom the user belongs to; empty: nobody.
+    public var tenantID = ""
     /// What the saga is about: the device's id (UUID text).
     public var resourceID: String
     public var requestID: String
@@ -78,12 +80,14 @@ public struct StepSnapshot: Sendable, Equatable {
 extension SagaSnapshot {
     /// The state right after birth, before any event.
     init(
-        id: SagaID, birth: SagaBirth, userID: String, resourceID: String, batchID: String, time: Timestamp,
+        id: SagaID, birth: SagaBirth, userID: String, tenantID: String, resourceID: String, batchID: String,
+        time: Timestamp,
         stepNames: [String]
     ) {
         self.init(
             id: id, type: birth.type, definitionVersion: birth.definitionVersion,
-            steps: stepNames.map { StepSnapshot(name: $0) }, userID: userID, resourceID: resourceID,
+            steps: stepNames.map { StepSnapshot(name: $0) }, userID: userID, tenantID: tenantID,
+            resourceID: resourceID,
             requestID: birth.requestID, batchID: batchID, createdAt: time, updatedAt: time, deadline: birth.deadline,
             request: birth.request, hasSecrets: birth.hasSecrets)
     }

@@ -1,3 +1,5 @@
+import DeviceRPC
+import FoundationEssentials
 import Logging
 import RPCTransport
 import SagaRuntime
@@ -63,6 +65,8 @@ struct ServerConfiguration: Sendable {
     var listeners: Listeners
     var connections: ConnectionConfiguration
     var limits: Limits
+    /// `nil`: callers are not asked who they are.
+    var authentication: AuthenticatorConfiguration?
     var database: Database
     var engine: Engine
     var provisioning: Provisioning
@@ -116,7 +120,8 @@ struct ServerConfiguration: Sendable {
         self.dataDirectory =
             dataDirectory ?? (isRoot ? "/var/lib/devicerpc" : homeDirectory + "/.local/share/devicerpc")
         self.lockDirectory = self.database.url == nil ? self.dataDirectory : dataDirectory
-        Self.checkSecurity(reader, self.listeners)
+        self.authentication = Self.authentication(reader, self.listeners.tls)
+        Self.checkListening(reader, self.listeners, isAuthenticating: self.authentication != nil)
         Self.checkNames(reader, self.engine, self.database)
     }
 
@@ -220,11 +225,61 @@ struct ServerConfiguration: Sendable {
         return tls
     }
 
-    private static func checkSecurity(_ reader: SettingsReader, _ listeners: Listeners) {
-        if reader.read(Settings.auth) != .none {
-            reader.problem(Settings.auth.description, "this version can't authenticate callers yet (allowed: none)")
+    private static func authentication(_ reader: SettingsReader, _ tls: RPCServerTLS?) -> AuthenticatorConfiguration? {
+        let mode = reader.read(Settings.auth)
+        let keySet = reader.read(Settings.keySet)
+        let permissions = Self.permissions(reader)
+        let secret = reader.read(Settings.jwtSecret)
+        switch mode {
+        case .none:
+            for (setting, isSet) in [
+                (Settings.keySet.description, keySet != nil), (Settings.permissions.description, !permissions.isEmpty),
+            ] where isSet {
+                reader.problem(setting, "is of no use with DEVICERPC_AUTH none (allowed: unset, or jwt or mtls there)")
+            }
+            return nil
+        case .jwt:
+            if secret == nil, keySet == nil, tls?.clientAuthorityFile == nil {
+                reader.problem(
+                    Settings.auth.description, "jwt without keys (allowed with it: JWT_SECRET, DEVICERPC_JWKS or both)")
+            }
+            var configuration = AuthenticatorConfiguration(
+                mode: .tokens, secret: secret, keySetFile: keySet, permissions: permissions)
+            configuration.reloadInterval = reader.read(Settings.tlsReloadInterval)
+            return configuration
+        case .mtls:
+            if tls?.clientAuthorityFile == nil {
+                reader.problem(
+                    Settings.auth.description,
+                    "mtls without client certificates (allowed with it: DEVICERPC_TLS_CLIENT_CA)")
+            }
+            return AuthenticatorConfiguration(mode: .certificates, permissions: permissions)
         }
-        let isClosed = listeners.tls.map { $0.clientAuthorityFile != nil && $0.clientCertificate == .required } ?? false
+    }
+
+    private static func permissions(_ reader: SettingsReader) -> PermissionMap {
+        var text = reader.read(Settings.permissions)
+        if text.hasPrefix("@") {
+            let path = String(text.dropFirst())
+            guard let bytes = try? Data(contentsOf: URL(filePath: path)) else {
+                reader.problem(Settings.permissions.description, "\(path) can't be read (allowed: a file, or entries)")
+                return PermissionMap()
+            }
+            text = String(decoding: bytes, as: UTF8.self)
+        }
+        do throws(PermissionMap.Problem) {
+            return try PermissionMap(text)
+        } catch {
+            reader.problem(Settings.permissions.description, "\(error)")
+            return PermissionMap()
+        }
+    }
+
+    private static func checkListening(_ reader: SettingsReader, _ listeners: Listeners, isAuthenticating: Bool) {
+        let asksForCertificates = listeners.tls.map {
+            $0.clientAuthorityFile != nil && $0.clientCertificate == .required
+        }
+        let isClosed = listeners.tls != nil && (isAuthenticating || asksForCertificates == true)
         if !reader.read(Settings.insecureListen), !listeners.rpc.isLoopback, !isClosed {
             reader.problem(
                 Settings.listen.description,

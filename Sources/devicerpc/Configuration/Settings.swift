@@ -47,7 +47,20 @@ enum Settings {
         "Allows listen beyond this machine without TLS and without authentication of callers.")
     static let auth = Setting<AuthenticationMode>.choice(
         "auth", "DEVICERPC_AUTH", .security, default: .none,
-        "How callers prove who they are. jwt is reserved: this version refuses to start with it.")
+        "How callers are known. none: nobody is asked, and everybody may do everything. jwt: by a token, or by a "
+            + "certificate where DEVICERPC_TLS_CLIENT_CA is set. mtls: by a certificate alone. docs/security.md tells the rest."
+    )
+    static let keySet = Setting<String?>.optionalText(
+        "auth.jwks", "DEVICERPC_JWKS", .security, defaultText: "no tokens but HS256, checked with JWT_SECRET",
+        allowed: "a path",
+        "JWKS file with the public keys of RS256, ES256 and EdDSA tokens. Read again when it changes.")
+    static let permissions = Setting<String>.text(
+        "auth.permissions", "DEVICERPC_PERMISSIONS", .security, default: "",
+        allowed:
+            "role:NAME=PERMISSION,…, service:NAME=… and san:NAME=… entries joined by ; or line ends, or @ and the path "
+            + "of a file with them",
+        "What roles of users, services and certificates may do, beside the permissions that tokens claim. Permissions: "
+            + "device.create, device.read, device.delete, saga.read, saga.admin and, for roles, tenant.admin.")
     static let tlsCertificate = Setting<String?>.optionalText(
         "tls.cert", "DEVICERPC_TLS_CERT", .security, defaultText: "cleartext", allowed: "a path",
         "PEM file of the server's certificate and those that link it to a root: the gRPC port speaks TLS 1.2 and 1.3. "
@@ -140,7 +153,7 @@ enum Settings {
     static let jwtSecret = Setting<String?>.optionalText(
         "jwt-secret", "JWT_SECRET", .userService, allowed: "at least 32 bytes; required with USER_SERVICE_URL",
         isSecret: true, hasFlag: false, minimumLength: 32,
-        "Signs the token (HS256) that the user service is called with.")
+        "Signs the token (HS256) that the user service is called with, and checks the HS256 tokens of callers.")
 
     // MARK: Logging
 
@@ -218,7 +231,8 @@ enum Settings {
             installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
             maximumSagas.description,
         ] + connections + Limits.all + [
-            insecureListen.description, auth.description, tlsCertificate.description, tlsKey.description,
+            insecureListen.description, auth.description, keySet.description, permissions.description,
+            tlsCertificate.description, tlsKey.description,
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
             notifications.description,
@@ -243,7 +257,7 @@ enum Settings {
 }
 
 /// How callers prove who they are.
-enum AuthenticationMode: String, CaseIterable, Sendable { case none, jwt }
+enum AuthenticationMode: String, CaseIterable, Sendable { case none, jwt, mtls }
 
 /// Whether clients must show a certificate, where they are asked for one.
 enum ClientCertificateRule: String, CaseIterable, Sendable { case required, optional }

@@ -88,7 +88,9 @@ final class SettingsReader {
     }
 
     private func report(_ setting: SettingDescription, at source: Source, _ text: String) {
-        self.problems.append("\(source.label(setting)): \(text) (allowed: \(setting.allowed))")
+        // A setting that two parts of the server need is read twice.
+        let problem = "\(source.label(setting)): \(text) (allowed: \(setting.allowed))"
+        if !self.problems.contains(problem) { self.problems.append(problem) }
     }
 
     /// Files hold numbers and booleans as such: they are asked for as what they are, and turned into text.

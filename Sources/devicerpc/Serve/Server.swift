@@ -63,11 +63,14 @@ struct Server {
         let application = service.services + [health.service]
         let services =
             application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
+        let authenticator = try await self.makeAuthenticator(services)
         let rpc = RPCServer(
-            configuration: self.rpcConfiguration(), services: services, logger: self.logger,
+            configuration: self.rpcConfiguration(), services: services,
+            interceptors: [authenticator ?? OpenAccess()], logger: self.logger,
             observer: RPCMetrics(services: services, registry: self.registry))
 
-        try await self.run(Parts(runtime: runtime, rpc: rpc, health: health, tools: tools))
+        try await self.run(
+            Parts(runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools))
 
         await providers.shutdown()
         await quota?.shutdown()
@@ -79,6 +82,7 @@ struct Server {
     private struct Parts: Sendable {
         let runtime: SagaRuntime
         let rpc: RPCServer
+        let authenticator: Authenticator?
         let health: HealthService
         let tools: PostgresPool
     }
@@ -107,6 +111,7 @@ struct Server {
         // The last one goes first.
         let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: signals), .init(service: operators), .init(service: probe),
+            .init(service: AuthenticatorService(authenticator: parts.authenticator)),
             .init(service: RuntimeService(runtime: parts.runtime)), .init(service: RPCServerService(server: parts.rpc)),
             .init(
                 service: ReadyService(
@@ -168,6 +173,15 @@ struct Server {
             configuration: try QuotaConfiguration(
                 baseURL: service.url, jwtSecret: service.jwtSecret, isIdempotent: service.isIdempotent,
                 timeout: service.timeout))
+    }
+
+    private func makeAuthenticator(_ services: [RPCService]) async throws -> Authenticator? {
+        guard let configuration = self.configuration.authentication else { return nil }
+        do {
+            return try await Authenticator(configuration, rules: AccessRules(services: services), logger: self.logger)
+        } catch let error as Authenticator.KeySetError {
+            throw ConfigurationError(problems: ["\(Settings.keySet.description.environmentName): \(error)"])
+        }
     }
 
     private func runtimeConfiguration(_ connection: PostgresConfiguration) -> SagaRuntimeConfiguration {

@@ -1,3 +1,4 @@
+import DeviceRPC
 import Logging
 import RPCTransport
 import SagaRuntime
@@ -26,6 +27,19 @@ struct RPCServerService: Service {
             try await self.server.run()
         } onGracefulShutdown: {
             self.server.beginGracefulShutdown()
+        }
+    }
+}
+
+/// Follows the keys of tokens, as a part of the service group.
+struct AuthenticatorService: Service {
+    let authenticator: Authenticator?
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            await self.authenticator?.run()
+            // Nothing to follow, then: until the end.
+            while !Task.isCancelled { try? await Task.sleep(for: .seconds(3600)) }
         }
     }
 }

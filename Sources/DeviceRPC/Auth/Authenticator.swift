@@ -1,0 +1,168 @@
+import FoundationEssentials
+import Glibc
+public import Logging
+public import RPCTransport
+import Synchronization
+
+/// Finds out who calls, and lets through who may.
+///
+/// A service's token in `x-service-token` comes first, then a token in `authorization`, then the certificate of the
+/// connection. What is there must be good: a token that is refused is never made up for by something else.
+public final class Authenticator: RPCInterceptor {
+    /// The key set can't be used.
+    public struct KeySetError: Error, CustomStringConvertible {
+        public var file: String
+        public var problem: String
+        public var description: String { "\(self.file) \(self.problem)" }
+    }
+
+    private let configuration: AuthenticatorConfiguration
+    private let rules: AccessRules
+    private let verifier: TokenVerifier
+    private let audit: AuditLog
+    private let logger: Logger
+    private let fingerprint: Mutex<FileFingerprint?>
+
+    /// - Throws: `KeySetError`.
+    public init(_ configuration: AuthenticatorConfiguration, rules: AccessRules, logger: Logger) async throws {
+        self.configuration = configuration
+        self.rules = rules
+        self.logger = logger
+        self.audit = AuditLog(logger: logger)
+        self.fingerprint = Mutex(configuration.keySetFile.map { FileFingerprint($0) })
+        self.verifier = TokenVerifier(
+            keys: try await Self.loadKeys(configuration, logger: logger), map: configuration.permissions,
+            now: { Double(time(nil)) })
+    }
+
+    // MARK: Calls
+
+    public func intercept(_ context: inout RPCContext) async throws {
+        let access = self.rules.access(context.method)
+        if access == .open { return }
+        do {
+            let caller = try await self.caller(context)
+            context.identity = caller
+            if case .oneOf(let permissions) = access, caller.permissions.isDisjoint(with: permissions) {
+                throw Self.denied(permissions)
+            }
+        } catch let error as RPCError {
+            // What gets through is told of by its handler.
+            self.audit.refused(context, error)
+            throw error
+        }
+    }
+
+    private func caller(_ context: RPCContext) async throws(RPCError) -> Caller {
+        if self.configuration.mode == .tokens {
+            if let caller = try await self.caller(in: "x-service-token", context, isBearer: false) {
+                guard case .service = caller.kind else { throw Self.unauthenticated("x-service-token is for services") }
+                return caller
+            }
+            if let caller = try await self.caller(in: "authorization", context, isBearer: true) { return caller }
+        }
+        if let certificate = context.peerCertificate { return try self.caller(certificate) }
+        throw Self.unauthenticated(
+            self.configuration.mode == .tokens
+                ? "a token is needed, in authorization: Bearer … or x-service-token" : "a certificate is needed")
+    }
+
+    private func caller(
+        in header: StaticString, _ context: RPCContext, isBearer: Bool
+    ) async throws(RPCError) -> Caller? {
+        var count = 0
+        var key: TokenCache.Key?
+        var isWellFormed = true
+        var unknown: [UInt8] = []
+        var known: Caller?
+        context.metadata.withValues(of: header) { value in
+            count += 1
+            guard let token = isBearer ? Self.bearerToken(value) : value else {
+                isWellFormed = false
+                return
+            }
+            let hash = TokenCache.Key(token)
+            key = hash
+            known = self.verifier.known(hash)
+            if known == nil { unknown = Array(token) }
+        }
+        guard count > 0 else { return nil }
+        guard count == 1, isWellFormed, let key else {
+            throw Self.unauthenticated("\(header) must be there once\(isBearer ? ", with Bearer and a token" : "")")
+        }
+        if let known { return known }
+        do throws(TokenError) {
+            return try await self.verifier.check(unknown, key: key)
+        } catch {
+            throw Self.unauthenticated(error.text)
+        }
+    }
+
+    /// `Bearer`, in whatever case, a space and the token (RFC 6750, section 2.1).
+    private static func bearerToken(_ value: UnsafeBufferPointer<UInt8>) -> UnsafeBufferPointer<UInt8>? {
+        let scheme: StaticString = "bearer "
+        guard value.count > 7,
+            zip(value, UnsafeBufferPointer(start: scheme.utf8Start, count: 7)).allSatisfy({ $0 | 32 == $1 })
+        else { return nil }
+        return UnsafeBufferPointer(rebasing: value[7...])
+    }
+
+    private func caller(_ certificate: PeerCertificate) throws(RPCError) -> Caller {
+        guard let first = certificate.names.first else {
+            throw Self.unauthenticated("the certificate has no alternative name of type URI or DNS")
+        }
+        for name in certificate.names {
+            guard let grant = self.configuration.permissions.certificates[name] else { continue }
+            return Caller(.certificate(name), permissions: grant.permissions)
+        }
+        return Caller(.certificate(first), permissions: [])
+    }
+
+    private static func unauthenticated(_ text: String) -> RPCError { RPCError(ErrorReason.unauthenticated, text) }
+
+    private static func denied(_ permissions: Permissions) -> RPCError {
+        let names = permissions.list.joined(separator: " or ")
+        return RPCError(.permissionDenied, "that takes the permission \(names)", metadata: ["permission": names])
+    }
+
+    // MARK: Keys
+
+    /// Follows the key set's file until cancelled.
+    public func run() async {
+        guard let file = self.configuration.keySetFile else { return }
+        while !Task.isCancelled {
+            try? await Task.sleep(for: self.configuration.reloadInterval)
+            let fingerprint = FileFingerprint(file)
+            let isChanged = self.fingerprint.withLock { last in
+                defer { last = fingerprint }
+                return last != fingerprint
+            }
+            guard isChanged else { continue }
+            do {
+                self.verifier.replaceKeys(try await Self.loadKeys(self.configuration, logger: self.logger))
+                self.logger.notice("The keys of tokens were read again", metadata: ["file": "\(file)"])
+            } catch {
+                self.logger.error("The keys of tokens that were read before stay in use: \(error)")
+            }
+        }
+    }
+
+    private static func loadKeys(
+        _ configuration: AuthenticatorConfiguration, logger: Logger
+    ) async throws -> TokenKeys {
+        guard configuration.mode == .tokens else { return try await TokenKeys(secret: nil, keySet: nil) }
+        guard let file = configuration.keySetFile else {
+            return try await TokenKeys(secret: configuration.secret, keySet: nil)
+        }
+        do {
+            let bytes = try Data(contentsOf: URL(filePath: file))
+            let keys = try await TokenKeys(secret: configuration.secret, keySet: Array(bytes))
+            for ignored in keys.ignored { logger.warning("The key set's \(ignored): it is left out") }
+            return keys
+        } catch let problem as TokenKeys.Problem {
+            throw KeySetError(file: file, problem: problem.description)
+        } catch {
+            throw KeySetError(file: file, problem: "can't be read")
+        }
+    }
+}
