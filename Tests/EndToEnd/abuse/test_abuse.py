@@ -52,7 +52,7 @@ pytestmark = pytest.mark.xdist_group("abuse")
 
 # Short, so that tests are; all budgets are the defaults.
 TIMEOUTS = {
-    "DEVICERPC_HANDSHAKE_TIMEOUT": "1s",
+    "DEVICERPC_HANDSHAKE_TIMEOUT": "2s",
     "DEVICERPC_REQUEST_TIMEOUT": "1s",
     "DEVICERPC_WRITE_TIMEOUT": "1s",
     "DEVICERPC_STALLED_STREAM_TIMEOUT": "2s",
