@@ -178,6 +178,33 @@ def test_metadata_limit(stub: Any) -> None:
     assert stub.EmptyCall(interop_pb2.Empty()) == interop_pb2.Empty()
 
 
+@pytest.mark.parametrize(("minimum_ms", "is_forgiven"), [(1000, True), (3000, False)])
+def test_keepalive(minimum_ms: int, is_forgiven: bool) -> None:
+    """A client may PING just as often as the server allows, and one that does so more often is told to calm down."""
+    options = [
+        ("grpc.keepalive_time_ms", 1000),  # gRPC's C core sends no PINGs more often than that
+        ("grpc.http2.max_pings_without_data", 0), ("grpc.use_local_subchannel_pool", 1),
+    ]
+    server = InteropServer("--minimum-ping-interval", str(minimum_ms))
+    try:
+        with grpc.insecure_channel(server.address, options) as channel:
+            # The first response comes at once, the second after five PINGs with nothing in between: the fourth is
+            # the third too many.
+            parameters = [interop_pb2.ResponseParameters(interval_us=interval) for interval in (0, 5_500_000)]
+            call = interop_grpcio.TestServiceStub(channel).StreamingOutputCall(
+                interop_pb2.StreamingOutputCallRequest(response_parameters=parameters)
+            )
+            next(call)
+            if is_forgiven:
+                assert len(list(call)) == 1 and call.code() is grpc.StatusCode.OK
+            else:
+                with pytest.raises(grpc.RpcError) as caught:
+                    next(call)
+                assert "too_many_pings" in caught.value.details(), caught.value
+    finally:
+        server.close()
+
+
 # The real service
 
 

@@ -34,6 +34,9 @@ struct InteropServer: AsyncParsableCommand {
     @Option(help: "Milliseconds that it has to answer.")
     var keepaliveTimeout: Int?
 
+    @Option(help: "Milliseconds that must lie between two PINGs of a client.")
+    var minimumPingInterval: Int?
+
     @Flag(help: "Lets clients without calls send a PING every two hours only.")
     var forbidPingsWithoutCalls = false
 
@@ -72,6 +75,7 @@ struct InteropServer: AsyncParsableCommand {
         if let limit = self.maximumHeaderListBytes { configuration.maximumHeaderListBytes = limit }
         if let time = self.keepaliveInterval { configuration.keepaliveInterval = .milliseconds(time) }
         if let time = self.keepaliveTimeout { configuration.keepaliveTimeout = .milliseconds(time) }
+        if let time = self.minimumPingInterval { configuration.minimumPingInterval = .milliseconds(time) }
         configuration.permitsPingsWithoutCalls = !self.forbidPingsWithoutCalls
         configuration.maximumConnectionIdle = self.maximumConnectionIdle.map { .milliseconds($0) }
         configuration.maximumConnectionAge = self.maximumConnectionAge.map { .milliseconds($0) }

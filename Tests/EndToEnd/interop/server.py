@@ -20,10 +20,12 @@ class InteropServer:
         assert program.exists(), f"{program} is not there: swift build --product InteropServer"
         self.process = ChildProcess([program, *flags], self._home / "log", clean_environment())
         try:
-            wait_until(lambda: self._port() is not None, 10, "InteropServer to listen")
+            wait_until(lambda: self._port() or not self.process.is_running, 10, "InteropServer to listen")
+            assert self._port(), "InteropServer has ended"
         except AssertionError as error:
+            tail = self.process.log_tail()
             self.close()
-            raise AssertionError(f"{error}\n{self.process.log_tail()}") from None
+            raise AssertionError(f"{error}\n{tail}") from None
         self.port = self._port() or 0
         self.address = f"127.0.0.1:{self.port}"
 
@@ -43,7 +45,6 @@ class InteropServer:
         return wait_until(start, 10, f"port {port}")
 
     def _port(self) -> int | None:
-        assert self.process.is_running, self.process.log_tail()
         for line in self.process.log_text().splitlines():
             if line.startswith("listening on "):
                 return int(line.rpartition(" ")[2])

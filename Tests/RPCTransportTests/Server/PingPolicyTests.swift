@@ -19,6 +19,16 @@ import Testing
         #expect(!answers.contains(true))
     }
 
+    /// A client that PINGs as often as it may, with a timer and a network that are never exact.
+    @Test func jitterIsNoStrike() {
+        var policy = PingPolicy(minimumInterval: .seconds(10))
+        let answers = (0..<100).map { (number: UInt64) in
+            let jitter: UInt64 = number.isMultiple(of: 2) ? 200_000_000 : 0
+            return policy.receivedPing(at: .uptimeNanoseconds(10_000_000_000 * number + jitter), hasCalls: true)
+        }
+        #expect(!answers.contains(true))
+    }
+
     /// Without calls, and where that isn't permitted, the first PING is fine and the next is due in two hours.
     @Test(arguments: [(true, [false, false, false, false, false]), (false, [false, false, false, true, false])])
     func pingsWithoutCalls(permits: Bool, expected: [Bool]) {
