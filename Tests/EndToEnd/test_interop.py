@@ -87,7 +87,8 @@ def test_tls(tls_server: tuple[InteropServer, str], client: str, case: str) -> N
 
 def test_restarts_fail_no_call(tmp_path: pathlib.Path) -> None:
     """Servers replace each other, each with a drain, under clients that call all the time. No call fails: the old
-    server answers what it took, and GOAWAY sends the rest to the new one. A client ends at the first failure."""
+    server answers what it took, and GOAWAY sends the rest to the new one, which clients do by themselves (transparent
+    retries, on unless switched off). A client ends at the first failure."""
     port = free_port()
     server = InteropServer("--port", str(port))
     callers = {

@@ -28,7 +28,6 @@ int main(int count, char** arguments) {
       [&] {
         grpc::ChannelArguments settings;
         settings.SetInt(GRPC_ARG_USE_LOCAL_SUBCHANNEL_POOL, 1);
-        settings.SetInt(GRPC_ARG_ENABLE_RETRIES, 0);
         settings.SetInt(GRPC_ARG_INITIAL_RECONNECT_BACKOFF_MS, 100);
         settings.SetInt(GRPC_ARG_MAX_RECONNECT_BACKOFF_MS, 200);
         return grpc::CreateCustomChannel(address, credentials, settings);
