@@ -73,7 +73,8 @@ final class PartitionKeeper: Sendable {
         if try await self.pool.run([SQLQuery(Self.existing, parameters)])[0].single().int64(0) > 0 { return }
         let lower = Self.bound(day)
         let upper = Self.bound(day + 1)
-        // Replicas take turns; whoever comes second finds it done.
+        // Replicas take turns; whoever comes second finds it done. A table of that name that stands alone is nobody's leftover
+        // (this is one transaction): somebody detached it, and its sagas are not ours to drop. It stops new ones instead.
         try await self.pool.execute(
             """
             BEGIN;
@@ -82,7 +83,6 @@ final class PartitionKeeper: Sendable {
             DO $make$
             BEGIN
                 IF EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass('\(name)')) THEN RETURN; END IF;
-                DROP TABLE IF EXISTS \(name);
                 CREATE TABLE \(name) (LIKE \(table.name) INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH (\(table.options));
                 ALTER TABLE \(name) ADD CONSTRAINT \(name)_range
                     CHECK (saga_id >= '\(lower)' AND saga_id < '\(upper)');

@@ -124,6 +124,25 @@ import Testing
         #expect(try await fixture.partitions(of: "saga_state").count == 9)
     }
 
+    /// Somebody detached a partition: it is not dropped with all that it holds, and the lack of it is not overlooked.
+    @Test func detachedPartitionIsNotDropped() async throws {
+        let fixture = try await self.makeFixture()
+        fixture.set(self.newYearsEve + .seconds(-60))
+        try await fixture.keeper.ensure()
+        try await fixture.insertEvent("saga_1798761599999_zzzzzzzzzz")
+        try await fixture.connection.execute("ALTER TABLE saga_event DETACH PARTITION saga_event_20261231")
+        let error = await #expect(throws: PostgresError.self) { try await fixture.keeper.ensure() }
+        #expect(error?.sqlstate == "42P07")
+        let query = SQLQuery(SQLStatement("kept", "SELECT count(*) FROM saga_event_20261231"))
+        #expect(try await fixture.connection.run(query).single().int64(0) == 1)
+        try await fixture.connection.execute(
+            """
+            ALTER TABLE saga_event ATTACH PARTITION saga_event_20261231
+                FOR VALUES FROM ('saga_1798675200000') TO ('saga_1798761600000')
+            """)
+        try await fixture.keeper.ensure()
+    }
+
     @Test func lockedTableIsNotWaitedForForever() async throws {
         let fixture = try await self.makeFixture()
         fixture.set(self.newYearsEve + .seconds(-3600))
