@@ -16,7 +16,7 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.client import DeviceClient, RPCFailure, create_request, device_status, unique
+from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
 from support.server import Server, run_command
 from support.stubs import health_pb2, service_pb2
 from support.waiting import free_port, wait_until
@@ -120,6 +120,35 @@ def test_metrics(world: World) -> None:
     world.audit(client)
 
 
+def test_sagas_that_cannot_be_read(world: World) -> None:
+    """A damaged row, or one of a newer version: lists show what the saga's row says, and everything else as ever."""
+    server = world.server()
+    client = server.client()
+    batch = unique("batch")
+    ids = [client.create(batch_id=batch).saga_id for _ in range(3)]
+    damaged = ids[1]
+    events = world.database.rows("SELECT sequence, events FROM saga_event WHERE saga_id = %s ORDER BY 1", damaged)
+    world.database.execute("UPDATE saga_event SET events = %s WHERE saga_id = %s", b"\x07\xff", damaged)
+    listed = client.stub.ListSagas(service_pb2.ListSagasRequest(batch_id=batch), timeout=10).sagas
+    assert [saga.saga_id for saga in listed] == sorted(ids, reverse=True)
+    request = service_pb2.BatchGetSagasRequest(saga_ids=[*ids, "saga_0000000000001_aaaaaaaaaa"])
+    answer = client.stub.BatchGetSagas(request, timeout=10)
+    assert [saga.saga_id for saga in answer.sagas] == ids and len(answer.missing_saga_ids) == 1
+    for saga in (*listed, *answer.sagas, client.saga(damaged)):
+        assert (status_name(saga), saga.current_step, saga.step_index) == ("COMPLETED", "START_DEVICE", 4)
+        assert saga.device_id and saga.user_id and saga.batch_id == batch
+        assert len(saga.steps) == (0 if saga.saga_id == damaged else 5)
+    assert _total(_samples(server.http("/metrics")[1]), "saga_unreadable_total") == 3
+    with pytest.raises(grpc.RpcError) as caught:
+        list(client.stub.WatchSaga(service_pb2.WatchSagaRequest(saga_id=damaged), timeout=10))
+    assert caught.value.code() is grpc.StatusCode.INTERNAL
+    for sequence, packed in events:
+        world.database.execute(
+            "UPDATE saga_event SET events = %s WHERE saga_id = %s AND sequence = %s", bytes(packed), damaged, sequence
+        )
+    world.audit(client)
+
+
 def test_health_endpoints(world: World) -> None:
     server = world.server()
     assert server.http("/healthz")[0] == 200
@@ -151,8 +180,8 @@ def test_overload(world: World) -> None:
 
 
 def test_drain(world: World) -> None:
-    """SIGTERM while calls run: reads are answered, whoever waits for a saga gets its answer or is told to ask elsewhere,
-    watch streams end with UNAVAILABLE, the process with 0."""
+    """SIGTERM while calls run: reads are answered, whoever waits for a saga gets its answer, watch streams end with
+    UNAVAILABLE, the process with 0."""
     server = world.server()
     client, other = server.client(), server.client()
     done = client.create()
@@ -178,7 +207,7 @@ def test_drain(world: World) -> None:
             pass
     assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
     for call in calls:
-        _answered_or_sent_elsewhere(call.outcome())
+        assert call.result().device.device_id
     # New calls, on a connection that is there already or on a new one, are refused or find nobody.
     with pytest.raises(RPCFailure) as refused:
         other.create(timeout=5)
@@ -193,9 +222,30 @@ def test_drain(world: World) -> None:
     assert findings.count("COMPLETED") == 22 == len(findings.sagas)
 
 
-def _answered_or_sent_elsewhere(outcome: object) -> None:
-    if isinstance(outcome, RPCFailure):
-        assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"), outcome
+@pytest.mark.parametrize("own_saga", [True, False], ids=["its own", "another replica's"])
+def test_drain_ends_waits_that_outlast_it(world: World, own_saga: bool) -> None:
+    """Whoever still waits for a saga after drain-timeout is told to ask elsewhere; the saga goes on."""
+    server, other = world.server(environment={"DEVICERPC_DRAIN_TIMEOUT": "1s"}), world.server()
+    client = server.client()
+    request = create_request(request_id=unique("drain"), when="FINISHED", options={"latency_ms": "2500"})
+    if not own_saga:
+        started = other.client().start(request)
+        wait_until(lambda: world.moving() == 1, 5, "the saga to start")
+    waiting = client.start(request)
+    quick = client.start(create_request(options={"latency_ms": "300"}, when="FINISHED"))
+    wait_until(lambda: world.moving() == 2, 5, "both sagas to be under way")
+    client.saga(world.database.value("SELECT min(saga_id) FROM saga_state"))  # all calls before it have arrived
+    server.terminate()
+    assert device_status(quick.result().device) == "RUNNING"
+    outcome = waiting.outcome()
+    assert isinstance(outcome, RPCFailure)
+    assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"), outcome
+    assert server.wait_ended(20) == 0, server.log_tail()
+    if not own_saga:
+        started.result()
+    assert device_status(other.client().start(request).result().device) == "RUNNING"
+    findings = world.audit(other.client())
+    assert findings.count("COMPLETED") == 2
 
 
 def test_drain_under_load(world: World) -> None:

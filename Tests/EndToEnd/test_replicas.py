@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import time
+
+import pytest
+
 from support.client import create_request, event_name, status_name, unique
 from support.pgproxy import PostgresProxy
 from support.server import Server
@@ -174,6 +177,57 @@ def test_stopped_during_a_request_to_the_provider(world: World) -> None:
     _ends_or_starts_anew(world, sleeper, instance)
 
 
+# What a request that left a frozen process long after its lease must not leave behind; how its saga ends elsewhere.
+_UNANSWERED: dict[str, tuple[dict[str, str], float, str]] = {
+    "repeated elsewhere": ({"lose_reply": "create", "unique_keys": "false"}, 60, "COMPLETED"),
+    "repeated elsewhere, late": (
+        {"lose_reply": "create", "unique_keys": "false", "late_ms": "1500", "lookup_lag_ms": "500"}, 60, "COMPLETED",
+    ),
+    "undone elsewhere": ({"lose_reply": "create", "late_ms": "1000"}, 3, "COMPENSATED"),
+    "answered": ({"unique_keys": "false"}, 60, "COMPLETED"),
+    "hanging": ({"lose_reply": "create", "unique_keys": "false", "latency_ms": "1000"}, 3, "COMPENSATED"),
+}
+
+
+@pytest.mark.parametrize(("options", "saga_timeout", "end"), list(_UNANSWERED.values()), ids=list(_UNANSWERED))
+def test_stopped_between_the_look_at_the_lease_and_the_request(
+    world: World, options: dict[str, str], saga_timeout: float, end: str
+) -> None:
+    """The one point where no look at the lease helps: the request leaves after others have repeated or undone it, and
+    its answer may be lost as well. The process that comes back finds by label what it made, and takes it away."""
+    sleeper, other = world.server(name="sleeper", start=False), world.server(name="other")
+    sleeper.start({"DEVICERPC_FAULT": "call.CREATE_PROVIDER_DEVICE.execute.sending", "DEVICERPC_FAULT_SIGNAL": "STOP"})
+    client = other.client()
+    time.sleep(LEASE_SECONDS + 1)
+    saga_id = sleeper.client().create(when="ACCEPTED", options=options, saga_timeout=saga_timeout).saga_id
+    wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
+    instance = _owner(world, sleeper)
+    world.wait_all_over(timeout=30)
+    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    made_before = world.database.value("SELECT count(*) FROM simulated_device")
+    sleeper.resume()
+    wait_until(
+        lambda: world.database.value("SELECT count(*) FROM simulated_device") > made_before
+        or world.database.value("SELECT coalesce(sum(create_calls), 0) FROM simulated_device") > made_before,
+        10, "the request to leave after all",
+    )
+
+    def cleared() -> bool:
+        held = world.database.rows(
+            "SELECT generation, repeat FROM simulated_device WHERE saga_id = %s"
+            " AND (destroyed_at IS NULL OR destroyed_at > now())", saga_id,
+        )
+        assert len(held) == (end == "COMPLETED"), f"still there: {held}"
+        return True
+
+    wait_until(cleared, 15, "what it made to go")
+    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    assert after == before, "it wrote after it was fenced"
+    findings = world.audit(client)
+    assert findings.sagas[saga_id] == end
+    _ends_or_starts_anew(world, sleeper, instance)
+
+
 def _stop_in_mid_flush(world: World, proxy: PostgresProxy, sleeper: Server) -> None:
     """SIGSTOP while PostgreSQL has all of a transaction but its COMMIT; returns once the process stands still."""
     held = proxy.hold_before_commit()
@@ -216,6 +270,33 @@ def test_stopped_for_less_than_the_lease(world: World) -> None:
     assert not world.database.value("SELECT fenced FROM saga_instance WHERE instance_id = %s", instance)
     findings = world.audit(other.client())
     assert findings.count("COMPLETED") == len(ids)
+
+
+def test_sagas_that_run_alone_delay_nobody(world: World) -> None:
+    """Sagas that were taken up too often run one after the other, and what dies meanwhile is taken up all the same."""
+    first, second, survivor = (world.server(name=name) for name in ("first", "second", "survivor"))
+    time.sleep(LEASE_SECONDS + 1)
+    client = first.client()
+    suspects = [
+        client.create(when="ACCEPTED", options={"fail": "create:hang"}, saga_timeout=25).saga_id for _ in range(4)
+    ]
+    first.kill()
+    world.database.execute("UPDATE saga_state SET adoptions = 2 WHERE saga_id = ANY(%s)", suspects)
+    wait_until(lambda: "running alone" in survivor.log_text() + second.log_text(), 15, "one to run alone")
+    ids = _accept([second], 20, {"latency_ms": "500"})
+    second.kill()
+
+    def over() -> bool:
+        moving = world.database.value(
+            "SELECT count(*) FROM saga_state WHERE saga_id = ANY(%s) AND status <> 'COMPLETED'", ids
+        )
+        assert moving == 0, f"{moving} sagas still wait for somebody to take them up"
+        return True
+
+    wait_until(over, 15, "what died meanwhile to be taken up and completed")
+    world.wait_all_over(timeout=45)
+    findings = world.audit(survivor.client())
+    assert {findings.sagas[saga_id] for saga_id in suspects} == {"COMPENSATED"}
 
 
 def test_graceful_stop_hands_over(world: World) -> None:

@@ -44,13 +44,20 @@ struct CreateProviderDeviceStep: RemoteStep {
         return found
     }
 
-    func discard(_ context: StepContext, output: String) async throws(StepError) {
+    func discard(_ context: StepContext, output: String?) async throws(StepError) {
         let call = try ProviderCall(context, self.providers)
-        guard let made = try? ProviderDevice(output: output), made.externalID != call.recorded?.externalID else {
-            return
+        let candidates: [ProviderDevice]
+        if let output, let made = try? ProviderDevice(output: output) {
+            candidates = [made]
+        } else {
+            candidates = try await call.provider.find(call.request)
         }
-        _ = try await call.provider.destroy(made, call.request)
+        for device in candidates where device.externalID != call.recorded?.externalID {
+            _ = try await call.provider.destroy(device, call.request)
+        }
     }
+
+    func dependency(request: [UInt8]) -> String? { self.providers.dependency(of: request) }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {
         guard let request = try? DeviceRequest(decoding: request), let provider = self.providers[request.provider]

@@ -35,6 +35,11 @@ public struct ProviderRegistry: Sendable {
         }
     }
 
+    /// What a breaker calls the provider of a saga's stored request.
+    func dependency(of request: [UInt8]) -> String? {
+        (try? DeviceRequest(decoding: request)).map { "provider-\($0.provider.name)" }
+    }
+
     public func shutdown() async {
         for provider in self.all { await provider.shutdown() }
     }

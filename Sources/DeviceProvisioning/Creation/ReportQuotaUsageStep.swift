@@ -43,7 +43,9 @@ struct ReportQuotaUsageStep: RemoteStep {
     }
 
     /// The saga's other owner decides by the journal; the key makes the two reports one.
-    func discard(_ context: StepContext, output: String) async throws(StepError) {}
+    func discard(_ context: StepContext, output: String?) async throws(StepError) {}
+
+    func dependency(request: [UInt8]) -> String? { "user-service" }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
 

@@ -21,7 +21,9 @@ struct StartDeviceStep: RemoteStep {
 
     func compensate(_ context: StepContext) async throws(StepError) -> Undone { .nothingFound }
 
-    func discard(_ context: StepContext, output: String) async throws(StepError) {}
+    func discard(_ context: StepContext, output: String?) async throws(StepError) {}
+
+    func dependency(request: [UInt8]) -> String? { self.providers.dependency(of: request) }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
 }

@@ -193,6 +193,7 @@ public struct DeviceService: Sendable {
         if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
             return try Self.shown(record, visibility)
         }
+        if sagas.first?.isOutline == true { throw SagaRuntimeError.unreadable("the saga of device \(id)") }
         guard let saga = sagas.first, saga.status.isActive || saga.status == .parked,
             let device = V1.Device(creation: saga)
         else { throw RPCError.notFound(V1.Device.self, id) }

@@ -12,12 +12,13 @@ final class Journal: Sendable {
         var writers = 2
         /// Records of one flush.
         var maximumRecords = 64
-        /// Records that wait; admission keeps the number of sagas far below it.
-        var maximumQueued = 100_000
+        /// New sagas that wait for their first flush; one more is refused as overload. Records of sagas that are there
+        /// already are one per saga that this process drives, and never refused.
+        var maximumQueuedAdmissions = 8192
     }
 
     private struct State {
-        var queue: [JournalEntry] = []
+        var queue = FlushQueue<JournalEntry>()
         var idleWriters: [CheckedContinuation<Void, Never>] = []
         var isClosed = false
     }
@@ -53,15 +54,21 @@ final class Journal: Sendable {
     func write(_ record: SagaRecord) async -> JournalOutcome {
         await withCheckedContinuation { continuation in
             let entry = JournalEntry(record: record, continuation: continuation)
-            enum Action { case none, refuse, wake(CheckedContinuation<Void, Never>) }
+            enum Action { case none, refuse(JournalOutcome), wake(CheckedContinuation<Void, Never>) }
             let action: Action = self.state.withLock { state in
-                guard !state.isClosed, state.queue.count < self.configuration.maximumQueued else { return .refuse }
-                state.queue.append(entry)
+                guard !state.isClosed else { return .refuse(.fenced) }
+                let importance = record.importance
+                if importance == .admission,
+                    state.queue.count(of: .admission) >= self.configuration.maximumQueuedAdmissions
+                {
+                    return .refuse(.overloaded)
+                }
+                state.queue.append(entry, importance)
                 return state.idleWriters.popLast().map { .wake($0) } ?? .none
             }
             switch action {
             case .none: break
-            case .refuse: continuation.resume(returning: .fenced)
+            case .refuse(let outcome): continuation.resume(returning: outcome)
             case .wake(let writer): writer.resume()
             }
         }
@@ -84,11 +91,8 @@ final class Journal: Sendable {
     private func close() {
         let (entries, writers) = self.state.withLock { state in
             state.isClosed = true
-            defer {
-                state.queue = []
-                state.idleWriters = []
-            }
-            return (state.queue, state.idleWriters)
+            defer { state.idleWriters = [] }
+            return (state.queue.take(.max), state.idleWriters)
         }
         for entry in entries { entry.continuation.resume(returning: .fenced) }
         for writer in writers { writer.resume() }
@@ -114,6 +118,8 @@ final class Journal: Sendable {
         let number: Int
         var connection: PostgresConnection?
         var failures = 0
+        /// Flushes lost in a row, each on a connection that could be made.
+        var lostFlushes = 0
         var lostBackend: (pid: Int32, start: Timestamp)?
     }
 
@@ -121,10 +127,7 @@ final class Journal: Sendable {
         while true {
             let entries: [JournalEntry]? = self.state.withLock { state in
                 if state.queue.isEmpty { return state.isClosed ? [] : nil }
-                let count = min(state.queue.count, self.configuration.maximumRecords)
-                let taken = Array(state.queue.prefix(count))
-                state.queue.removeFirst(count)
-                return taken
+                return state.queue.take(self.configuration.maximumRecords)
             }
             if let entries { return entries }
             await withCheckedContinuation { continuation in
@@ -175,6 +178,7 @@ final class Journal: Sendable {
             do {
                 for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).before") }
                 let results = try await connection.transaction(queries.map(\.query))
+                line.lostFlushes = 0
                 for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).after") }
                 let outcomes = try batch.outcomes(queries.map(\.part), results)
                 var doubted: [JournalEntry] = []
@@ -208,6 +212,11 @@ final class Journal: Sendable {
                 await connection.close()
             }
             line.connection = nil
+            line.lostFlushes += 1
+            // Whoever is out of disk or memory (class 53) still takes connections, and must not be hammered with them.
+            if line.lostFlushes > 1 {
+                try? await Task.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
+            }
             return entries
         }
         // A row of the batch is bad: find it.

@@ -6,7 +6,8 @@
 /// Named points at which a test build kills itself, as `kill -9` would (the crash matrix).
 ///
 /// `DEVICERPC_FAULT=<name>[:<nth>]` kills the process at the nth hit of a point; `DEVICERPC_FAULT_LOG=<file>` gets the
-/// name first, synced. In release builds a point costs nothing and does nothing.
+/// name first, synced. `DEVICERPC_FAULT_SIGNAL=STOP` stops the process there instead, until somebody continues it; that
+/// is also what points named `….sending` are for, between the look at the lease and a request. In release builds a point costs nothing and does nothing.
 public enum FaultPoint {
     /// Every point that the running code can hit.
     public static let all: [String] = {
@@ -39,10 +40,10 @@ public enum FaultPoint {
                 hits += 1
                 return hits
             }
-            if count >= wanted.nth { Self.die(at: wanted.name) }
+            if count == wanted.nth { Self.act(at: wanted.name) }
         }
 
-        private static func die(at name: String) {
+        private static func act(at name: String) {
             if let path = getenv("DEVICERPC_FAULT_LOG") {
                 let file = open(path, O_WRONLY | O_CREAT | O_APPEND, 0o644)
                 if file >= 0 {
@@ -51,6 +52,12 @@ public enum FaultPoint {
                     fsync(file)
                     close(file)
                 }
+            }
+            if let signal = getenv("DEVICERPC_FAULT_SIGNAL"), String(cString: signal) == "STOP" {
+                kill(getpid(), SIGSTOP)
+                // The signal may reach this thread last.
+                usleep(50_000)
+                return
             }
             kill(getpid(), SIGKILL)
             while true { pause() }

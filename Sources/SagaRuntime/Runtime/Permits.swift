@@ -5,7 +5,15 @@ import Synchronization
 final class Permits: Sendable {
     private struct Gate {
         var taken = 0
+        /// Sagas that are there already.
         var waiting: [CheckedContinuation<Void, Never>] = []
+        /// New ones; they give way.
+        var admissions: [CheckedContinuation<Void, Never>] = []
+
+        mutating func popFirst() -> CheckedContinuation<Void, Never>? {
+            if !self.waiting.isEmpty { return self.waiting.removeFirst() }
+            return self.admissions.isEmpty ? nil : self.admissions.removeFirst()
+        }
     }
 
     private let limit: Int
@@ -13,11 +21,15 @@ final class Permits: Sendable {
 
     init(limit: Int) { self.limit = limit }
 
-    private func take(_ name: String) async {
+    private func take(_ name: String, isAdmission: Bool) async {
         await withCheckedContinuation { continuation in
             let isFree = self.gates.withLock { gates in
                 guard gates[name, default: Gate()].taken < self.limit else {
-                    gates[name, default: Gate()].waiting.append(continuation)
+                    if isAdmission {
+                        gates[name, default: Gate()].admissions.append(continuation)
+                    } else {
+                        gates[name, default: Gate()].waiting.append(continuation)
+                    }
                     return false
                 }
                 gates[name, default: Gate()].taken += 1
@@ -28,10 +40,10 @@ final class Permits: Sendable {
     }
 
     private func giveBack(_ name: String) {
-        // A permit passes straight to whoever has waited longest.
+        // A permit passes straight to whoever has waited longest, and to a new saga last.
         let next = self.gates.withLock { gates -> CheckedContinuation<Void, Never>? in
             guard var gate = gates[name] else { return nil }
-            let next = gate.waiting.isEmpty ? nil : gate.waiting.removeFirst()
+            let next = gate.popFirst()
             if next == nil { gate.taken -= 1 }
             gates[name] = gate
             return next
@@ -47,10 +59,10 @@ final class Permits: Sendable {
         init(_ permits: Permits) { self.permits = permits }
 
         /// Gives the permit in hand back and takes one for `name`; none for `nil`.
-        mutating func hold(_ name: String?) async {
+        mutating func hold(_ name: String?, isAdmission: Bool = false) async {
             guard name != self.name else { return }
             self.release()
-            if let name { await self.permits.take(name) }
+            if let name { await self.permits.take(name, isAdmission: isAdmission) }
             self.name = name
         }
 
@@ -63,13 +75,13 @@ final class Permits: Sendable {
 
 extension SagaDefinition {
     /// What a call needs a permit for: step and direction.
-    func dependency(of call: SagaMachine.StepCall) -> String {
+    func permit(for call: SagaMachine.StepCall) -> String {
         let name = self.steps[call.step].name
         return call.kind == .compensate ? "undo of \(name)" : name
     }
 
     /// What the saga calls once `record` is committed: step and direction; `nil` if nothing.
-    func dependency(after record: SagaRecord) -> String? {
+    func permit(after record: SagaRecord) -> String? {
         let snapshot = record.granted.snapshot
         // What turns a saga back, or records a failed attempt, is never kept waiting: its permit is taken at the call.
         guard snapshot.status == .running, record.kind != .retry, record.kind != .adopt,

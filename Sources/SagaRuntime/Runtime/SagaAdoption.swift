@@ -22,10 +22,18 @@ struct SagaAdoption: Sendable {
     var maximumInFlight: Int
     var logger: Logger
 
+    /// Two loops: one takes up in batches, the other, beside it, what has to run alone.
     func run() async {
+        await withDiscardingTaskGroup { group in
+            group.addTask { await self.repeatedly { try await self.sweep() } }
+            group.addTask { await self.repeatedly { try await self.sweepAlone() } }
+        }
+    }
+
+    private func repeatedly(_ sweep: () async throws -> Void) async {
         while !Task.isCancelled, !self.lease.isFenced {
             do {
-                try await self.sweep()
+                if self.lease.isTrusted { try await sweep() }
             } catch is CancellationError {
                 return
             } catch {
@@ -36,14 +44,37 @@ struct SagaAdoption: Sendable {
     }
 
     private func sweep() async throws {
-        guard self.lease.isTrusted else { return }
         try await self.lease.fenceDeadInstances(using: self.pool)
         var free = self.maximumInFlight - self.worker.count
         while free > 0, !Task.isCancelled {
-            let claimed = try await self.claim(limit: min(free, Self.batchSize))
+            let claimed = try await self.claim(limit: min(free, Self.batchSize), alone: false)
             if claimed.isEmpty { return }
-            try await self.takeUp(claimed)
+            for (machine, secrets) in try await self.machines(claimed) {
+                _ = self.worker.takeUp(machine, secrets: secrets)
+            }
             free -= claimed.count
+        }
+    }
+
+    /// What was taken up too often runs one after the other, so that whoever crashes the server is told apart from those
+    /// that were merely there. Those that wait are not claimed, so that they count no adoption, and another replica may
+    /// have them.
+    private func sweepAlone() async throws {
+        while self.worker.count < self.maximumInFlight, !Task.isCancelled {
+            let claimed = try await self.claim(limit: 1, alone: true)
+            if claimed.isEmpty { return }
+            // First let what was taken up at the same time make its progress, which clears its count.
+            try await Task.sleep(for: .seconds(1))
+            for (machine, secrets) in try await self.machines(claimed) {
+                self.logger.warning(
+                    "[SAGA] running alone after \(machine.adoptions) adoptions",
+                    metadata: ["saga_id": "\(machine.snapshot.id)"])
+                guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
+                _ = await Race.run(limit: .seconds(10)) {
+                    await handle.wait(until: .finished)
+                } meanwhile: {
+                }
+            }
         }
     }
 
@@ -70,6 +101,7 @@ struct SagaAdoption: Sendable {
                     AND o.instance_id <> $1)
                 AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+                AND (s.adoptions >= \(Self.quarantineFrom) AND s.adoptions < \(Self.poisonFrom)) = $7
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > clock_timestamp())
             ORDER BY s.saga_id
@@ -83,7 +115,8 @@ struct SagaAdoption: Sendable {
         RETURNING s.saga_id, s.version, s.adoptions
         """)
 
-    private func claim(limit: Int) async throws -> [Claim] {
+    /// - Parameter alone: those that have to run alone, or all the others.
+    private func claim(limit: Int, alone: Bool) async throws -> [Claim] {
         var parameters = SQLParameters()
         parameters.append(self.lease.instanceID)
         parameters.append(array: self.worker.heldIDs.map(\.rawValue))
@@ -91,6 +124,7 @@ struct SagaAdoption: Sendable {
         parameters.append(array: self.registry.all.map { Int32(clamping: $0.version) })
         parameters.append(Int64(limit))
         parameters.append(self.clock.now() - Self.leftAloneAfter)
+        parameters.append(alone)
         let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
         var claims: [Claim] = []
         for row in rows {
@@ -100,26 +134,24 @@ struct SagaAdoption: Sendable {
         return claims
     }
 
-    private func takeUp(_ claims: [Claim]) async throws {
+    /// The machines of what was claimed, with their secrets. What can't be read is held, and not driven.
+    private func machines(_ claims: [Claim]) async throws -> [(machine: SagaMachine, secrets: [UInt8])] {
         let histories = try await self.reader.decodable(claims.map(\.id))
         let secrets = try await self.secrets(claims.map(\.id))
-        var alone: [SagaMachine] = []
+        var machines: [(machine: SagaMachine, secrets: [UInt8])] = []
         for claim in claims {
             switch histories[claim.id] {
             case .success(let history):
                 guard let definition = self.registry[history.snapshot.type, history.snapshot.definitionVersion] else {
                     continue
                 }
+                let secrets = secrets[claim.id] ?? []
                 let machine = SagaMachine(
                     definition: definition, snapshot: history.snapshot, version: claim.version,
                     adoptions: claim.adoptions + 1, isPoisoned: claim.adoptions >= Self.poisonFrom,
-                    announceAdoption: true, secrets: secrets[claim.id] ?? [], now: self.clock.now(),
+                    announceAdoption: true, secrets: secrets, now: self.clock.now(),
                     random: { Double.random(in: 0..<1) })
-                if claim.adoptions >= Self.quarantineFrom, claim.adoptions < Self.poisonFrom {
-                    alone.append(machine)
-                } else {
-                    _ = self.worker.takeUp(machine, secrets: secrets[claim.id] ?? [])
-                }
+                machines.append((machine, secrets))
             case .failure(let error):
                 self.logger.critical(
                     "[SAGA] quarantined: its rows can't be read",
@@ -131,24 +163,25 @@ struct SagaAdoption: Sendable {
                 self.worker.quarantine(claim.id)
             }
         }
-        if !alone.isEmpty { try await self.runAlone(alone, secrets) }
+        return machines
     }
 
-    /// One after the other, with nothing else being taken up meanwhile: whoever crashes the server is told apart from
-    /// those that were merely there. Those that wait count no adoption, since they have not run.
-    private func runAlone(_ machines: [SagaMachine], _ secrets: [SagaID: [UInt8]]) async throws {
-        // First let what was taken up with them make its progress, which clears its count.
-        try await Task.sleep(for: .seconds(1))
-        for machine in machines {
-            let id = machine.snapshot.id
-            self.logger.warning(
-                "[SAGA] running alone after \(machine.adoptions) adoptions", metadata: ["saga_id": "\(id)"])
-            guard let handle = self.worker.takeUp(machine, secrets: secrets[id] ?? []) else { continue }
-            _ = await Race.run(limit: .seconds(10)) {
-                await handle.wait(until: .finished)
-            } meanwhile: {
-            }
-        }
+    private static let giveBack = SQLStatement(
+        "saga_give_back",
+        """
+        UPDATE saga_state s SET owner = 0, version = s.version + 2
+        FROM unnest($2::text[]) AS q(saga_id)
+        WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+        """)
+
+    /// Lets others have sagas that this instance has stopped driving, without waiting for its lease. Best effort: what stays
+    /// is theirs once the lease is released.
+    func giveBack(_ ids: [SagaID]) async {
+        if ids.isEmpty { return }
+        var parameters = SQLParameters()
+        parameters.append(self.lease.instanceID)
+        parameters.append(array: ids.map(\.rawValue))
+        _ = try? await self.pool.run([SQLQuery(Self.giveBack, parameters)])
     }
 
     private static let secretsQuery = SQLStatement(

@@ -95,18 +95,66 @@ final class SagaReader: Sendable {
 
     // MARK: Many sagas
 
-    func histories(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaHistory] {
-        var histories: [SagaID: SagaHistory] = [:]
+    /// The states of the sagas that there are, and what is wrong with those that can't be read.
+    func snapshots(
+        _ ids: [SagaID]
+    ) async throws(SagaRuntimeError) -> (found: [SagaID: SagaSnapshot], unreadable: [SagaID: String]) {
+        var found: [SagaID: SagaSnapshot] = [:]
+        var unreadable: [SagaID: String] = [:]
         var rest = ids[...]
         while !rest.isEmpty {
             let slice = Array(rest.prefix(Self.maximumIDs))
             rest = rest.dropFirst(slice.count)
-            for (id, history) in try await self.decodable(slice) { histories[id] = try history.get() }
+            for (id, rows) in zip(slice, try await self.read(slice)) where !rows.isEmpty {
+                do throws(StoredDataError) {
+                    found[id] = try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+                } catch {
+                    unreadable[id] = error.message
+                }
+            }
         }
-        return histories
+        return (found, unreadable)
     }
 
-    /// As `histories`, but a saga whose rows don't decode does not spoil the others.
+    private static let outlines = SQLStatement(
+        "saga_outlines",
+        """
+        SELECT s.saga_id, s.saga_type, s.definition_version, s.status::text, s.step_index, s.current_step,
+            s.last_sequence, s.created_at, s.updated_at, s.timeout_at, s.completed_at, e.user_id, e.resource_id,
+            e.batch_id, e.tenant_id
+        FROM unnest($1::text[]) AS i(saga_id)
+        JOIN saga_state s ON s.saga_id = i.saga_id
+        LEFT JOIN saga_event e ON e.saga_id = s.saga_id AND e.user_id IS NOT NULL
+        """)
+
+    /// What the rows say of sagas whose events can't be read (damaged, or written by a newer binary).
+    func outlines(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
+        var parameters = SQLParameters()
+        parameters.append(array: ids.map(\.rawValue))
+        var outlines: [SagaID: SagaSnapshot] = [:]
+        do {
+            for row in try await self.pool.run([SQLQuery(Self.outlines, parameters)])[0] {
+                guard let id = SagaID(try row.text(0)), let status = SagaStatus(name: try row.text(3)) else { continue }
+                var outline = SagaSnapshot(
+                    id: id, type: try row.text(1), definitionVersion: Int(try row.int16(2)), steps: [],
+                    userID: try row.optionalText(11) ?? "", tenantID: try row.optionalText(14) ?? "",
+                    resourceID: try row.optionalUUID(12) ?? "", requestID: "",
+                    batchID: try row.optionalText(13) ?? "", createdAt: try row.timestamp(7),
+                    updatedAt: try row.timestamp(8), deadline: try row.timestamp(9), request: [], hasSecrets: false)
+                outline.status = status
+                outline.stepIndex = Int(try row.int32(4))
+                outline.outlinedStep = try row.text(5)
+                outline.lastSequence = Int(try row.int32(6))
+                outline.completedAt = try row.optionalTimestamp(10)
+                outlines[id] = outline
+            }
+        } catch {
+            throw .database(error)
+        }
+        return outlines
+    }
+
+    /// Whole histories; a saga whose rows don't decode does not spoil the others.
     func decodable(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, SagaRuntimeError>] {
         var histories: [SagaID: Result<SagaHistory, SagaRuntimeError>] = [:]
         for (id, rows) in zip(ids, try await self.read(ids)) where !rows.isEmpty {

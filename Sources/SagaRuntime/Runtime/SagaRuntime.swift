@@ -168,6 +168,14 @@ public final class SagaRuntime: Sendable {
         worker?.beginDraining()
     }
 
+    /// Whoever waits for a saga here is told that this server is shutting down; the sagas themselves go on. For calls that
+    /// outlast the time that a drain gives them.
+    public func endWaits() {
+        // Followers first: whoever no longer waits for a saga held here follows it, and is told there.
+        self.feed.beginDraining()
+        self.shared.current?.worker.endWaits()
+    }
+
     private var isDraining: Bool { self.shared.state.withLock { $0.isDraining } }
 
     /// Runs one instance after the other; a new one takes over when the one before finds itself fenced.
@@ -185,14 +193,19 @@ public final class SagaRuntime: Sendable {
                     try? await Task.sleep(for: .milliseconds(500))
                     continue
                 }
-                let journal = await self.run(incarnation)
-                // Its journal and worker live on, until the last call that was under way is answered for.
+                let tasks = await self.run(incarnation)
+                // Its journal lives on until its last saga is let go of, its worker until what its calls made is cleared away.
                 fenced.addTask {
-                    while incarnation.worker.count > 0, !Task.isCancelled {
-                        try? await Task.sleep(for: .milliseconds(100))
+                    await withTaskCancellationHandler {
+                        while incarnation.worker.count > 0, !Task.isCancelled {
+                            try? await Task.sleep(for: .milliseconds(100))
+                        }
+                        incarnation.worker.stop()
+                        tasks.journal.cancel()
+                        await tasks.worker.value
+                    } onCancel: {
+                        tasks.worker.cancel()
                     }
-                    incarnation.worker.stop()
-                    journal.cancel()
                 }
             }
             fenced.cancelAll()
@@ -233,8 +246,10 @@ public final class SagaRuntime: Sendable {
 
     /// Runs one instance until it is fenced, drained or cancelled.
     ///
-    /// - Returns: its journal's task, which goes on after a fencing and is to be cancelled once nobody needs it.
-    private func run(_ incarnation: Incarnation) async -> Task<Void, Never> {
+    /// - Returns: its tasks that go on after a fencing, and are to be ended once nobody needs them.
+    private func run(
+        _ incarnation: Incarnation
+    ) async -> (journal: Task<Void, Never>, worker: Task<Void, Never>) {
         let adoption = SagaAdoption(
             lease: incarnation.lease, worker: incarnation.worker, pool: self.pool, reader: self.reader,
             registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
@@ -247,9 +262,13 @@ public final class SagaRuntime: Sendable {
         self.shared.state.withLock { $0.current = incarnation }
         while !Task.isCancelled, !incarnation.lease.isFenced {
             if self.isDraining {
+                sweep.cancel()
                 incarnation.worker.beginDraining()
-                // Whatever waits for a call or a retry stops at once; what writes, ends its write.
-                for _ in 0..<600 where incarnation.worker.count > 0 { try? await Task.sleep(for: .milliseconds(50)) }
+                // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
+                for _ in 0..<600 where incarnation.worker.count > 0 {
+                    try? await Task.sleep(for: .milliseconds(50))
+                    await adoption.giveBack(incarnation.worker.takeQuiet())
+                }
                 break
             }
             try? await Task.sleep(for: .milliseconds(50))
@@ -258,7 +277,7 @@ public final class SagaRuntime: Sendable {
         sweep.cancel()
         if incarnation.lease.isFenced, !Task.isCancelled {
             self.logger.error("[SAGA] this instance is fenced: it writes nothing more, a new one takes its place")
-            return journal
+            return (journal, worker)
         }
         // Told to stop: what still runs is left to whoever adopts it, at once, because the lease ends here.
         worker.cancel()
@@ -267,7 +286,7 @@ public final class SagaRuntime: Sendable {
         await incarnation.lease.release()
         lease.cancel()
         await lease.value
-        return journal
+        return (journal, worker)
     }
 
     /// Gauges, every second.
@@ -346,7 +365,13 @@ public final class SagaRuntime: Sendable {
             throw SagaRuntimeError.databaseUnavailable("the database was lost while the saga was being started")
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)
+        case .overloaded:
+            throw Self.overloaded
         }
+    }
+
+    private static var overloaded: SagaRuntimeError {
+        .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))
     }
 
     private func admit() throws(SagaRuntimeError) -> Incarnation {
@@ -356,7 +381,7 @@ public final class SagaRuntime: Sendable {
         if let problem = self.shared.state.withLock({ $0.databaseProblem }) { throw .databaseUnavailable(problem) }
         guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
         guard current.worker.count < self.configuration.maximumInFlight else {
-            throw .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))
+            throw Self.overloaded
         }
         return current
     }
@@ -406,22 +431,40 @@ public final class SagaRuntime: Sendable {
         SagaFollower(visibility: visibility, id: id, after: after, feed: self.feed, reader: self.reader)
     }
 
-    /// One saga as its events tell it; concurrent calls share queries. `nil`: unknown.
+    /// One saga as its events tell it; concurrent calls share queries. `nil`: unknown. One whose events can't be read: as
+    /// its row tells it (`SagaSnapshot.isOutline`).
     public func snapshot(_ id: SagaID) async throws(SagaRuntimeError) -> SagaSnapshot? {
-        try await self.reader.snapshot(id)
+        do throws(SagaRuntimeError) {
+            return try await self.reader.snapshot(id)
+        } catch {
+            guard case .unreadable(let problem) = error else { throw error }
+            return try await self.outlines([id: problem])[id]
+        }
     }
 
-    /// The known ones of `ids`.
+    /// The known ones of `ids`; one whose events can't be read does not spoil the others.
     public func snapshots(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
-        try await self.reader.histories(ids).mapValues(\.snapshot)
+        let (snapshots, unreadable) = try await self.reader.snapshots(ids)
+        if unreadable.isEmpty { return snapshots }
+        return try await self.outlines(unreadable).merging(snapshots) { $1 }
+    }
+
+    /// What the rows say of sagas whose events this binary can't read.
+    private func outlines(_ problems: [SagaID: String]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
+        for (id, problem) in problems {
+            self.observer.sagaUnreadable()
+            self.logger.error(
+                "[SAGA] its events can't be read", metadata: ["saga_id": "\(id)", "error": "\(problem)"])
+        }
+        return try await self.reader.outlines(Array(problems.keys))
     }
 
     /// Sagas newest first; see `SagaFilter`.
     public func list(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaSnapshot]
     {
         let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit)
-        let histories = try await self.reader.histories(ids)
-        return ids.compactMap { histories[$0]?.snapshot }
+        let snapshots = try await self.snapshots(ids)
+        return ids.compactMap { snapshots[$0] }
     }
 
     private static let digestKey = SQLStatement(

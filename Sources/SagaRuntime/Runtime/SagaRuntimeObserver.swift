@@ -7,6 +7,10 @@ public protocol SagaRuntimeObserver: Sendable {
     func stepCompensated(step: String)
     func sagaAdopted(type: String)
     func flushed(records: Int, duration: Duration)
+    /// A dependency was found to be down (`isOpen`), or to be back.
+    func breakerChanged(dependency: String, isOpen: Bool)
+    /// A saga was asked for whose history this binary can't read.
+    func sagaUnreadable()
     /// Gauges, told every few seconds.
     func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int)
 }
@@ -18,6 +22,8 @@ extension SagaRuntimeObserver {
     public func stepCompensated(step: String) {}
     public func sagaAdopted(type: String) {}
     public func flushed(records: Int, duration: Duration) {}
+    public func breakerChanged(dependency: String, isOpen: Bool) {}
+    public func sagaUnreadable() {}
     public func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {}
 }
 

@@ -24,6 +24,8 @@ final class SagaWorker: Sendable {
         var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
         /// Owned, and not driven: see `quarantine`.
         var quarantined: Set<SagaID> = []
+        /// Let go of by a drain with nothing under way: others may have them at once.
+        var quiet: [SagaID] = []
         var isDraining = false
     }
 
@@ -39,10 +41,13 @@ final class SagaWorker: Sendable {
     private let assign: AsyncStream<Assignment>.Continuation
     private let random: @Sendable () -> Double
     private let permits = Permits(limit: 1024)
+    private let breakers: Breakers
 
     init(_ dependencies: Dependencies, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }) {
         self.dependencies = dependencies
         self.random = random
+        self.breakers = Breakers(
+            clock: dependencies.clock, observer: dependencies.observer, logger: dependencies.logger)
         (self.assignments, self.assign) = AsyncStream.makeStream()
     }
 
@@ -70,8 +75,21 @@ final class SagaWorker: Sendable {
     /// Stops starting things: calls under way finish and are recorded, everything else stays for whoever adopts it.
     func beginDraining() { self.state.withLock { $0.isDraining = true } }
 
-    /// No further sagas; `run` ends once those that are held have ended.
+    /// No further sagas; `run` ends once those that are held have ended, and what fenced calls made is cleared away.
     func stop() { self.assign.finish() }
+
+    /// Whoever waits here for a saga has to look elsewhere; the sagas go on.
+    func endWaits() {
+        for handle in self.state.withLock({ Array($0.held.values) }) { handle.end() }
+    }
+
+    /// Sagas that a drain has let go of since this was asked last, with nothing of theirs under way.
+    func takeQuiet() -> [SagaID] {
+        self.state.withLock { state in
+            defer { state.quiet = [] }
+            return state.quiet
+        }
+    }
 
     // MARK: Taking sagas on
 
@@ -143,7 +161,9 @@ final class SagaWorker: Sendable {
         let id = machine.snapshot.id
         var rejections = 0
         var permit = Permits.Holding(self.permits)
-        var lastExecuted: (call: SagaMachine.StepCall, output: String)?
+        // The effect of the newest call, until a commit shows that this instance was still the owner after it.
+        var uncommitted: FencedCall?
+        var isFenced = false
         loop: while !Task.isCancelled {
             let action = machine.next(now: self.dependencies.clock.now())
             switch action {
@@ -152,24 +172,21 @@ final class SagaWorker: Sendable {
 
             case .write(let record):
                 // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-                await permit.hold(machine.definition.dependency(after: record))
+                await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil)
                 let outcome = await self.dependencies.journal.write(record)
                 if record.birth != nil { self.created(id, outcome) }
                 switch outcome {
                 case .committed(let granted, let output):
                     rejections = 0
-                    lastExecuted = nil
+                    uncommitted = nil
                     let events = machine.recordWritten(
                         record, .committed(granted: granted, databaseOutput: output),
                         now: self.dependencies.clock.now())
                     self.committed(machine.snapshot, record, events, assignment.handle)
-                case .duplicate, .unknown:
+                case .duplicate, .unknown, .overloaded:
                     break loop
                 case .fenced:
-                    // A journal that was merely stopped says so too; then the rows still belong to this call.
-                    if let lastExecuted, !Task.isCancelled {
-                        await self.discard(machine, lastExecuted.call, output: lastExecuted.output, assignment.secrets)
-                    }
+                    isFenced = true
                     break loop
                 case .rejected(let error):
                     rejections += 1
@@ -190,9 +207,23 @@ final class SagaWorker: Sendable {
                     // That may have taken long: the machine is asked again, by the time that it is now.
                     continue
                 }
-                await permit.hold(machine.definition.dependency(of: call))
+                let dependency = machine.dependency(of: call)
+                if call.kind != .execute,
+                    case .wait(let until) = self.breakers.admit(dependency, limit: machine.callLimit(of: call))
+                {
+                    machine.postpone(call, until: until)
+                    continue
+                }
+                await permit.hold(machine.definition.permit(for: call))
                 let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
-                if case .succeeded(let output) = outcome { lastExecuted = (call, output) }
+                let now = self.dependencies.clock.now()
+                self.breakers.heard(outcome, from: dependency, wasCutShort: now >= machine.snapshot.deadline)
+                if call.kind == .execute {
+                    uncommitted = outcome.mayHaveActed.map {
+                        FencedCall(
+                            call: call, output: $0, settledAt: $0 == nil ? now + machine.settleTime(of: call) : now)
+                    }
+                }
                 machine.callReturned(call, outcome, now: self.dependencies.clock.now())
 
             case .wait(let until):
@@ -204,7 +235,12 @@ final class SagaWorker: Sendable {
         }
         permit.release()
         self.created(id, .fenced)
+        if uncommitted == nil, self.isDraining { self.state.withLock { $0.quiet.append(id) } }
         self.release(id)
+        // A journal that was merely stopped says "fenced" too; then the rows still belong to this call.
+        if let uncommitted, isFenced || self.dependencies.lease.isFenced, !Task.isCancelled {
+            await self.clearAway(uncommitted, machine, assignment.secrets)
+        }
     }
 
     private var isDraining: Bool { self.state.withLock { $0.isDraining } }
@@ -288,54 +324,54 @@ final class SagaWorker: Sendable {
 
     private func context(_ call: SagaMachine.StepCall, _ machine: SagaMachine, _ secrets: [UInt8]) -> StepContext {
         let lease = self.dependencies.lease
+        let name = machine.definition.steps[call.step].name
         return StepContext(
-            sagaID: machine.snapshot.id, step: machine.definition.steps[call.step].name, attempt: call.attempt,
+            sagaID: machine.snapshot.id, step: name, attempt: call.attempt,
             generation: call.generation, request: machine.snapshot.request, outputs: machine.snapshot.outputs,
             secrets: secrets, isInDoubt: call.isInDoubt, isRepeat: call.isRepeat, deadline: machine.snapshot.deadline,
             authorize: { () throws(StepError) in
                 guard lease.isTrusted else {
                     throw StepError(.leaseLost, reason: "LEASE_LOST", message: "the lease is not certain any more")
                 }
+                FaultPoint.hit("call.\(name).\(call.kind.rawValue).sending")
             })
     }
 
-    /// This instance was fenced while a call was under way: unless the saga, as others left it, holds what the call
-    /// made, it is removed.
-    private func discard(
-        _ machine: SagaMachine, _ call: SagaMachine.StepCall, output: String, _ secrets: [UInt8]
-    ) async {
-        guard case .remote(let step) = machine.definition.steps[call.step].action else { return }
-        var context = self.context(call, machine, secrets)
-        // Removing what nobody owns needs no lease; the key of the generation is this call's alone.
+    /// This instance was fenced while a call was under way: what it made goes, unless the saga, as others leave it, holds it.
+    ///
+    /// Takes as long as those others need to decide; ends with this process.
+    private func clearAway(_ fenced: FencedCall, _ machine: SagaMachine, _ secrets: [UInt8]) async {
+        guard case .remote(let step) = machine.definition.steps[fenced.call.step].action else { return }
+        var context = self.context(fenced.call, machine, secrets)
+        // Removing what nobody owns needs no lease.
         context.authorize = { () throws(StepError) in }
-        let giveUp = self.dependencies.clock.now() + .seconds(900)
-        while !Task.isCancelled, self.dependencies.clock.now() < giveUp {
-            if let history = try? await self.dependencies.reader.history(machine.snapshot.id) {
-                let now = history.snapshot.steps[call.step]
-                switch (history.snapshot.status, now.status) {
-                case (_, .succeeded) where now.generation == call.generation:
-                    // The same key, so the same effect: whoever owns the saga has adopted it.
+        var pause = Duration.milliseconds(250)
+        var failures = 0
+        while !Task.isCancelled {
+            if let saga = try? await self.dependencies.reader.snapshot(machine.snapshot.id) {
+                switch fenced.verdict(saga, now: self.dependencies.clock.now()) {
+                case .wait:
+                    break
+                case .leave:
                     return
-                case (.parked, .running), (.parked, .failed), (.parked, .compensationFailed):
-                    // An operator looks into what is left, by the saga's label.
-                    return
-                case (.compensated, _), (.completed, _), (.parked, _), (_, .succeeded):
+                case .remove:
+                    context.outputs = saga.outputs
                     do throws(StepError) {
-                        try await step.discard(context, output: output)
-                        self.log(.warning, "discarded what a fenced call had made", machine.snapshot)
+                        try await step.discard(context, output: fenced.output)
+                        self.log(.warning, "cleared away what a fenced call may have made", machine.snapshot)
                         return
                     } catch {
-                        self.log(
-                            .warning, "can't discard what a fenced call had made: \(error.message)", machine.snapshot)
+                        failures += 1
+                        if failures == 1 || failures % 100 == 0 {
+                            let message = "can't clear away what a fenced call may have made: \(error.message)"
+                            self.log(failures == 1 ? .warning : .error, message, machine.snapshot)
+                        }
                     }
-                case (.running, _), (.compensating, _):
-                    // Still in doubt there: its owner finds the effect by its key, adopts or undoes it.
-                    break
                 }
             }
-            try? await Task.sleep(for: .milliseconds(250))
+            try? await Task.sleep(for: pause)
+            pause = min(pause * 2, .seconds(failures > 0 ? 30 : 2))
         }
-        self.log(.error, "gave up discarding what a fenced call had made; look for its label", machine.snapshot)
     }
 
     // MARK: Logs

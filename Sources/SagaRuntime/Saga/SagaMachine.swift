@@ -39,6 +39,16 @@ struct SagaMachine: Sendable {
         case failed(StepError)
         /// Given up: the deadline came, or the call took longer than its limit. Counts as unknown.
         case abandoned
+
+        /// Of a forward call: `nil` if it certainly did nothing; else what it made, where that is known.
+        var mayHaveActed: String?? {
+            switch self {
+            case .succeeded(let output): .some(output)
+            case .abandoned: .some(nil)
+            case .failed(let error) where error.errorClass == .unknownOutcome: .some(nil)
+            case .failed, .resolved, .undone: nil
+            }
+        }
     }
 
     /// How a flush ended.
@@ -73,6 +83,9 @@ struct SagaMachine: Sendable {
     /// Not before this instant (a volatile back-off between questions; attempts that matter are durable).
     private var notBefore: Timestamp?
     private var questionsAsked = 0
+    /// Another process may have sent the current step's call, and its effect may still appear, whatever a repeated call
+    /// is answered.
+    private var hasInheritedDoubt = false
     /// Per step in doubt: the last instant at which an effect may have been sent.
     private var lastPossibleSend: [Int: Timestamp] = [:]
     /// Undo of a step in doubt that found nothing: asked again once the settle time is over.
@@ -209,10 +222,10 @@ struct SagaMachine: Sendable {
         case .ready:
             // Nothing of this attempt was sent; an older one's effect may still appear.
             if isLate {
-                return .write(self.timeOutRecord(step: index, outcomeUnknown: step.hadUnknownOutcome, now: now))
+                return .write(self.timeOutRecord(step: index, outcomeUnknown: self.hasDoubt(index), now: now))
             }
             if self.isCancelled != nil {
-                return .write(self.cancelRecord(step: index, outcomeUnknown: step.hadUnknownOutcome, now: now))
+                return .write(self.cancelRecord(step: index, outcomeUnknown: self.hasDoubt(index), now: now))
             }
             if let retryAt = step.retryAt, retryAt > now { return .wait(until: min(retryAt, self.snapshot.deadline)) }
             return .call(self.executeCall(step: index), until: self.callDeadline(step: index, now: now))
@@ -249,13 +262,14 @@ struct SagaMachine: Sendable {
 
     private func afterFailure(_ error: StepError, step index: Int, isLate: Bool, now: Timestamp) -> Action {
         let call = self.executeCall(step: index)
-        let isUnknown = error.errorClass == .unknownOutcome || self.snapshot.steps[index].hadUnknownOutcome
+        let isUnknown = error.errorClass == .unknownOutcome || self.hasDoubt(index)
         if case .undecidable = error.errorClass { return .write(self.parkRecord(error, now: now)) }
         if isLate { return .write(self.timeOutRecord(step: index, outcomeUnknown: isUnknown, now: now)) }
         if self.isCancelled != nil {
             return .write(self.cancelRecord(step: index, outcomeUnknown: isUnknown, now: now))
         }
-        if case .conflict(let redone) = error.errorClass,
+        // Not while an earlier call of this generation may still take effect: then the step fails, and is undone in doubt.
+        if case .conflict(let redone) = error.errorClass, !isUnknown,
             let target = self.definition.steps.firstIndex(where: { $0.name == redone }), target < index,
             call.attempt < Self.maximumConflicts
         {
@@ -265,6 +279,11 @@ struct SagaMachine: Sendable {
             return .write(self.retryRecord(step: index, error: error, generation: call.generation, now: now))
         }
         return .write(self.failRecord(step: index, error: error, outcomeUnknown: isUnknown, now: now))
+    }
+
+    /// An effect of an earlier call under the current generation may still appear.
+    private func hasDoubt(_ index: Int) -> Bool {
+        self.hasInheritedDoubt || self.snapshot.steps[index].hadUnknownOutcome
     }
 
     /// How many pairs of ports are tried before the step fails.
@@ -342,6 +361,7 @@ struct SagaMachine: Sendable {
             let settled = self.settledAt(step: call.step, now: now)
             if now >= settled {
                 self.position = .settledAbsent
+                self.hasInheritedDoubt = false
             } else {
                 self.notBefore = settled
             }
@@ -398,6 +418,7 @@ struct SagaMachine: Sendable {
         if case .doubtful(isInherited: true) = self.position {
             // A crash is no failure of the other side: the same attempt goes on.
             self.position = .ready
+            self.hasInheritedDoubt = true
             return
         }
         let error = StepError(
@@ -408,9 +429,36 @@ struct SagaMachine: Sendable {
     }
 
     private func settledAt(step: Int, now: Timestamp) -> Timestamp {
-        guard case .remote(let remote) = self.definition.steps[step].action else { return now }
-        let settle = remote.settleTime(request: self.snapshot.request, secrets: self.secrets)
-        return (self.lastPossibleSend[step] ?? now) + settle
+        (self.lastPossibleSend[step] ?? now) + self.settleTime(step: step)
+    }
+
+    private func settleTime(step: Int) -> Duration {
+        guard case .remote(let remote) = self.definition.steps[step].action else { return .zero }
+        return remote.settleTime(request: self.snapshot.request, secrets: self.secrets)
+    }
+
+    /// The call that is due must not go out before `until`, since its dependency is down. Nothing durable: no attempt is used
+    /// up. What doesn't depend on it goes on.
+    mutating func postpone(_ call: StepCall, until: Timestamp) {
+        switch call.kind {
+        case .compensate: self.undoNotBefore[call.step] = until
+        case .execute, .resolve: self.notBefore = until
+        }
+    }
+
+    // MARK: What the driver asks about a call
+
+    /// How long after its end its effect may still appear.
+    func settleTime(of call: StepCall) -> Duration { self.settleTime(step: call.step) }
+
+    /// The longest that it takes.
+    func callLimit(of call: StepCall) -> Duration { self.definition.steps[call.step].callLimit }
+
+    /// Whom it calls.
+    func dependency(of call: StepCall) -> String {
+        let step = self.definition.steps[call.step]
+        guard case .remote(let remote) = step.action else { return step.name }
+        return remote.dependency(request: self.snapshot.request) ?? step.name
     }
 
     mutating func recordWritten(_ record: SagaRecord, _ outcome: WriteOutcome, now: Timestamp) -> [SagaEvent] {
@@ -430,6 +478,8 @@ struct SagaMachine: Sendable {
             if record.kind != .adopt { self.position = .ready }
             self.notBefore = nil
             self.questionsAsked = 0
+            // A retry says itself that an outcome is unknown; anything else has left the step behind.
+            if record.kind != .adopt { self.hasInheritedDoubt = false }
             let written = granted ? record.granted : (record.refused ?? record.granted)
             var events: [SagaEvent] = []
             for event in written.events {
@@ -520,7 +570,8 @@ struct SagaMachine: Sendable {
         return self.record(kind: .retry, now: now) { draft in
             draft.emit(
                 .stepRetrying, step: index, attempt: attempt, generation: generation,
-                flags: error.errorClass == .unknownOutcome ? .outcomeUnknown : [], error: error, retryAt: now + delay)
+                flags: error.errorClass == .unknownOutcome || self.hasInheritedDoubt ? .outcomeUnknown : [],
+                error: error, retryAt: now + delay)
         }
     }
 
@@ -587,8 +638,9 @@ struct SagaMachine: Sendable {
         let step = self.snapshot.steps[index]
         let policy = self.definition.steps[index].undoRetry
         let attempt = step.retryAt == nil ? max(step.compensationAttempts, 1) : step.compensationAttempts + 1
-        return self.record(kind: .undo, now: now) { draft in
-            if error.isRetryable, attempt <= policy.maximumRetries {
+        let isRetry = error.isRetryable && attempt <= policy.maximumRetries
+        return self.record(kind: isRetry ? .retry : .undo, now: now) { draft in
+            if isRetry {
                 var atLeast: Duration?
                 if case .throttled(let after) = error.errorClass { atLeast = after }
                 let delay = policy.delay(afterAttempt: attempt, random: self.random(), atLeast: atLeast)

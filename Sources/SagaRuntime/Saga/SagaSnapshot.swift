@@ -25,9 +25,15 @@ public struct SagaSnapshot: Sendable, Equatable {
     public var request: [UInt8]
     /// Option values were stored in `saga_secret`.
     public var hasSecrets: Bool
+    /// Only of an outline: the name of the current step.
+    var outlinedStep: String?
+
+    /// Told by the saga's row alone, since this binary can't read its events: without steps, failure and request.
+    public var isOutline: Bool { self.outlinedStep != nil }
 
     public var currentStep: String {
-        self.steps.indices.contains(self.stepIndex) ? self.steps[self.stepIndex].name : ""
+        if let outlinedStep = self.outlinedStep { return outlinedStep }
+        return self.steps.indices.contains(self.stepIndex) ? self.steps[self.stepIndex].name : ""
     }
 
     /// Steps that succeeded or were skipped, and are not undone.
@@ -119,6 +125,8 @@ extension SagaSnapshot {
                     step.compensationAttempts = event.attempt
                 } else {
                     step.attempts = event.attempt
+                    // A generation ends only once nothing of it can appear any more.
+                    if event.generation > step.generation { step.hadUnknownOutcome = false }
                     step.generation = event.generation
                     step.isInDoubt = !event.flags.contains(.withdrawn)
                     if event.flags.contains(.outcomeUnknown) { step.hadUnknownOutcome = true }

@@ -74,10 +74,18 @@ public protocol RemoteStep: Sendable {
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution
     /// Undoes the effect, over all generations if `context.isInDoubt`. "Not found" is `nothingFound`, not an error.
     func compensate(_ context: StepContext) async throws(StepError) -> Undone
-    /// Called by a process that found itself fenced after `execute` returned `output`: removes what it made, unless the
-    /// saga (as other processes left it) holds it.
-    func discard(_ context: StepContext, output: String) async throws(StepError)
+    /// Called by a process that found itself fenced while `execute` was under way, once the saga has decided without that
+    /// call (`context.outputs` is what it holds): removes everything of this step that the saga doesn't hold.
+    ///
+    /// - Parameter output: what the call made; `nil`: it got no answer, and whatever is there is to be looked for.
+    func discard(_ context: StepContext, output: String?) async throws(StepError)
+    /// What it calls; a dependency that is down is not hammered by every saga's undo (`Breaker`). Pure. Default: the step.
+    func dependency(request: [UInt8]) -> String?
     /// How long after this side gave up on a call its effect may still appear or stay invisible: what is left of the
     /// call on the other side plus the provider's own lag. "Not found" counts as "did not happen" only after it.
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration
+}
+
+extension RemoteStep {
+    public func dependency(request: [UInt8]) -> String? { nil }
 }

@@ -252,7 +252,7 @@ enum Settings {
 
     /// Environment names of ours that are no settings of the server: clients and test builds read them.
     static let otherEnvironmentNames: Set<String> = [
-        "DEVICERPC_SERVER", "DEVICERPC_CONFIG", "DEVICERPC_FAULT", "DEVICERPC_FAULT_LOG",
+        "DEVICERPC_SERVER", "DEVICERPC_CONFIG", "DEVICERPC_FAULT", "DEVICERPC_FAULT_LOG", "DEVICERPC_FAULT_SIGNAL",
     ]
 }
 

@@ -47,6 +47,9 @@ enum KnownMetrics {
         .gauge("saga_parked", "Sagas in the database that wait for an operator."),
         .counter("saga_parked_total", "Sagas that this replica parked, by reason."),
         .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
+        .gauge("saga_breaker_open", "1 while a dependency is taken to be down, and undo waits for it, by dependency."),
+        .counter("saga_breaker_opened_total", "How often a dependency was found to be down, by dependency."),
+        .counter("saga_unreadable_total", "Reads of sagas whose events this server can't read."),
         .counter("saga_adopted_total", "Sagas taken over from other replicas, by type."),
         .histogram(
             "saga_flush_duration_seconds", "Time of one journal transaction, from BEGIN to COMMIT.", Buckets.fast),

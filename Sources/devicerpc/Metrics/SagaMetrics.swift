@@ -75,6 +75,13 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.flushDuration.record(duration.inSeconds)
     }
 
+    func breakerChanged(dependency: String, isOpen: Bool) {
+        self.registry.gauge("saga_breaker_open", [("dependency", dependency)]).set(isOpen ? 1.0 : 0.0)
+        if isOpen { self.registry.counter("saga_breaker_opened_total", [("dependency", dependency)]).increment(by: 1) }
+    }
+
+    func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
+
     func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {
         self.inProgress.set(Double(inProgress))
         // Creations are all that there are, so far.

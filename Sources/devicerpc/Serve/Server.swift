@@ -11,8 +11,8 @@ import ServiceLifecycle
 /// The whole server, wired: what is made from the configuration, in which order it starts, and how it ends.
 ///
 /// Start: database, migrations, ports, engine, gRPC. End, at the first signal: health and readiness say so; connections are
-/// drained, while the engine goes on, so that unary calls under way get their answers; then the engine finishes and
-/// records its calls to providers and leaves the rest to other replicas; then the operators' port, then the database.
+/// drained, while the engine goes on, so that unary calls under way get their answers (after `drain-timeout`, that they
+/// are to ask elsewhere); then the engine finishes and records its calls to providers and leaves the rest to other replicas; then the operators' port, then the database.
 struct Server {
     /// Connections for the simulated provider, the device tables, port keeping and the probe.
     private static let toolConnections = 4
@@ -112,7 +112,11 @@ struct Server {
         let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
             .init(service: signals), .init(service: operators), .init(service: probe),
             .init(service: AuthenticatorService(authenticator: parts.authenticator)),
-            .init(service: RuntimeService(runtime: parts.runtime)), .init(service: RPCServerService(server: parts.rpc)),
+            .init(service: RuntimeService(runtime: parts.runtime)),
+            .init(
+                service: RPCServerService(
+                    server: parts.rpc, drainTimeout: self.configuration.listeners.drainTimeout,
+                    giveUp: { parts.runtime.endWaits() })),
             .init(
                 service: ReadyService(
                     state: state,
@@ -200,7 +204,7 @@ struct Server {
         var rpc = RPCServerConfiguration(host: listeners.rpc.host, port: listeners.rpc.port)
         rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
         rpc.maximumMessageBytes = listeners.maximumMessageBytes
-        rpc.drainTimeout = listeners.drainTimeout
+        rpc.drainTimeout = listeners.drainTimeout + RPCServerService.lastAnswers
         rpc.tls = listeners.tls
         self.configuration.connections.apply(to: &rpc)
         self.configuration.limits.apply(to: &rpc)

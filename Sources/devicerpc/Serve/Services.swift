@@ -20,14 +20,29 @@ struct RuntimeService: Service {
 
 /// The gRPC server, as a part of the service group.
 struct RPCServerService: Service {
+    /// How long after `drainTimeout` the server closes what is left, so that the last answers have left by then.
+    static let lastAnswers: Duration = .seconds(2)
+
     let server: RPCServer
+    /// How long calls under way have to end by themselves.
+    let drainTimeout: Duration
+    /// Answers whoever still waits then.
+    let giveUp: @Sendable () -> Void
 
     func run() async throws {
+        let drain = Mutex<Task<Void, Never>?>(nil)
         try await withGracefulShutdownHandler {
             try await self.server.run()
         } onGracefulShutdown: {
             self.server.beginGracefulShutdown()
+            drain.withLock { drain in
+                drain = Task {
+                    guard (try? await Task.sleep(for: self.drainTimeout)) != nil else { return }
+                    self.giveUp()
+                }
+            }
         }
+        drain.withLock { $0 }?.cancel()
     }
 }
 

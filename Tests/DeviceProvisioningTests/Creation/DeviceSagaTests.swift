@@ -212,6 +212,28 @@ import Testing
         await fixture.close()
     }
 
+    /// A user service that is down: undos wait for it, one looks after it, and none of them uses its attempts up.
+    @Test func aServiceThatIsDownIsNotHammeredByEveryUndo() async throws {
+        let fixture = try await Fixture()
+        fixture.ledger.fail("decrement", Array(repeating: .status(500), count: 10_000))
+        async let sagas = withThrowingTaskGroup(of: SagaSnapshot.self) { group in
+            for _ in 0..<30 { group.addTask { try await fixture.create(options: ["fail": "start:refused"]) } }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        while fixture.ledger.requests < 35 { try await Task.sleep(for: .milliseconds(20)) }
+        // Eight retries, 20 to 50 ms apart, would all be over by then, thirty times, and every saga parked. What doesn't depend
+        // on the reports is undone.
+        try await Task.sleep(for: .seconds(2))
+        #expect(fixture.ledger.requests < 30 + 2 * 30)
+        #expect(try await fixture.holdings() == [])
+        fixture.ledger.fail("decrement", [])
+        for saga in try await sagas {
+            #expect(saga.status == .compensated)
+            try await fixture.expectNothingLeft(saga)
+        }
+        await fixture.close()
+    }
+
     @Test func manyAtOnce() async throws {
         let fixture = try await Fixture()
         let sagas = try await withThrowingTaskGroup(of: SagaSnapshot.self) { group in

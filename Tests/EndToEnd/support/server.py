@@ -139,11 +139,12 @@ class Server:
         assert self._process is not None
         self._process.send(signal.SIGSTOP)
 
-        def stopped() -> bool:
-            state = pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0]
-            return state == "T"
+        wait_until(lambda: self.is_paused, 5, f"{self.name} to stand still")
 
-        wait_until(stopped, 5, f"{self.name} to stand still")
+    @property
+    def is_paused(self) -> bool:
+        """Stopped by SIGSTOP, its own included."""
+        return pathlib.Path(f"/proc/{self.pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
     def resume(self) -> None:
         """SIGCONT."""

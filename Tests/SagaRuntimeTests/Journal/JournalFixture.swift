@@ -41,7 +41,7 @@ final class JournalFixture: Sendable {
                 name: "ACT", action: .remote(ScriptedStep()), undoIsRemote: true, onSucceeded: [JournalFixture.effect]),
         ], provisionedStep: 0)
 
-    static func make(writers: Int = 1) async throws -> JournalFixture {
+    static func make(writers: Int = 1, maximumQueuedAdmissions: Int = 8192) async throws -> JournalFixture {
         let database = try await TestDatabase.make(migrations: SagaMigrations.all)
         let pool = PostgresPool(database.engineConfiguration, size: 4, maximumWaiters: 1000)
         try await pool.execute(
@@ -51,17 +51,22 @@ final class JournalFixture: Sendable {
             INSERT INTO saga_instance (instance_id, name, nonce, lease_until)
             VALUES (\(Self.owner), 'test', gen_random_uuid(), clock_timestamp() + interval '1 hour')
             """)
-        return try await JournalFixture(database: database, pool: pool, writers: writers)
+        return try await JournalFixture(
+            database: database, pool: pool, writers: writers, maximumQueuedAdmissions: maximumQueuedAdmissions)
     }
 
-    private init(database: TestDatabase, pool: PostgresPool, writers: Int) async throws {
+    private init(
+        database: TestDatabase, pool: PostgresPool, writers: Int, maximumQueuedAdmissions: Int
+    ) async throws {
         self.database = database
         self.pool = pool
         let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         final class Box: Sendable { let writers = Mutex<[Int: PostgresConnection]>([:]) }
         let box = Box()
         self.journal = Journal(
-            configuration: Journal.Configuration(connection: database.engineConfiguration, writers: writers),
+            configuration: Journal.Configuration(
+                connection: database.engineConfiguration, writers: writers,
+                maximumQueuedAdmissions: maximumQueuedAdmissions),
             owner: Self.owner, logger: logger, observer: NoObserver(),
             registerBackends: { number, connection in box.writers.withLock { $0[number] = connection } })
         let journal = self.journal
@@ -144,4 +149,5 @@ extension JournalOutcome {
     var isFenced: Bool { if case .fenced = self { true } else { false } }
     var isDuplicate: Bool { if case .duplicate = self { true } else { false } }
     var isRejected: Bool { if case .rejected = self { true } else { false } }
+    var isOverloaded: Bool { if case .overloaded = self { true } else { false } }
 }

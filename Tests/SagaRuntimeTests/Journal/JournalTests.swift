@@ -190,6 +190,33 @@ import Testing
         await fixture.close()
     }
 
+    /// While a flush takes long, records gather; of new sagas no more than may wait, and what is there already is never
+    /// refused.
+    @Test func admissionIsBounded() async throws {
+        let fixture = try await JournalFixture.make(maximumQueuedAdmissions: 3)
+        let going = await fixture.readyToEnd(2)
+        let rival = try await fixture.database.connect()
+        // Whatever is written touches this table, so that the next flush waits.
+        try await rival.execute("BEGIN; LOCK TABLE saga_event IN ACCESS EXCLUSIVE MODE")
+        async let blocked = fixture.writeAll([fixture.machine()])
+        while try await fixture.count("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0 {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        async let waiting = fixture.writeAll((0..<3).map { _ in fixture.machine() })
+        while fixture.journal.queued < 3 { try await Task.sleep(for: .milliseconds(5)) }
+        var late = fixture.machine()
+        #expect(await fixture.write(&late)?.isOverloaded == true)
+        async let ended = fixture.writeAll(going)
+        while fixture.journal.queued < 5 { try await Task.sleep(for: .milliseconds(5)) }
+        try await rival.execute("COMMIT")
+        for results in await [blocked, waiting, ended] {
+            #expect(results.allSatisfy { $0.outcome?.isCommitted == true })
+        }
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state") == 6)
+        await rival.close()
+        await fixture.close()
+    }
+
     /// A plan that is cached while the day's partition is empty must still be the right one when it is full.
     @Test func plansUseIndexesOnAFreshDay() async throws {
         let fixture = try await JournalFixture.make()

@@ -9,7 +9,7 @@ struct ScriptedStep: RemoteStep {
     func execute(_ context: StepContext) async throws(StepError) -> String { "" }
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .absent }
     func compensate(_ context: StepContext) async throws(StepError) -> Undone { .undone }
-    func discard(_ context: StepContext, output: String) async throws(StepError) {}
+    func discard(_ context: StepContext, output: String?) async throws(StepError) {}
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { self.settle }
 }
 

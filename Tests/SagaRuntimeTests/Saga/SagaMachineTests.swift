@@ -236,6 +236,80 @@ import Testing
         #expect(call?.generation == 1)
     }
 
+    /// A, dead by now, has sent a request that its provider is still busy with. B, who took the saga up, finds nothing, sends
+    /// the same again and is refused: what A sent may appear all the same, so the step is undone as one in doubt.
+    @Test func refusalOfARepeatedCallLeavesTheFirstOneInDoubt() {
+        for error in [Self.refused, Self.unavailable] {
+            let saga = MachineHarness()
+            saga.commit()
+            saga.adopt()
+            saga.commit()
+            saga.answer(.resolved(.repeatable))
+            while saga.snapshot.status == .running {
+                saga.answer(.failed(error))
+                saga.commit()
+                if saga.snapshot.status == .running { saga.wait() }
+            }
+            #expect(saga.snapshot.steps[1].status == .compensating && saga.snapshot.steps[1].isInDoubt)
+            let call = saga.answer(.undone(.nothingFound))
+            #expect(call?.isInDoubt == true)
+            // "Not found" is believed only after the settle time, and the ports are held until then.
+            #expect(!saga.sideEffects.contains("release") && saga.wait())
+            saga.answer(.undone(.nothingFound))
+            saga.commit()
+            #expect(saga.snapshot.status == .compensated && saga.sideEffects.contains("release"))
+        }
+    }
+
+    /// A reply was lost, and the repeated call finds a stranger on its port: a new generation would leave the first call's
+    /// late effect to nobody.
+    @Test func conflictAfterALostReplyIsUndoneInDoubt() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.answer(.resolved(.repeatable))
+        saga.commit()
+        saga.wait()
+        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.answer(.undone(.nothingFound))?.isInDoubt == true)
+        #expect(saga.wait())
+    }
+
+    /// The same once the lost call is known to have come to nothing: its generation is over, and so is the doubt.
+    @Test func conflictAfterASettledGenerationIsRedone() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        saga.pass(.seconds(11))
+        saga.answer(.resolved(.absent))
+        saga.commit()
+        #expect(saga.snapshot.steps[1].generation == 2 && !saga.snapshot.steps[1].hadUnknownOutcome)
+        saga.wait()
+        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
+        saga.commit()
+        #expect(saga.snapshot.status == .running)
+        #expect(saga.answer(.succeeded(output: "{}"))?.generation == 3)
+    }
+
+    /// A saga that crashes its server every other time must not hide behind the retries of its undo.
+    @Test func retriesOfTheUndoAreNoProgress() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        saga.adopt(adoptions: 3)
+        saga.commit()
+        saga.answer(.failed(Self.unavailable))
+        #expect(saga.commit()?.adoptions == 3)
+        saga.wait()
+        saga.answer(.undone(.undone))
+        #expect(saga.commit()?.adoptions == 0)
+    }
+
     @Test func adoptionsCountUntilThereIsProgress() {
         let saga = MachineHarness()
         saga.commit()
@@ -286,6 +360,43 @@ import Testing
         #expect(saga.snapshot.status == .parked)
         #expect(saga.snapshot.steps[3].status == .compensationFailed)
         #expect(saga.snapshot.steps[0].status == .compensated)
+    }
+
+    /// The user service is down: its breaker holds the report's undo back, and the device is destroyed meanwhile.
+    @Test func postponedUndoDoesNotStopWhatDoesNotDependOnIt() {
+        let saga = MachineHarness()
+        saga.commit()
+        for _ in 0..<2 {
+            saga.answer(.succeeded(output: "{}"))
+            saga.commit()
+        }
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no undo is due") }
+        #expect(call.step == 3)
+        let until = saga.now + .seconds(30)
+        saga.machine.postpone(call, until: until)
+        saga.commit()
+        #expect(saga.answer(.undone(.undone))?.step == 1)
+        saga.commit()
+        #expect(saga.snapshot.steps[1].status == .compensated && saga.snapshot.steps[0].status == .compensated)
+        guard case .wait(until) = saga.next() else { return #expect(Bool(false), "does not wait for the breaker") }
+        saga.wait()
+        #expect(saga.answer(.undone(.undone))?.attempt == 1)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func postponedQuestionWaitsAndTheDeadlineStillHolds() {
+        let saga = MachineHarness(timeout: .seconds(5))
+        saga.commit()
+        saga.answer(.failed(Self.unknown))
+        guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no question is due") }
+        #expect(call.kind == .resolve)
+        saga.machine.postpone(call, until: saga.now + .seconds(30))
+        #expect(saga.wait() && saga.now == saga.snapshot.deadline)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating && saga.snapshot.failure?.cause == .timedOut)
     }
 
     @Test func parkedDestroyHoldsThePortsAndTheRecord() {

@@ -1,0 +1,96 @@
+/// Whether a dependency is worth another try. Pure: time is passed in.
+///
+/// Failures in a row, over all sagas, open it. While it is open nothing that waits for it goes out; then one call does, as
+/// a probe, and its end decides. Only repetition without bound is held back (undo, and questions after lost answers):
+/// attempts of forward steps are few and bounded, and go out and are counted here all the same.
+struct Breaker: Sendable, Equatable {
+    struct Policy: Sendable, Equatable {
+        /// Failures in a row that open it.
+        var failures = 5
+        /// How long it stays open at first; doubles with each probe that fails.
+        var firstPause: Duration = .seconds(1)
+        var longestPause: Duration = .seconds(30)
+    }
+
+    private enum State: Sendable, Equatable {
+        /// Can transition to: open.
+        case closed(failures: Int)
+        /// Can transition to: probing, closed (a call that was under way got an answer).
+        case open(until: Timestamp, pause: Duration)
+        /// One call is on its way, and given up at `until`. Can transition to: closed, open.
+        case probing(until: Timestamp, pause: Duration)
+    }
+
+    enum Admission: Sendable, Equatable {
+        case go
+        /// Ask again at this instant.
+        case wait(until: Timestamp)
+    }
+
+    /// What is worth telling people.
+    enum Change: Sendable, Equatable { case opened, closed }
+
+    /// How often those who wait look after a probe.
+    static let glance: Duration = .milliseconds(100)
+
+    private let policy: Policy
+    private var state = State.closed(failures: 0)
+
+    init(policy: Policy = Policy()) { self.policy = policy }
+
+    var isOpen: Bool {
+        switch self.state {
+        case .closed: false
+        case .open, .probing: true
+        }
+    }
+
+    /// May a call go out?
+    ///
+    /// - Parameter limit: the longest that it takes; a probe that is never heard of again is over then.
+    mutating func admit(now: Timestamp, limit: Duration) -> Admission {
+        switch self.state {
+        case .closed:
+            return .go
+        case .open(let until, let pause), .probing(let until, let pause):
+            if now < until {
+                if case .probing = self.state { return .wait(until: min(until, now + Self.glance)) }
+                return .wait(until: until)
+            }
+            self.state = .probing(until: now + limit, pause: pause)
+            return .go
+        }
+    }
+
+    /// The dependency answered, well or badly: it is there.
+    mutating func answered() -> Change? {
+        defer { self.state = .closed(failures: 0) }
+        return self.isOpen ? .closed : nil
+    }
+
+    /// The dependency could not be reached, could not serve, or gave no answer.
+    mutating func failed(now: Timestamp) -> Change? {
+        switch self.state {
+        case .closed(let failures):
+            if failures + 1 < self.policy.failures {
+                self.state = .closed(failures: failures + 1)
+                return nil
+            }
+            self.state = .open(until: now + self.policy.firstPause, pause: self.policy.firstPause)
+            return .opened
+        case .open(let until, _) where now < until:
+            // It was under way when the breaker opened, and tells nothing new.
+            return nil
+        case .open(_, let pause), .probing(_, let pause):
+            let longer = min(pause * 2, self.policy.longestPause)
+            self.state = .open(until: now + longer, pause: longer)
+            return nil
+        }
+    }
+
+    /// A call ended that says nothing about the dependency (nothing was sent, say): if it was the probe, another may go.
+    mutating func passed(now: Timestamp) -> Change? {
+        if case .probing(_, let pause) = self.state { self.state = .open(until: now, pause: pause) }
+        return nil
+    }
+}
