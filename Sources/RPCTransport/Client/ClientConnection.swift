@@ -1,73 +1,95 @@
 import NIOCore
-import Synchronization
 
 /// The client's side of one connection.
 final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private static let keepalivePing: UInt64 = 0x616c_6976_653f_0002
 
-    private let configuration: RPCClientConfiguration
-    /// The connection takes no new calls: it said GOAWAY, or it is gone. Called on the event loop, maybe twice.
-    private let retired: @Sendable (ClientConnection) -> Void
-    private var isGoingAway = false
-    private var handshakeDeadline = NIODeadline.distantFuture
-    private var keepaliveSentAt: NIODeadline?
+    private enum Phase {
+        /// The server has to send its SETTINGS until then. Can transition to: ready, retired.
+        case handshaking(until: NIODeadline)
+        /// Takes calls. Can transition to: retired.
+        case ready(since: NIODeadline)
+        /// Finishes the calls that it has.
+        case retired
+    }
+
+    private let channel: ClientChannel
+    private var phase: Phase
+    private var keepalive: ClientKeepalive?
+    /// The server has answered a call.
+    private var hasAnswered = false
+    /// When a call last began or ended.
+    private var lastCall: NIODeadline
     /// Why the connection ended, if somebody said so.
     private var closeReason: String?
 
     var timerIndex = -1
     var timerDeadline = NIODeadline.distantFuture
 
-    init(
-        loop: EventLoopContext, configuration: RPCClientConfiguration,
-        retired: @escaping @Sendable (ClientConnection) -> Void
-    ) {
-        self.configuration = configuration
-        self.retired = retired
-        super.init(loop: loop, role: .client, configuration: configuration.http2)
+    init(channel: ClientChannel) {
+        let now = NIODeadline.now()
+        self.channel = channel
+        self.phase = .handshaking(until: now + TimeAmount(channel.configuration.connectTimeout))
+        self.lastCall = now
+        super.init(loop: channel.loop, role: .client, configuration: channel.configuration.http2)
     }
 
     // MARK: Connection
 
-    override func connected() {
-        self.handshakeDeadline = .now() + TimeAmount(self.configuration.connectTimeout)
-        let keepalive = self.configuration.keepaliveInterval.map { NIODeadline.now() + TimeAmount($0) }
-        self.loop.schedule(self, at: min(self.handshakeDeadline, keepalive ?? .distantFuture))
+    override func connected() { self.timerFired(at: .now()) }
+
+    override func failed(_ error: HTTP2SessionError) {
+        if self.closeReason == nil { self.closeReason = "HTTP/2: \(error)" }
+        super.failed(error)
     }
+
+    override func willClose() { self.retire() }
 
     override func disconnected() {
         self.loop.cancelTimer(self)
-        self.retired(self)
+        if self.closeReason == nil, let failure { self.closeReason = "\(failure)" }
+        self.retire()
+        self.channel.closed(self, self.closeReason)
+    }
+
+    private func retire() {
+        guard case .ready(let since) = self.phase else { return }
+        self.phase = .retired
+        let wasUseful =
+            self.hasAnswered || .now() - since >= TimeAmount(self.channel.configuration.initialBackoff)
+        self.channel.retire(self, self.closeReason, wasUseful: wasUseful)
     }
 
     func timerFired(at now: NIODeadline) {
         guard let session = self.session else { return }
-        if !session.hasReceivedSettings, now >= self.handshakeDeadline {
-            return self.drop("the server speaks no HTTP/2")
+        var next = NIODeadline.distantFuture
+        if case .handshaking(let until) = self.phase {
+            guard now < until else { return self.drop("the server sent no HTTP/2 SETTINGS in time") }
+            next = until
         }
-        guard let interval = self.configuration.keepaliveInterval else {
-            if !session.hasReceivedSettings { self.loop.schedule(self, at: self.handshakeDeadline) }
-            return
-        }
-        if let sentAt = self.keepaliveSentAt {
-            if self.lastRead > sentAt {
-                self.keepaliveSentAt = nil
-            } else if now - sentAt >= TimeAmount(self.configuration.keepaliveTimeout) {
-                return self.drop("no answer to a PING")
-            }
-        }
-        var next = self.lastRead + TimeAmount(interval)
-        if let sentAt = self.keepaliveSentAt {
-            next = sentAt + TimeAmount(self.configuration.keepaliveTimeout)
-        } else if next <= now {
-            if !session.streams.isEmpty {
+        if let (action, time) = self.keepalive?.check(
+            now: now, lastRead: self.lastRead, hasCalls: !session.streams.isEmpty)
+        {
+            switch action {
+            case .none: break
+            case .ping:
                 session.ping(opaque: Self.keepalivePing)
                 self.setNeedsFlush()
-                self.keepaliveSentAt = now
+            case .giveUp: return self.drop("no answer to a PING")
             }
-            next = now + TimeAmount(self.configuration.keepaliveTimeout)
+            next = min(next, time)
         }
-        if !session.hasReceivedSettings { next = min(next, self.handshakeDeadline) }
-        self.loop.schedule(self, at: max(next, now + .milliseconds(10)))
+        if case .ready = self.phase, let timeout = self.channel.configuration.idleTimeout {
+            let idleUntil = self.lastCall + TimeAmount(timeout)
+            if session.streams.isEmpty, idleUntil <= now { return self.shutDown("it was idle") }
+            next = min(next, idleUntil > now ? idleUntil : now + TimeAmount(timeout))
+        }
+        if next < .distantFuture { self.loop.schedule(self, at: next) }
+    }
+
+    /// TLS has failed, and closes the connection.
+    func handshakeFailed(_ error: any Error) {
+        if self.closeReason == nil { self.closeReason = "TLS: \(error)" }
     }
 
     private func drop(_ reason: String) {
@@ -76,147 +98,197 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     /// Sends GOAWAY and closes. Calls under way fail.
-    func shutDown() {
-        self.closeReason = "the client was closed"
-        self.session?.goAway(HTTP2ErrorCode.noError)
+    func shutDown(_ reason: String = "the client was closed") {
+        self.closeReason = reason
+        guard let session = self.session else {
+            self.context?.close(promise: nil)
+            return
+        }
+        session.goAway(HTTP2ErrorCode.noError)
         self.close()
     }
 
     override func handle(_ event: consuming HTTP2Event, in buffer: ByteBuffer) {
         switch event {
         case .headers(let stream, let list, let endStream, let isOversized):
-            self.received(list, endStream: endStream, isOversized: isOversized, on: self.call(stream))
+            self.hasAnswered = true
+            self.received(list, endStream: endStream, isOversized: isOversized, on: self.attempt(stream))
         case .data(let stream, let offset, let count):
             guard let chunk = buffer.getSlice(at: buffer.readerIndex + offset, length: count) else { return }
-            self.received(chunk, on: self.call(stream))
+            self.received(chunk, on: self.attempt(stream))
         case .end(let stream):
-            let call = self.call(stream)
-            if let error = call.machine.receivedEndOfData() { self.end(call, .failure(error), nil) }
-        case .closed(let stream, let errorCode):
-            self.closed(self.call(stream), errorCode: errorCode)
+            let attempt = self.attempt(stream)
+            if let error = attempt.machine.receivedEndOfData() { self.end(attempt, .failure(error), nil) }
+        case .closed(let stream, let errorCode): self.closed(self.attempt(stream), errorCode: errorCode)
         case .goAway(_, let errorCode, let debugData):
-            self.isGoingAway = true
             if errorCode != HTTP2ErrorCode.noError {
                 self.closeReason = "GOAWAY, code \(errorCode) \(String(decoding: debugData, as: UTF8.self))"
             }
-            self.retired(self)
-        case .settings, .ping, .pingAcknowledged: break
+            if errorCode == HTTP2ErrorCode.enhanceYourCalm, debugData.elementsEqual("too_many_pings".utf8) {
+                self.channel.keepaliveWasTooShort()
+            }
+            if case .handshaking = self.phase { return self.drop("GOAWAY before SETTINGS") }
+            self.retire()
+        case .settings: self.receivedSettings()
+        case .ping, .pingAcknowledged: break
         }
+    }
+
+    private func receivedSettings() {
+        guard case .handshaking = self.phase else { return }
+        let now = NIODeadline.now()
+        self.phase = .ready(since: now)
+        self.lastCall = now
+        self.keepalive = self.channel.keepaliveInterval.map {
+            ClientKeepalive(
+                interval: $0, timeout: self.channel.configuration.keepaliveTimeout,
+                permitsWithoutCalls: self.channel.configuration.keepaliveWithoutCalls)
+        }
+        self.channel.ready(self)
+        self.loop.cancelTimer(self)
+        self.timerFired(at: now)
     }
 
     override func afterEvents() {
-        if self.isGoingAway, self.session?.streams.isEmpty == true { self.close() }
+        guard let session = self.session else { return }
+        switch self.phase {
+        case .handshaking: break
+        case .ready: self.channel.dispatch()
+        case .retired: if session.streams.isEmpty { self.close() }
+        }
     }
 
-    /// Every stream of a client's session was made by `start`.
+    /// Every stream of a client's session was made by `begin`.
     @inline(__always)
-    private func call(_ stream: HTTP2Stream) -> ClientCall { unsafeDowncast(stream, to: ClientCall.self) }
+    private func attempt(_ stream: HTTP2Stream) -> ClientAttempt { unsafeDowncast(stream, to: ClientAttempt.self) }
 
     // MARK: Calls
 
-    /// Sends a request; `message` is that of a call with one. On the event loop.
-    func start(_ call: ClientCall, _ head: HeaderList, message: OutboundMessage?, deadline: NIODeadline?) {
-        guard let session = self.session, !self.isGoingAway else {
-            var error = RPCError(.unavailable, "the connection is closing")
-            error.isRefused = true
-            return self.end(call, .failure(error), nil)
+    /// Whether the server allows one more stream.
+    var hasRoom: Bool {
+        guard case .ready = self.phase, let session = self.session else { return false }
+        return session.streams.count < session.peerMaximumConcurrentStreams
+    }
+
+    /// Sends the call's request.
+    func begin(_ call: ClientCall) {
+        let attempt = ClientAttempt(
+            call, on: self,
+            machine: ClientStreamMachine(
+                expectsOneResponse: call.request.expectsOneResponse,
+                messageLimit: self.channel.configuration.maximumMessageBytes))
+        if let message = call.request.message {
+            attempt.outbound.append(message)
+            attempt.end = .endStream
         }
-        // Cancelled before it began.
-        guard !call.response.withLock({ $0.isEnded }) else { return }
-        if let message {
-            call.outbound.append(message)
-            call.end = .endStream
-        }
+        let now = NIODeadline.now()
+        let head = call.head(
+            authority: self.channel.authority, userAgent: self.channel.configuration.userAgent, now: now)
         do throws(HTTP2SessionError) {
-            try session.request(call, .request, head)
+            guard let session = self.session else { throw .failed(code: 0) }
+            let constants: ConstantFields = self.channel.configuration.tls == nil ? .request : .requestOverTLS
+            try session.request(attempt, constants, head)
         } catch {
-            var error = RPCError(.unavailable, "the connection takes no more calls")
-            error.isRefused = true
-            self.isGoingAway = true
-            self.retired(self)
-            return self.end(call, .failure(error), nil)
+            self.retire()
+            return call.attemptEnded(.failure(Self.notSent), trailing: nil)
         }
-        if let deadline { self.loop.schedule(call, at: deadline) }
-        call.inboundPipe.attach { count in
-            self.loop.run {
-                self.session?.returnCredit(count, to: call)
-                self.setNeedsFlush()
-            }
-        }
-        if let pipe = call.outboundPipe {
-            call.reportsProgress = true
-            pipe.attach(to: call)
-        }
+        self.lastCall = now
+        attempt.reportsProgress = call.outboundPipe != nil
+        call.begun(attempt)
         self.setNeedsFlush()
     }
 
-    func sendPiped(_ call: ClientCall) {
-        guard let session = self.session, let pipe = call.outboundPipe else { return }
-        let content = pipe.take()
-        for message in content.messages { session.send(message, on: call) }
-        if content.isEnded { session.finish(call, .endStream) }
+    private static var notSent: RPCError {
+        var error = RPCError(.unavailable, "the connection took no more calls")
+        error.progress = .notSent
+        return error
+    }
+
+    func send(_ message: OutboundMessage, on attempt: ClientAttempt) {
+        self.session?.send(message, on: attempt)
+        self.setNeedsFlush()
+    }
+
+    func finishRequest(of attempt: ClientAttempt) {
+        self.session?.finish(attempt, .endStream)
+        self.setNeedsFlush()
+    }
+
+    func returnCredit(_ count: Int, to attempt: ClientAttempt) {
+        self.session?.returnCredit(count, to: attempt)
         self.setNeedsFlush()
     }
 
     override func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {
-        self.call(stream).outboundPipe?.sent(count)
+        let attempt = self.attempt(stream)
+        attempt.call.sent(count, by: attempt)
     }
 
-    private func received(_ list: HeaderList, endStream: Bool, isOversized: Bool, on call: ClientCall) {
+    private func received(_ list: HeaderList, endStream: Bool, isOversized: Bool, on attempt: ClientAttempt) {
         if isOversized {
-            return self.abandon(call, RPCError(.resourceExhausted, "the response's headers are too large"))
+            guard attempt.machine.abandoned() else { return }
+            let error = RPCError(.resourceExhausted, "the response's headers are too large")
+            return self.end(attempt, .failure(error), nil)
         }
-        switch call.machine.receivedHeaders(list, endStream: endStream) {
-        case .initial(let metadata): call.received(initial: metadata)
-        case .succeeded(let trailing): self.end(call, .success(()), trailing)
-        case .failed(let error):
-            self.end(call, .failure(error), error.metadata)
+        switch attempt.machine.receivedHeaders(list, endStream: endStream) {
+        case .initial(let metadata): attempt.call.received(initial: metadata, by: attempt)
+        case .succeeded(let trailing): self.end(attempt, .success(()), trailing)
+        case .failed(let error): self.end(attempt, .failure(error), error.metadata)
         case .ignore: break
         }
     }
 
-    private func received(_ chunk: ByteBuffer, on call: ClientCall) {
+    private func received(_ chunk: ByteBuffer, on attempt: ClientAttempt) {
         var chunk = chunk
         do throws(RPCError) {
-            while let message = try call.machine.nextMessage(from: &chunk) { call.inboundPipe.append(message) }
-            self.session?.returnCredit(call.machine.takeCreditOfIncompleteMessage(), to: call)
+            while let message = try attempt.machine.nextMessage(from: &chunk) {
+                attempt.call.inboundPipe.append(message)
+            }
+            self.session?.returnCredit(attempt.machine.takeCreditOfIncompleteMessage(), to: attempt)
         } catch {
-            self.end(call, .failure(error), nil)
+            self.end(attempt, .failure(error), nil)
         }
     }
 
-    private func closed(_ call: ClientCall, errorCode: UInt32) {
-        guard var error = call.machine.closed(errorCode: errorCode) else { return }
-        if self.session == nil {
-            error = RPCError(.unavailable, "the connection was lost\(self.closeReason.map { ": \($0)" } ?? "")")
+    private func closed(_ attempt: ClientAttempt, errorCode: UInt32) {
+        self.lastCall = self.lastRead
+        guard var error = attempt.machine.closed(errorCode: errorCode) else { return }
+        if !attempt.areHeadersSent {
+            // The session takes no more requests: it must not be given this one again.
+            self.retire()
+            error = Self.notSent
+        } else if self.session == nil {
+            let reason = self.closeReason ?? self.failure.map { "\($0)" }
+            error = RPCError(.unavailable, "the connection was lost\(reason.map { ": \($0)" } ?? "")")
+        } else if errorCode == HTTP2ErrorCode.cancel, let deadline = attempt.call.request.deadline, deadline <= .now() {
+            // Servers cancel a stream whose deadline has passed (PROTOCOL-HTTP2.md).
+            error = RPCError(.deadlineExceeded, "the deadline has passed")
         }
-        if call.wasNotSent || call.id == 0 {
-            error = RPCError(.unavailable, "the connection took no more calls")
-            error.isRefused = true
-        }
-        self.end(call, .failure(error), nil)
+        self.end(attempt, .failure(error), nil)
     }
 
-    /// Gives the call up with this status; the server is told.
-    func abandon(_ call: ClientCall, _ error: RPCError) {
-        guard call.machine.abandoned() else { return }
-        self.end(call, .failure(error), nil)
+    /// Nobody waits for the answer any more; the server is told.
+    func abandon(_ attempt: ClientAttempt) {
+        guard attempt.machine.abandoned() else { return }
+        self.resetIfOpen(attempt)
     }
 
-    /// The call has its status. What is still open of its stream is reset.
-    private func end(_ call: ClientCall, _ end: Result<Void, RPCError>, _ trailing: Metadata?) {
-        _ = call.machine.abandoned()
-        if call.timerIndex >= 0 { self.loop.cancelTimer(call) }
+    /// The try has its status. What is still open of its stream is reset.
+    private func end(_ attempt: ClientAttempt, _ end: Result<Void, RPCError>, _ trailing: Metadata?) {
+        _ = attempt.machine.abandoned()
+        self.resetIfOpen(attempt)
+        attempt.call.attemptEnded(end, trailing: trailing)
+    }
+
+    private func resetIfOpen(_ attempt: ClientAttempt) {
         let isLocalEnded: Bool =
-            switch call.end {
+            switch attempt.end {
             case .submitted: true
-            case .endStream: call.outbound.isEmpty
+            case .endStream: attempt.outbound.isEmpty
             case .open, .trailers: false
             }
-        if !(call.isRemoteEnded && isLocalEnded) {
-            self.session?.reset(call, HTTP2ErrorCode.cancel)
-            self.setNeedsFlush()
-        }
-        call.finish(end, trailing: trailing)
+        guard !(attempt.isRemoteEnded && isLocalEnded) else { return }
+        self.session?.reset(attempt, HTTP2ErrorCode.cancel)
+        self.setNeedsFlush()
     }
 }

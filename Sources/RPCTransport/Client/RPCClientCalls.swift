@@ -86,15 +86,15 @@ public struct RPCRequestWriter: Sendable {
 /// A call with any number of request messages and one response.
 public struct RPCClientStreamingCall: Sendable {
     public let requests: RPCRequestWriter
-    let call: ClientCall
+    let handle: ClientCallHandle
 
     /// Ends the request and waits for the response.
     public func response() async throws(RPCError) -> RPCResponse {
         self.requests.finish()
-        return try await RPCClient.response(of: self.call)
+        return try await RPCClient.response(of: self.handle.call)
     }
 
-    public func cancel() { self.call.cancel() }
+    public func cancel() { self.handle.call.cancel() }
 }
 
 /// A call with any number of messages both ways.

@@ -8,13 +8,29 @@ public struct RPCClientConfiguration: Sendable {
     /// `:authority`; host and port if nil.
     public var authority: String?
     public var userAgent: String = "devicerpc-swift"
+    /// Nil for cleartext with prior knowledge.
+    public var tls: RPCClientTLS?
 
-    public var connectTimeout: Duration = .seconds(5)
-    /// After a failed attempt to connect, calls fail at once for this long; it grows by `backoffFactor` with each
-    /// further failure up to `maximumBackoff`, and is varied by a fifth either way.
-    public var initialBackoff: Duration = .milliseconds(200)
-    public var maximumBackoff: Duration = .seconds(10)
+    /// For each address, until the server has sent its SETTINGS.
+    public var connectTimeout: Duration = .seconds(20)
+    /// After an attempt to connect that failed, no other is made for this long, and calls fail at once unless they wait
+    /// for a connection. It grows by `backoffFactor` with each further failure up to `maximumBackoff`, and is varied by
+    /// `backoffJitter` either way (the values of grpc/doc/connection-backoff.md).
+    public var initialBackoff: Duration = .seconds(1)
+    public var maximumBackoff: Duration = .seconds(120)
     public var backoffFactor: Double = 1.6
+    public var backoffJitter: Double = 0.2
+    /// A connection that had no calls for this long is closed; nil for never.
+    public var idleTimeout: Duration? = .seconds(1800)
+
+    /// For calls whose options have none; nil for no retries but those that cannot do harm.
+    public var retryPolicy: RPCRetryPolicy?
+    /// Nil for retries as often as the policies say.
+    public var retryThrottling: RPCRetryThrottling?
+    /// Bytes of a streaming request that are kept for another try; past it there is none.
+    public var retryBufferBytes: Int = 256 * 1024
+    /// Calls that may wait for a connection, or for a free stream where the server has said how many there may be.
+    public var maximumWaitingCalls: Int = 10000
 
     /// The largest response message, in bytes.
     public var maximumMessageBytes: Int = 4 * 1024 * 1024
@@ -26,10 +42,17 @@ public struct RPCClientConfiguration: Sendable {
     public var connectionWindowBytes: Int = 4 << 20
     /// Unsent bytes of a streaming request past which its writer waits.
     public var streamOutboundBytes: Int = 64 * 1024
-    /// A PING is sent after this long without a byte from the server, while there are calls; nil for never.
+    /// A PING is sent after this long without a byte from the server, while there are calls; nil for never. Less than
+    /// 10 seconds counts as 10, and each server that complains doubles it (gRFC A8).
     public var keepaliveInterval: Duration?
     /// The connection is given up if nothing comes for this long after a PING.
     public var keepaliveTimeout: Duration = .seconds(20)
+    /// PINGs also without calls. Servers have to permit that.
+    public var keepaliveWithoutCalls: Bool = false
+    package var minimumKeepaliveInterval: Duration = .seconds(10)
+
+    /// Finds the addresses of the host; called where it may take its time. Nil where there is no network.
+    package var resolver: (@Sendable (_ host: String, _ port: Int) throws -> [SocketAddress])? = AddressResolver.resolve
 
     /// The event loop to run on; one of NIO's shared ones if nil.
     public var eventLoop: (any EventLoop)?
@@ -39,11 +62,20 @@ public struct RPCClientConfiguration: Sendable {
         self.port = port
     }
 
+    var effectiveAuthority: String {
+        if let authority = self.authority { return authority }
+        return self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)"
+    }
+
     var http2: HTTP2Configuration {
         var configuration = HTTP2Configuration()
         configuration.streamWindowBytes = self.streamWindowBytes
         configuration.connectionWindowBytes = self.connectionWindowBytes
         configuration.headerListBytes = self.maximumHeaderListBytes
+        // A server may reset as many calls as it likes: they are ours. What comes for calls that were given up counts as
+        // of no use, and there may be many of those.
+        configuration.frameBudget.controlFrames = TokenBucket.Rate(burst: 10_000, perSecond: 2000)
+        configuration.frameBudget.resets = TokenBucket.Rate(burst: 1_000_000, perSecond: 1_000_000)
         return configuration
     }
 }
@@ -55,16 +87,19 @@ public struct RPCCallOptions: Sendable {
     public var timeout: Duration?
     /// Waits for a connection, instead of failing with UNAVAILABLE while there is none to be had.
     public var waitsForReady: Bool
+    /// When to try again; the client's policy if nil.
+    public var retryPolicy: RPCRetryPolicy?
     /// How request messages are compressed; nil for not. A server that doesn't know it answers UNIMPLEMENTED.
     public var compression: RPCCompression?
 
     public init(
         metadata: Metadata = Metadata(), timeout: Duration? = nil, waitsForReady: Bool = false,
-        compression: RPCCompression? = nil
+        retryPolicy: RPCRetryPolicy? = nil, compression: RPCCompression? = nil
     ) {
         self.metadata = metadata
         self.timeout = timeout
         self.waitsForReady = waitsForReady
+        self.retryPolicy = retryPolicy
         self.compression = compression
     }
 }

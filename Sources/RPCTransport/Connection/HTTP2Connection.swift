@@ -28,6 +28,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private(set) final var lastRead = NIODeadline.now()
     /// Since when the peer takes no bytes.
     @exclusivity(unchecked) private(set) final var unwritableSince: NIODeadline?
+    /// What went wrong with the connection, if something did.
+    private(set) final var failure: (any Error)?
     @exclusivity(unchecked) private final var isReading = false
     @exclusivity(unchecked) private final var isFlushing = false
     @exclusivity(unchecked) private final var isUnflushed = false
@@ -68,6 +70,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     /// The session cannot go on: what it still has to say (GOAWAY) is written, and the connection closed.
     func failed(_ error: HTTP2SessionError) { self.close() }
+
+    /// The connection is about to be closed: nothing new may begin on it. May be called twice.
+    func willClose() {}
 
     /// The connection is gone. All streams have been closed before.
     func disconnected() {}
@@ -144,6 +149,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     final func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        if self.failure == nil { self.failure = error }
         context.close(promise: nil)
     }
 
@@ -173,6 +179,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     final func close() {
         guard !self.closesWhenFlushed else { return }
         self.closesWhenFlushed = true
+        self.willClose()
         if self.context?.channel.isWritable == false {
             self.context?.close(promise: nil)
             return
@@ -222,6 +229,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         self.closesWhenFlushed = true
         guard !self.isClosing else { return }
         self.isClosing = true
+        self.willClose()
         let written = context.eventLoop.makePromise(of: Void.self)
         context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: written)
         let channel = context.channel

@@ -119,7 +119,8 @@ struct ClientStreamMachine {
         case .waiting, .open:
             var error = RPCError(
                 StatusMapping.code(forReset: errorCode), "the stream was reset with HTTP/2 error code \(errorCode)")
-            error.isRefused = errorCode == 7  // REFUSED_STREAM: not processed (RFC 9113, section 8.7)
+            // REFUSED_STREAM: not processed (RFC 9113, section 8.7)
+            if errorCode == 7 { error.progress = .refused }
             return self.fail(error)
         case .ended: return nil
         }

@@ -10,17 +10,26 @@ public struct RPCError: Error, Sendable, Hashable, CustomStringConvertible {
     public var details: [UInt8]
     /// Further trailers, e.g. `grpc-retry-pushback-ms`.
     public var metadata: Metadata
-    /// True if the peer cannot have begun the call, so that it can be sent again without harm.
-    package var isRefused: Bool
     /// The limit that the call's client ran into, if that is why; a server counts it.
     package var refusal: RPCRefusal?
+    /// How far a client's call had come.
+    package var progress: Progress
+
+    package enum Progress: Sendable, Hashable {
+        /// The server may have begun it.
+        case maybeBegun
+        /// The server says that it has not looked at it (REFUSED_STREAM, GOAWAY): it can be sent again without harm.
+        case refused
+        /// It never left.
+        case notSent
+    }
 
     public init(_ code: RPCCode, _ message: String, details: [UInt8] = [], metadata: Metadata = Metadata()) {
         self.code = code
         self.message = message
         self.details = details
         self.metadata = metadata
-        self.isRefused = false
+        self.progress = .maybeBegun
     }
 
     /// The same, counted as a refusal.

@@ -10,7 +10,7 @@ struct HTTP2Configuration: Sendable {
     var headerListBytes = 16384
     /// Most fields in a header block.
     var headerFields = 128
-    /// What a server puts up with; a client trusts its server.
+    /// What the other side is put up with.
     var frameBudget = FrameBudget.Configuration()
     /// PING and SETTINGS acknowledgements that may wait to be sent before the peer is taken for a flooder.
     var unsentAcknowledgements = 128

@@ -93,7 +93,7 @@ final class HTTP2Session {
             case .client: nghttp2_session_client_new2(&self.session, sessionCallbacks.pointer, userData, options)
             }
         precondition(result == 0, "out of memory")
-        if role == .server { self.budget = FrameBudget(configuration.frameBudget, now: .now()) }
+        self.budget = FrameBudget(configuration.frameBudget, now: .now())
         self.submitSettings()
     }
 
@@ -190,6 +190,11 @@ final class HTTP2Session {
 
     var wantsRead: Bool { nghttp2_session_want_read(self.session) != 0 }
     var wantsWrite: Bool { nghttp2_session_want_write(self.session) != 0 }
+
+    /// How many streams the peer lets this side have open at once; 100 until it has said.
+    var peerMaximumConcurrentStreams: Int {
+        Int(nghttp2_session_get_remote_settings(self.session, NGHTTP2_SETTINGS_MAX_CONCURRENT_STREAMS))
+    }
 
     /// Appends frames to `output` until there are none or it holds about `limit` bytes.
     func drain(limit: Int) throws(HTTP2SessionError) {
@@ -504,6 +509,7 @@ extension HTTP2Session {
         case NGHTTP2_HEADERS.rawValue:
             self.hasSentHeadersOrData = true
             self.budget?.sentHeaders()
+            if self.role == .client { self.stream(frame.hd.stream_id)?.areHeadersSent = true }
             self.resetIfAnswered(frame)
         case NGHTTP2_DATA.rawValue:
             self.hasSentHeadersOrData = true
@@ -526,11 +532,6 @@ extension HTTP2Session {
         else { return }
         nghttp2_submit_rst_stream(
             self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
-    }
-
-    fileprivate func notSent(_ frame: nghttp2_frame) {
-        guard self.role == .client, UInt32(frame.hd.type) == NGHTTP2_HEADERS.rawValue else { return }
-        self.stream(frame.hd.stream_id)?.wasNotSent = true
     }
 
     fileprivate func receivedInvalidFrame() { self.budget?.error() }
@@ -606,7 +607,6 @@ private let sessionCallbacks: SessionCallbacks = {
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataChunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClose)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
-    nghttp2_session_callbacks_set_on_frame_not_send_callback(callbacks, onFrameNotSent)
     nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, onInvalidFrame)
     nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, onUnpackExtension)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, onSendData)
@@ -679,13 +679,6 @@ private func onFrameSent(
     _: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ userData: UnsafeMutableRawPointer?
 ) -> Int32 {
     if let frame { withOwner(userData, or: ()) { $0.sent(frame.pointee) } }
-    return 0
-}
-
-private func onFrameNotSent(
-    _: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _: Int32, _ userData: UnsafeMutableRawPointer?
-) -> Int32 {
-    if let frame { withOwner(userData, or: ()) { $0.notSent(frame.pointee) } }
     return 0
 }
 

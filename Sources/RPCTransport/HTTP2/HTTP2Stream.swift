@@ -29,8 +29,8 @@ class HTTP2Stream: @unchecked Sendable {
     @exclusivity(unchecked) final var isRemoteEnded = false
     /// nghttp2 knows the stream no longer.
     @exclusivity(unchecked) final var isClosed = false
-    /// The request's HEADERS never went out (client).
-    @exclusivity(unchecked) final var wasNotSent = false
+    /// The request's HEADERS went out (client).
+    @exclusivity(unchecked) final var areHeadersSent = false
     /// Whether somebody waits for `sentBytes`.
     @exclusivity(unchecked) final var reportsProgress = false
     /// Bytes read from `outbound` since they were last asked for.

@@ -59,6 +59,7 @@ struct ConstantFields: @unchecked Sendable {
     static let trailersOK = ConstantFields([("grpc-status", "0")])
     /// Pseudo headers come first (RFC 9113, section 8.3): the list goes on with `:path`.
     static let request = ConstantFields([(":method", "POST"), (":scheme", "http")])
+    static let requestOverTLS = ConstantFields([(":method", "POST"), (":scheme", "https")])
 
     /// Calls `body` with these fields and those of `list` behind them, in nghttp2's form. The pointers to the list's
     /// fields are good for the call only; nghttp2 copies those.

@@ -18,4 +18,7 @@ public struct RPCClientTLS: Sendable, Equatable {
         self.keyFile = keyFile
         self.serverName = serverName
     }
+
+    /// Reads the files, so that what is wrong with them is known before the first call. Not for event loops.
+    public func check() throws(RPCTLSError) { _ = try ClientTLSContext(self) }
 }

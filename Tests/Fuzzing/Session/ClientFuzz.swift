@@ -31,7 +31,10 @@ enum ClientFuzz {
         configuration.maximumMessageBytes = choice & 1 == 0 ? 50_000 : 64
         configuration.streamOutboundBytes = choice & 2 == 0 ? 65536 : 1024
         let loop = EventLoopContext(eventLoop: eventLoop)
-        let connection = ClientConnection(loop: loop, configuration: configuration, retired: { _ in })
+        configuration.resolver = nil
+        let client = ClientChannel(configuration, loop: loop)
+        let connection = ClientConnection(channel: client)
+        client.adopt(connection)
         made(connection)
         let check = WireCheck(
             isServer: false, streamWindow: configuration.http2.streamWindowBytes,
@@ -42,16 +45,23 @@ enum ClientFuzz {
         let endsInOrder = opening & 16 == 0
         if opening & 15 != 0 { endpoint.append(Frame(kind: Frame.Kind.settings).bytes) }
         var calls: [ClientCall] = []
+        var noted: Set<Int32> = []
+        func noteStreams() {
+            for call in calls {
+                if let id = call.attempt?.id, id > 0, noted.insert(id).inserted { peer.noteStream(UInt32(id)) }
+            }
+        }
         while !source.isEmpty, channel.isActive {
             switch source.byte() % 16 {
             case 0, 1, 2:
-                let call = Self.begin(source.byte(), connection, configuration, gate)
-                calls.append(call)
+                calls.append(Self.begin(source.byte(), client, gate))
                 endpoint.settle()
-                if call.id > 0 { peer.noteStream(UInt32(call.id)) }
+                noteStreams()
             case 3, 4, 5: endpoint.append(peer.response(&source))
             case 6, 7: endpoint.append(peer.other(&source))
-            case 8, 9: endpoint.read(.max, piece: .max)
+            case 8, 9:
+                endpoint.read(.max, piece: .max)
+                noteStreams()
             case 10: endpoint.read(Int(source.byte()) * 16, piece: 1 + Int(source.byte()))
             case 11:
                 gate.release(Int(source.byte()), failing: nil)
@@ -72,7 +82,7 @@ enum ClientFuzz {
                     connection.shutDown()
                 } else if choice & 3 == 1, call.timerIndex >= 0 {
                     loop.cancelTimer(call)
-                    call.timerFired(at: .now())
+                    call.timerFired(at: .now() + .hours(2))
                 } else {
                     call.cancel()
                 }
@@ -96,27 +106,19 @@ enum ClientFuzz {
 
     /// A call of one of the four kinds, and a task that makes it.
     private static func begin(
-        _ choice: UInt8, _ connection: ClientConnection, _ configuration: RPCClientConfiguration, _ gate: Gate
+        _ choice: UInt8, _ client: ClientChannel, _ gate: Gate
     ) -> ClientCall {
         let streams = choice & 1 != 0
         let expectsOne = choice & 2 == 0
         let isStubborn = choice & 4 != 0
         let isSlow = choice & 8 != 0
         let size = Int(choice >> 4) * 1000
-        let call = ClientCall(
-            connection: connection,
-            machine: ClientStreamMachine(
-                expectsOneResponse: expectsOne, messageLimit: configuration.maximumMessageBytes),
-            messageLimit: configuration.maximumMessageBytes,
-            outboundPipe: streams ? OutboundPipe(limit: configuration.streamOutboundBytes) : nil)
-        var head = HeaderList()
-        head.append(":path", "/f.F/Echo".utf8)
-        head.append(":authority", "f".utf8)
-        head.append("te", "trailers")
-        head.append("content-type", "application/grpc")
         let message = OutboundMessage(bytes: ByteBuffer(repeating: 0x63, count: size))
-        connection.start(
-            call, head, message: streams ? nil : message, deadline: choice & 16 == 0 ? nil : .now() + .hours(1))
+        let request = ClientCall.Request(
+            path: "/f.F/Echo", message: streams ? nil : message, expectsOneResponse: expectsOne,
+            options: RPCCallOptions(), deadline: choice & 16 == 0 ? nil : .now() + .hours(1))
+        let call = ClientCall(request, streams: streams, channel: client)
+        call.begin()
         Task.immediate {
             await gate.count {
                 if let pipe = call.outboundPipe {

@@ -92,7 +92,7 @@ import Testing
         var refused = Self.machine()
         let error = refused.closed(errorCode: 7)
         #expect(error?.code == .unavailable)
-        #expect(error?.isRefused == true)
+        #expect(error?.progress == .refused)
     }
 
     @Test func twoResponsesToAUnaryCall() {

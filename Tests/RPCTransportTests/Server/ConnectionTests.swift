@@ -218,7 +218,10 @@ import Testing
                 $0.keepaliveTimeout = .milliseconds(1500)
                 $0.minimumPingInterval = .milliseconds(1)
             },
-            configureClient: { $0.keepaliveInterval = .milliseconds(20) }
+            configureClient: {
+                $0.keepaliveInterval = .milliseconds(20)
+                $0.minimumKeepaliveInterval = .zero
+            }
         ) { client, _, port in
             _ = try await client.unary("/test.Echo/Get", ByteBuffer())
             var preface = ByteBuffer(string: "PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n")
