@@ -199,8 +199,8 @@ import Testing
     func wrongDurationsAreNot(text: String) { #expect(DurationText.parse(text) == nil) }
 
     @Test func theTableNamesEachSettingOnce() {
-        #expect(Settings.byFlag.count == Settings.all.filter(\.hasFlag).count)
-        #expect(Settings.byEnvironmentName.count == Settings.all.count)
+        #expect(SettingsTable.server.byFlag.count == Settings.all.filter(\.hasFlag).count)
+        #expect(SettingsTable.server.byEnvironmentName.count == Settings.all.count)
         #expect(Settings.all.filter { $0.isSecret && $0.hasFlag }.map(\.environmentName) == ["DATABASE_URL"])
     }
 

@@ -5,10 +5,8 @@ import Glibc
 
 /// What every command that calls a server takes.
 struct ClientOptions: ParsableArguments {
-    @Option(help: ArgumentHelp("The server, as host:port.", valueName: "host:port"))
-    var server: ListenAddress =
-        ProcessInfo.processInfo.environment["DEVICERPC_SERVER"].flatMap { ListenAddress($0) }
-        ?? ListenAddress(host: "127.0.0.1", port: 50051)
+    @OptionGroup(title: "Server")
+    var connection: ConnectionOptions
 
     @Option(help: "text for people, or json (proto3 JSON).")
     var output: OutputFormat = .text
@@ -25,7 +23,17 @@ struct ClientOptions: ParsableArguments {
 
     /// Runs `body` with a client, and turns what goes wrong into words on standard error and an exit code.
     func run(_ body: (DeviceClient) async throws -> Void) async throws {
-        let client = DeviceClient(server: self.server)
+        let configuration: ClientConfiguration
+        do throws(ConfigurationError) {
+            configuration = try await self.connection.load()
+        } catch {
+            StandardError.write("error: \(error)\n")
+            throw Exit(.usage)
+        }
+        if configuration.sendsTokenInCleartext {
+            StandardError.write("warning: the token is sent to \(configuration.server) without TLS (--tls)\n")
+        }
+        let client = DeviceClient(configuration)
         let result: Result<Void, any Error>
         do {
             result = .success(try await body(client))
@@ -69,11 +77,6 @@ struct UsageError: Error {
     let message: String
 
     init(_ message: String) { self.message = message }
-}
-
-extension ListenAddress: ExpressibleByArgument {
-    init?(argument: String) { self.init(argument) }
-    var defaultValueDescription: String { self.description }
 }
 
 /// A duration on the command line, e.g. `30s`.

@@ -6,11 +6,32 @@ import RPCTransport
 struct DeviceClient: Sendable {
     private static let service = "/cloudphone.device.v1.DeviceService/"
 
-    private let client: RPCClient
+    /// Asking twice does no harm. CreateDevice is repeated by the commands (`Retry`), which keep its request id.
+    private static let readRetries = RPCRetryPolicy(codes: [.unavailable])
 
-    init(server: ListenAddress) {
-        self.client = RPCClient(RPCClientConfiguration(host: server.host, port: server.port))
+    private let configuration: ClientConfiguration
+    private let client: RPCClient
+    /// Says who calls.
+    private let metadata: Metadata
+
+    init(_ configuration: ClientConfiguration) {
+        self.configuration = configuration
+        var client = RPCClientConfiguration(host: configuration.server.host, port: configuration.server.port)
+        // People wait, and a server that restarts is back within seconds.
+        client.connectTimeout = .seconds(5)
+        client.initialBackoff = .milliseconds(200)
+        client.maximumBackoff = .seconds(5)
+        client.keepaliveInterval = .seconds(30)
+        client.userAgent = "devicerpc/\(Version.current)"
+        client.tls = configuration.tls
+        self.client = RPCClient(client)
+        var metadata = Metadata()
+        if let token = configuration.token { metadata.append("authorization", "Bearer \(token)") }
+        self.metadata = metadata
     }
+
+    /// A client of the same server with a connection of its own.
+    func another() -> DeviceClient { DeviceClient(self.configuration) }
 
     func close() async { await self.client.close() }
 
@@ -18,22 +39,23 @@ struct DeviceClient: Sendable {
         try await self.unary("CreateDevice", request, timeout)
     }
     func getDevice(_ request: V1.GetDeviceRequest, timeout: Duration) async throws -> V1.Device {
-        try await self.unary("GetDevice", request, timeout)
+        try await self.unary("GetDevice", request, timeout, Self.readRetries)
     }
     func listDevices(_ request: V1.ListDevicesRequest, timeout: Duration) async throws -> V1.ListDevicesResponse {
-        try await self.unary("ListDevices", request, timeout)
+        try await self.unary("ListDevices", request, timeout, Self.readRetries)
     }
     func getSaga(_ request: V1.GetSagaRequest, timeout: Duration) async throws -> V1.Saga {
-        try await self.unary("GetSaga", request, timeout)
+        try await self.unary("GetSaga", request, timeout, Self.readRetries)
     }
     func listSagas(_ request: V1.ListSagasRequest, timeout: Duration) async throws -> V1.ListSagasResponse {
-        try await self.unary("ListSagas", request, timeout)
+        try await self.unary("ListSagas", request, timeout, Self.readRetries)
     }
 
     /// Calls `body` with each event until the server ends the stream with OK.
     func watchSaga(_ request: V1.WatchSagaRequest, _ body: (V1.SagaEvent) async throws -> Void) async throws {
         do {
-            let messages = try await self.client.serverStreaming(Self.service + "WatchSaga", request.encoded())
+            let messages = try await self.client.serverStreaming(
+                Self.service + "WatchSaga", request.encoded(), options: RPCCallOptions(metadata: self.metadata))
             for try await message in messages {
                 try await body(try V1.SagaEvent(decoding: message, limits: .response))
             }
@@ -50,9 +72,9 @@ struct DeviceClient: Sendable {
     }
 
     private func unary<Reply: ProtobufMessage>(
-        _ method: String, _ request: some ProtobufMessage, _ timeout: Duration
+        _ method: String, _ request: some ProtobufMessage, _ timeout: Duration, _ retries: RPCRetryPolicy? = nil
     ) async throws -> Reply {
-        let reply = try await self.call(Self.service + method, request.encoded(), timeout)
+        let reply = try await self.call(Self.service + method, request.encoded(), timeout, retries)
         do throws(MessageDecodingError) {
             return try Reply(decoding: reply, limits: .response)
         } catch {
@@ -60,9 +82,12 @@ struct DeviceClient: Sendable {
         }
     }
 
-    private func call(_ path: String, _ message: ByteBuffer, _ timeout: Duration) async throws -> ByteBuffer {
+    private func call(
+        _ path: String, _ message: ByteBuffer, _ timeout: Duration, _ retries: RPCRetryPolicy? = nil
+    ) async throws -> ByteBuffer {
+        let options = RPCCallOptions(metadata: self.metadata, timeout: timeout, retryPolicy: retries)
         do throws(RPCError) {
-            return try await self.client.unary(path, message, options: RPCCallOptions(timeout: timeout)).message
+            return try await self.client.unary(path, message, options: options).message
         } catch {
             throw CallFailure(error)
         }

@@ -44,6 +44,7 @@ struct SagaWatcher {
         var giveUpAt = ContinuousClock.now + self.patience
         var delay = Retry.initialDelay
         while true {
+            var wait = delay
             do {
                 let request = V1.WatchSagaRequest.with {
                     $0.sagaID = sagaID
@@ -59,13 +60,14 @@ struct SagaWatcher {
                 // OK without a last event: it was over before we came.
                 let saga = try await self.client.getSaga(.with { $0.sagaID = sagaID }, timeout: .seconds(10))
                 if saga.status != .running, saga.status != .compensating { return saga.status }
-            } catch let failure as CallFailure where failure.code == .unavailable {
-                if ContinuousClock.now + delay >= giveUpAt { throw failure }
+            } catch let failure as CallFailure where failure.isRetryable {
+                wait = failure.pushback ?? delay
+                if ContinuousClock.now + wait >= giveUpAt { throw failure }
                 if delay == Retry.initialDelay {
                     screen.note("the server is away (\(failure.message)); asking again after event \(lastSequence)")
                 }
             }
-            try await Task.sleep(for: delay)
+            try await Task.sleep(for: wait)
             delay = min(delay * 2, Retry.maximumDelay)
         }
     }

@@ -52,7 +52,7 @@ struct BenchCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await self.client.run { first in
-            let clients = (0..<self.connections).map { _ in DeviceClient(server: self.client.server) }
+            let clients = (0..<self.connections).map { _ in first.another() }
             let result =
                 self.method == .watch ? try await self.watch(first, clients) : try await self.load(first, clients)
             for client in clients { await client.close() }

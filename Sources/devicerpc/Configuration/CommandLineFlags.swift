@@ -14,11 +14,11 @@ enum CommandLineFlags {
             }
             let sides = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
             let flag = sides[0]
-            guard let setting = Settings.byFlag[flag] else {
+            guard let setting = SettingsTable.server.byFlag[flag] else {
                 if let hidden = Settings.all.first(where: { $0.flag == flag }) {
                     problems.append("\(flag): has no flag, since others could see it; set \(hidden.environmentName)")
                 } else {
-                    let near = Spelling.nearest(to: flag, among: Array(Settings.byFlag.keys))
+                    let near = Spelling.nearest(to: flag, among: Array(SettingsTable.server.byFlag.keys))
                     problems.append("\(flag): no such flag\(near.map { " (did you mean \($0)?)" } ?? "")")
                 }
                 if sides.count == 1, let next = rest.first, !next.hasPrefix("--") { rest.removeFirst() }

@@ -25,30 +25,36 @@ enum ConfigurationReference {
             counts as unset. Secrets are never printed.
 
             """
-        for topic in SettingDescription.Topic.allCases {
-            text +=
-                "\n## \(topic.rawValue)\n\n| Environment | File | Flag | Default | Allowed |\n|---|---|---|---|---|\n"
-            let settings = Settings.all.filter { $0.topic == topic }
-            for setting in settings {
-                let cells = [
-                    "`\(setting.environmentName)`", "`\(setting.name)`", setting.hasFlag ? "`\(setting.flag)`" : "–",
-                    setting.defaultText.isEmpty ? "–" : Self.cell(setting.defaultText), Self.cell(setting.allowed),
-                ]
-                text += "| " + cells.joined(separator: " | ") + " |\n"
-            }
-            text += "\n"
-            for setting in settings {
-                text += "- `\(setting.environmentName)`\(setting.isSecret ? " (secret)" : ""): \(setting.summary)\n"
-            }
+        for topic in SettingDescription.Topic.allCases where topic != .client {
+            text += "\n## \(topic.rawValue)\n\n" + Self.table(Settings.all.filter { $0.topic == topic })
         }
         text += """
 
             ## Commands that call a server
 
-            `DEVICERPC_SERVER` (`host:port`, 127.0.0.1:50051) is the server that `create`, `get`, `watch`, `batch`, `list`,
-            `sagas` and `bench` call unless `--server` says another. `NO_COLOR` (any value) turns colours off.
+            `create`, `get`, `watch`, `batch`, `list`, `sagas` and `bench` have settings of their own, in a file of their
+            own: the one given with `--config` or named by `\(ClientSettings.fileVariable)`, otherwise
+            `~/.config/devicerpc.yaml` (`.yml`, `.json`; under `XDG_CONFIG_HOME` if that is set) where it exists. Flags win
+            over the environment, the environment over the file. `NO_COLOR` (any value) turns colours off.
+
 
             """
+        return text + Self.table(ClientSettings.all)
+    }
+
+    private static func table(_ settings: [SettingDescription]) -> String {
+        var text = "| Environment | File | Flag | Default | Allowed |\n|---|---|---|---|---|\n"
+        for setting in settings {
+            let cells = [
+                "`\(setting.environmentName)`", "`\(setting.name)`", setting.hasFlag ? "`\(setting.flag)`" : "–",
+                setting.defaultText.isEmpty ? "–" : Self.cell(setting.defaultText), Self.cell(setting.allowed),
+            ]
+            text += "| " + cells.joined(separator: " | ") + " |\n"
+        }
+        text += "\n"
+        for setting in settings {
+            text += "- `\(setting.environmentName)`\(setting.isSecret ? " (secret)" : ""): \(setting.summary)\n"
+        }
         return text
     }
 
@@ -57,7 +63,7 @@ enum ConfigurationReference {
         var text = Self.wrapped(
             "Settings, as flag or in the environment; docs/configuration.md has them with their names in a file.",
             indent: 0)
-        for topic in SettingDescription.Topic.allCases {
+        for topic in SettingDescription.Topic.allCases where topic != .client {
             text += "\n\(topic.rawValue.uppercased()):\n"
             for setting in Settings.all where setting.topic == topic {
                 let name = setting.hasFlag ? "\(setting.flag)  (\(setting.environmentName))" : setting.environmentName

@@ -22,6 +22,7 @@ struct SettingDescription: Sendable, Equatable {
         case redroid = "Redroid provider"
         case userService = "User service"
         case logging = "Logging"
+        case client = "Client"
     }
 
     /// The key in a configuration file: words joined by dashes, levels by dots.
@@ -38,9 +39,11 @@ struct SettingDescription: Sendable, Equatable {
     let isSecret: Bool
     /// Whether there is a command-line flag. Keys and passwords have none, since everybody on a machine sees flags.
     let hasFlag: Bool
+    /// The flag, where it isn't made from the name.
+    var ownFlag: String?
 
     /// e.g. `--ops-listen`.
-    var flag: String { "--" + self.name.replacingDots() }
+    var flag: String { self.ownFlag ?? "--" + self.name.replacingDots() }
 }
 
 /// What is wrong with a value; it never holds the value itself.

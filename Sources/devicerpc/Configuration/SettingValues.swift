@@ -59,13 +59,13 @@ enum DurationText {
 extension Setting {
     private static func make(
         _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic, summary: String, allowed: String,
-        defaultText: String, fallback: Value, isSecret: Bool = false, hasFlag: Bool = true,
+        defaultText: String, fallback: Value, isSecret: Bool = false, hasFlag: Bool = true, ownFlag: String? = nil,
         parse: @escaping @Sendable (String) throws(SettingProblem) -> Value
     ) -> Setting<Value> {
         Setting(
             description: SettingDescription(
                 name: name, environmentName: environmentName, topic: topic, summary: summary, allowed: allowed,
-                defaultText: defaultText, isSecret: isSecret, hasFlag: hasFlag),
+                defaultText: defaultText, isSecret: isSecret, hasFlag: hasFlag, ownFlag: ownFlag),
             fallback: fallback, parse: parse)
     }
 }
@@ -126,11 +126,11 @@ extension Setting where Value == Bool {
 extension Setting where Value == Bool? {
     static func optionalBoolean(
         _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic, defaultText: String,
-        _ summary: String
+        _ summary: String, ownFlag: String? = nil
     ) -> Setting<Bool?> {
         .make(
             name, environmentName, topic, summary: summary, allowed: "true, false", defaultText: defaultText,
-            fallback: nil
+            fallback: nil, ownFlag: ownFlag
         ) { text throws(SettingProblem) in
             switch text.lowercased() {
             case "true", "yes", "on", "1": return true

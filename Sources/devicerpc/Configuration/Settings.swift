@@ -246,13 +246,10 @@ enum Settings {
             logLevel.description, logFormat.description,
         ]
 
-    static let byFileKey = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.name, $0) })
-    static let byFlag = Dictionary(uniqueKeysWithValues: Self.all.filter(\.hasFlag).map { ($0.flag, $0) })
-    static let byEnvironmentName = Dictionary(uniqueKeysWithValues: Self.all.map { ($0.environmentName, $0) })
-
-    /// Environment names of ours that are no settings of the server: clients and test builds read them.
+    /// Environment names of ours that are no settings: files of settings, and what test builds read.
     static let otherEnvironmentNames: Set<String> = [
-        "DEVICERPC_SERVER", "DEVICERPC_CONFIG", "DEVICERPC_FAULT", "DEVICERPC_FAULT_LOG", "DEVICERPC_FAULT_SIGNAL",
+        "DEVICERPC_CONFIG", ClientSettings.fileVariable, "DEVICERPC_FAULT", "DEVICERPC_FAULT_LOG",
+        "DEVICERPC_FAULT_SIGNAL",
     ]
 }
 

@@ -11,22 +11,27 @@ final class SettingsReader {
         let label: (SettingDescription) -> String
     }
 
+    private let table: SettingsTable
     private let sources: [Source]
     private(set) var problems: [String] = []
 
     /// - Parameters:
+    ///   - table: what settings there are.
     ///   - flags: what the command line said, by flag (`--listen`), as `CommandLineFlags.parse` returns it.
     ///   - environment: the process's environment.
     ///   - filePath: a `.json`, `.yaml` or `.yml` file.
     /// - Throws: `ConfigurationError` if the file can't be read at all.
-    init(flags: [String: String], environment: [String: String], filePath: String?) async throws(ConfigurationError) {
+    init(
+        _ table: SettingsTable = .server, flags: [String: String], environment: [String: String], filePath: String?
+    ) async throws(ConfigurationError) {
+        self.table = table
         var flagValues: [AbsoluteConfigKey: ConfigValue] = [:]
         for (flag, value) in flags {
-            guard let setting = Settings.byFlag[flag] else { continue }
+            guard let setting = table.byFlag[flag] else { continue }
             flagValues[setting.configKey] = ConfigValue(.string(value), isSecret: setting.isSecret)
         }
         var environmentValues: [AbsoluteConfigKey: ConfigValue] = [:]
-        for setting in Settings.all {
+        for setting in table.all {
             // An empty variable counts as unset, as compose files and unit files write it.
             guard let value = environment[setting.environmentName], !value.isEmpty else { continue }
             environmentValues[setting.configKey] = ConfigValue(.string(value), isSecret: setting.isSecret)
@@ -37,18 +42,18 @@ final class SettingsReader {
                 provider: InMemoryProvider(name: "environment", values: environmentValues), label: \.environmentName),
         ]
         for name in environment.keys.sorted()
-        where name.hasPrefix("DEVICERPC_") && Settings.byEnvironmentName[name] == nil
-            && !Settings.otherEnvironmentNames.contains(name)
+        where name.hasPrefix("DEVICERPC_") && table.byEnvironmentName[name] == nil
+            && !table.otherEnvironmentNames.contains(name)
         {
             self.problems.append(
-                "\(name): no such setting\(Self.suggestion(name, among: Array(Settings.byEnvironmentName.keys)))")
+                "\(name): no such setting\(Self.suggestion(name, among: Array(table.byEnvironmentName.keys)))")
         }
         if let filePath {
-            let (provider, unknown) = try await Self.openFile(filePath)
+            let (provider, unknown) = try await Self.openFile(filePath, table)
             sources.append(Source(provider: provider, label: { "\($0.name) in \(filePath)" }))
             for key in unknown.sorted() {
                 self.problems.append(
-                    "\(key) in \(filePath): no such setting\(Self.suggestion(key, among: Array(Settings.byFileKey.keys)))"
+                    "\(key) in \(filePath): no such setting\(Self.suggestion(key, among: Array(table.byFileKey.keys)))"
                 )
             }
         }
@@ -77,9 +82,20 @@ final class SettingsReader {
         return setting.fallback
     }
 
+    /// Which source the value comes from, the one that wins first; nil if it is the default.
+    func rank(of setting: SettingDescription) -> Int? {
+        self.sources.firstIndex { (try? Self.text(of: setting, in: $0.provider)) != nil }
+    }
+
     /// Adds a problem that only several settings together have.
     func problem(_ setting: SettingDescription, _ text: String) {
         self.problems.append("\(setting.environmentName): \(text)")
+    }
+
+    /// Adds a problem with a value that was read well, named as where it comes from names it.
+    func problem(withValueOf setting: SettingDescription, _ text: String) {
+        let source = self.rank(of: setting).map { self.sources[$0] }
+        self.problems.append("\(source?.label(setting) ?? setting.environmentName): \(text)")
     }
 
     /// - Throws: all problems at once, if there are any.
@@ -115,9 +131,11 @@ final class SettingsReader {
     }
 
     /// Opens a configuration file and finds the keys in it that are no settings.
-    private static func openFile(_ path: String) async throws(ConfigurationError) -> (any ConfigProvider, Set<String>) {
+    private static func openFile(
+        _ path: String, _ table: SettingsTable
+    ) async throws(ConfigurationError) -> (any ConfigProvider, Set<String>) {
         // Parsers ask for each key whether it is a secret, which is the one place where they tell what they found.
-        let unknown = UnknownKeys()
+        let unknown = UnknownKeys(table)
         let location = ConfigReader(
             provider: InMemoryProvider(values: ["filePath": ConfigValue(.string(path), isSecret: false)]))
         do {
@@ -146,10 +164,13 @@ final class SettingsReader {
 
 /// What a configuration file has beyond the known keys.
 private final class UnknownKeys: Sendable {
+    private let table: SettingsTable
     private let found = Mutex<Set<String>>([])
 
+    init(_ table: SettingsTable) { self.table = table }
+
     func isSecret(_ key: String) -> Bool {
-        if let setting = Settings.byFileKey[key] { return setting.isSecret }
+        if let setting = self.table.byFileKey[key] { return setting.isSecret }
         self.found.withLock { _ = $0.insert(key) }
         return false
     }
