@@ -89,6 +89,12 @@ let package = Package(
                 "InteropMessages", "RPCTransport", nioCore, logging,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/InteropServer", swiftSettings: settings),
+        .executableTarget(
+            name: "InteropClient",
+            dependencies: [
+                "InteropMessages", "RPCTransport", nioCore,
+                .product(name: "ArgumentParser", package: "swift-argument-parser"),
+            ], path: "Tests/InteropClient", swiftSettings: settings),
         .testTarget(
             name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
         .testTarget(
