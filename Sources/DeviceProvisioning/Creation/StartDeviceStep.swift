@@ -17,6 +17,7 @@ struct StartDeviceStep: RemoteStep {
     }
 
     /// Starting what already runs changes nothing.
+    var isRepeatable: Bool { true }
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .repeatable }
 
     func compensate(_ context: StepContext) async throws(StepError) -> Undone { .nothingFound }

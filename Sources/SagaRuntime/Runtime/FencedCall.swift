@@ -37,4 +37,13 @@ struct FencedCall: Sendable {
         }
         return isDecided && now >= self.settledAt ? .remove : .wait
     }
+
+    /// What the saga holds: outputs, but for that of this step where its effect was undone. A late call under the same key may
+    /// have made the very thing anew.
+    func held(by saga: SagaSnapshot) -> [String: String] {
+        var outputs = saga.outputs
+        let step = saga.steps[self.call.step]
+        if step.status != .succeeded { outputs[step.name] = nil }
+        return outputs
+    }
 }

@@ -6,11 +6,11 @@ final class Permits: Sendable {
     private struct Gate {
         var taken = 0
         /// Sagas that are there already.
-        var waiting: [CheckedContinuation<Void, Never>] = []
+        var waiting: [CheckedContinuation<Bool, Never>] = []
         /// New ones; they give way.
-        var admissions: [CheckedContinuation<Void, Never>] = []
+        var admissions: [CheckedContinuation<Bool, Never>] = []
 
-        mutating func popFirst() -> CheckedContinuation<Void, Never>? {
+        mutating func popFirst() -> CheckedContinuation<Bool, Never>? {
             if !self.waiting.isEmpty { return self.waiting.removeFirst() }
             return self.admissions.isEmpty ? nil : self.admissions.removeFirst()
         }
@@ -21,8 +21,9 @@ final class Permits: Sendable {
 
     init(limit: Int) { self.limit = limit }
 
-    private func take(_ name: String, isAdmission: Bool) async {
-        await withCheckedContinuation { continuation in
+    /// True if it had to wait.
+    private func take(_ name: String, isAdmission: Bool) async -> Bool {
+        await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
             let isFree = self.gates.withLock { gates in
                 guard gates[name, default: Gate()].taken < self.limit else {
                     if isAdmission {
@@ -35,20 +36,25 @@ final class Permits: Sendable {
                 gates[name, default: Gate()].taken += 1
                 return true
             }
-            if isFree { continuation.resume() }
+            if isFree { continuation.resume(returning: false) }
         }
     }
 
     private func giveBack(_ name: String) {
         // A permit passes straight to whoever has waited longest, and to a new saga last.
-        let next = self.gates.withLock { gates -> CheckedContinuation<Void, Never>? in
+        let next = self.gates.withLock { gates -> CheckedContinuation<Bool, Never>? in
             guard var gate = gates[name] else { return nil }
             let next = gate.popFirst()
             if next == nil { gate.taken -= 1 }
             gates[name] = gate
             return next
         }
-        next?.resume()
+        next?.resume(returning: true)
+    }
+
+    /// How many wait for one of these.
+    func waiting(_ name: String) -> Int {
+        self.gates.withLock { ($0[name]?.waiting.count ?? 0) + ($0[name]?.admissions.count ?? 0) }
     }
 
     /// The one permit that a saga holds at a time.
@@ -59,11 +65,14 @@ final class Permits: Sendable {
         init(_ permits: Permits) { self.permits = permits }
 
         /// Gives the permit in hand back and takes one for `name`; none for `nil`.
-        mutating func hold(_ name: String?, isAdmission: Bool = false) async {
-            guard name != self.name else { return }
+        /// - Returns: whether it had to wait: then the machine is to be asked again, by the time that it is now.
+        mutating func hold(_ name: String?, isAdmission: Bool = false) async -> Bool {
+            guard name != self.name else { return false }
             self.release()
-            if let name { await self.permits.take(name, isAdmission: isAdmission) }
+            guard let name else { return false }
+            let hasWaited = await self.permits.take(name, isAdmission: isAdmission)
             self.name = name
+            return hasWaited
         }
 
         mutating func release() {
@@ -83,12 +92,13 @@ extension SagaDefinition {
     /// What the saga calls once `record` is committed: step and direction; `nil` if nothing.
     func permit(after record: SagaRecord) -> String? {
         let snapshot = record.granted.snapshot
-        // What turns a saga back, or records a failed attempt, is never kept waiting: its permit is taken at the call.
+        // What turns a saga back, or records a failed attempt, is never kept waiting, nor a result by a step whose doubt costs
+        // nothing: their permits are taken at the call.
         guard snapshot.status == .running, record.kind != .retry, record.kind != .adopt,
             self.steps.indices.contains(snapshot.stepIndex)
         else { return nil }
         let step = self.steps[snapshot.stepIndex]
-        guard case .remote = step.action else { return nil }
+        guard case .remote(let remote) = step.action, !remote.isRepeatable else { return nil }
         return step.name
     }
 }

@@ -277,6 +277,7 @@ public final class SagaRuntime: Sendable {
         sweep.cancel()
         if incarnation.lease.isFenced, !Task.isCancelled {
             self.logger.error("[SAGA] this instance is fenced: it writes nothing more, a new one takes its place")
+            incarnation.worker.endWaits()
             return (journal, worker)
         }
         // Told to stop: what still runs is left to whoever adopts it, at once, because the lease ends here.

@@ -172,7 +172,7 @@ final class SagaWorker: Sendable {
 
             case .write(let record):
                 // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-                await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil)
+                if await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil) { continue }
                 let outcome = await self.dependencies.journal.write(record)
                 if record.birth != nil { self.created(id, outcome) }
                 switch outcome {
@@ -207,6 +207,7 @@ final class SagaWorker: Sendable {
                     // That may have taken long: the machine is asked again, by the time that it is now.
                     continue
                 }
+                if await permit.hold(machine.definition.permit(for: call)) { continue }
                 let dependency = machine.dependency(of: call)
                 if call.kind != .execute,
                     case .wait(let until) = self.breakers.admit(dependency, limit: machine.callLimit(of: call))
@@ -214,10 +215,9 @@ final class SagaWorker: Sendable {
                     machine.postpone(call, until: until)
                     continue
                 }
-                await permit.hold(machine.definition.permit(for: call))
                 let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
                 let now = self.dependencies.clock.now()
-                self.breakers.heard(outcome, from: dependency, wasCutShort: now >= machine.snapshot.deadline)
+                self.breakers.heard(outcome, from: dependency, wasCutShort: call.kind != .compensate && now >= machine.snapshot.deadline)
                 if call.kind == .execute {
                     uncommitted = outcome.mayHaveActed.map {
                         FencedCall(
@@ -227,7 +227,7 @@ final class SagaWorker: Sendable {
                 machine.callReturned(call, outcome, now: self.dependencies.clock.now())
 
             case .wait(let until):
-                guard !self.isDraining else { break loop }
+                guard !self.isDraining, !self.dependencies.lease.isFenced else { break loop }
                 // A back-off may last minutes; others may call meanwhile.
                 permit.release()
                 await self.sleep(until: until)
@@ -355,7 +355,7 @@ final class SagaWorker: Sendable {
                 case .leave:
                     return
                 case .remove:
-                    context.outputs = saga.outputs
+                    context.outputs = fenced.held(by: saga)
                     do throws(StepError) {
                         try await step.discard(context, output: fenced.output)
                         self.log(.warning, "cleared away what a fenced call may have made", machine.snapshot)

@@ -86,6 +86,8 @@ struct SagaMachine: Sendable {
     /// Another process may have sent the current step's call, and its effect may still appear, whatever a repeated call
     /// is answered.
     private var hasInheritedDoubt = false
+    /// Nothing came of any call under the current generation: all are settled, and the newest found nothing.
+    private var doubtIsOver = false
     /// Per step in doubt: the last instant at which an effect may have been sent.
     private var lastPossibleSend: [Int: Timestamp] = [:]
     /// Undo of a step in doubt that found nothing: asked again once the settle time is over.
@@ -227,7 +229,8 @@ struct SagaMachine: Sendable {
             if self.isCancelled != nil {
                 return .write(self.cancelRecord(step: index, outcomeUnknown: self.hasDoubt(index), now: now))
             }
-            if let retryAt = step.retryAt, retryAt > now { return .wait(until: min(retryAt, self.snapshot.deadline)) }
+            let due = max(step.retryAt ?? now, self.notBefore ?? now)
+            if due > now { return .wait(until: min(due, self.snapshot.deadline)) }
             return .call(self.executeCall(step: index), until: self.callDeadline(step: index, now: now))
 
         case .doubtful:
@@ -262,13 +265,13 @@ struct SagaMachine: Sendable {
 
     private func afterFailure(_ error: StepError, step index: Int, isLate: Bool, now: Timestamp) -> Action {
         let call = self.executeCall(step: index)
-        let isUnknown = error.errorClass == .unknownOutcome || self.hasDoubt(index)
+        let isUnknown = error.errorClass == .unknownOutcome || (self.hasDoubt(index) && !self.doubtIsOver)
         if case .undecidable = error.errorClass { return .write(self.parkRecord(error, now: now)) }
         if isLate { return .write(self.timeOutRecord(step: index, outcomeUnknown: isUnknown, now: now)) }
         if self.isCancelled != nil {
             return .write(self.cancelRecord(step: index, outcomeUnknown: isUnknown, now: now))
         }
-        // Not while an earlier call of this generation may still take effect: then the step fails, and is undone in doubt.
+        // Not while an earlier call of this generation may still take effect.
         if case .conflict(let redone) = error.errorClass, !isUnknown,
             let target = self.definition.steps.firstIndex(where: { $0.name == redone }), target < index,
             call.attempt < Self.maximumConflicts
@@ -346,7 +349,11 @@ struct SagaMachine: Sendable {
             self.becomeDoubtful(step: call.step, now: now)
 
         case (.execute, .failed(let error)):
-            self.position = .returned(.failure(error))
+            if case .conflict = error.errorClass, self.hasDoubt(call.step) {
+                self.conflictInDoubt(error, step: call.step, now: now)
+            } else {
+                self.position = .returned(.failure(error))
+            }
 
         case (.execute, _):
             self.becomeDoubtful(step: call.step, now: now)
@@ -409,8 +416,24 @@ struct SagaMachine: Sendable {
     private mutating func becomeDoubtful(step: Int, now: Timestamp) {
         self.lastPossibleSend[step] = now
         self.position = .doubtful(isInherited: false)
+        self.doubtIsOver = false
         self.questionsAsked = 0
         self.notBefore = nil
+    }
+
+    /// The key's effect isn't there now, but that of an earlier call may still appear: the same call again, once that is
+    /// settled, finds it or knows that there is none.
+    private mutating func conflictInDoubt(_ error: StepError, step: Int, now: Timestamp) {
+        let sent = self.lastPossibleSend[step] ?? now
+        self.lastPossibleSend[step] = sent
+        let settled = self.settledAt(step: step, now: now)
+        if now >= settled {
+            self.doubtIsOver = true
+            self.position = .returned(.failure(error))
+        } else {
+            self.position = .ready
+            self.notBefore = settled
+        }
     }
 
     /// Create is unique by key: the same attempt may be made again at once; its number rises so that it is bounded.
@@ -480,6 +503,7 @@ struct SagaMachine: Sendable {
             self.questionsAsked = 0
             // A retry says itself that an outcome is unknown; anything else has left the step behind.
             if record.kind != .adopt { self.hasInheritedDoubt = false }
+            self.doubtIsOver = false
             let written = granted ? record.granted : (record.refused ?? record.granted)
             var events: [SagaEvent] = []
             for event in written.events {

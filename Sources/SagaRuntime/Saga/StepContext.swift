@@ -68,6 +68,9 @@ public enum Undone: Sendable {
 public protocol RemoteStep: Sendable {
     /// False: there is nothing to do for this saga, the step is SKIPPED. Pure.
     func isNeeded(request: [UInt8]) -> Bool
+    /// An attempt of unknown outcome is merely repeated, so that more of them may be in doubt than calls may run.
+    /// Default: false.
+    var isRepeatable: Bool { get }
     /// Brings the effect about under `context.idempotencyKey`. Returns the step's output (JSON text, at most 4 KiB).
     func execute(_ context: StepContext) async throws(StepError) -> String
     /// Asks what became of an earlier attempt whose outcome is unknown.
@@ -87,5 +90,6 @@ public protocol RemoteStep: Sendable {
 }
 
 extension RemoteStep {
+    public var isRepeatable: Bool { false }
     public func dependency(request: [UInt8]) -> String? { nil }
 }

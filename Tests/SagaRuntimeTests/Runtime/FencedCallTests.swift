@@ -95,4 +95,25 @@ import Testing
         #expect(mayHaveActed(.failed(Self.refused)) == nil)
         #expect(mayHaveActed(.failed(StepError(.leaseLost, reason: "", message: ""))) == nil)
     }
+
+    /// A late call under the same key made the very device anew that others had destroyed: its id is the recorded one.
+    @Test func whatWasUndoneIsNotHeld() {
+        let saga = MachineHarness()
+        saga.commit()
+        let call = self.lost(saga)
+        for _ in 0..<2 {
+            saga.answer(.succeeded(output: "{}"))
+            saga.commit()
+        }
+        #expect(call.held(by: saga.snapshot)[saga.snapshot.steps[1].name] == "{}")
+        saga.answer(.failed(Self.refused))
+        saga.commit()
+        while saga.snapshot.status == .compensating {
+            saga.answer(.undone(.undone))
+            saga.commit()
+        }
+        #expect(saga.snapshot.status == .compensated)
+        #expect(call.held(by: saga.snapshot)[saga.snapshot.steps[1].name] == nil)
+        #expect(call.verdict(saga.snapshot, now: saga.now + .seconds(10)) == .remove)
+    }
 }

@@ -4,6 +4,7 @@
 struct ScriptedStep: RemoteStep {
     var needed = true
     var settle: Duration = .seconds(10)
+    var isRepeatable = false
 
     func isNeeded(request: [UInt8]) -> Bool { self.needed }
     func execute(_ context: StepContext) async throws(StepError) -> String { "" }
@@ -44,7 +45,7 @@ final class MachineHarness {
                     undoIsRemote: true,
                     unavailableReason: "QUOTA_UNAVAILABLE"),
                 StepDefinition(
-                    name: "START", action: .remote(ScriptedStep(settle: settle)), onSucceeded: [effect("running")],
+                    name: "START", action: .remote(ScriptedStep(settle: settle, isRepeatable: true)), onSucceeded: [effect("running")],
                     unavailableReason: "PROVIDER_UNAVAILABLE"),
             ], provisionedStep: 3)
     }

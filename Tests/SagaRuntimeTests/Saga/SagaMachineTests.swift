@@ -261,20 +261,39 @@ import Testing
         }
     }
 
-    /// A reply was lost, and the repeated call finds a stranger on its port: a new generation would leave the first call's
-    /// late effect to nobody.
-    @Test func conflictAfterALostReplyIsUndoneInDoubt() {
+    /// A reply was lost, and the repeated call finds a stranger on its port: a new generation at once would leave the first
+    /// call's late effect to nobody. The same call again, once that is settled, tells.
+    @Test func conflictAfterALostReplyIsRedoneOnceItIsSettled() {
+        let taken = StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")
         let saga = MachineHarness()
         saga.commit()
         saga.answer(.failed(Self.unknown))
+        let sent = saga.now
         saga.answer(.resolved(.repeatable))
         saga.commit()
         saga.wait()
-        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
-        saga.commit()
-        #expect(saga.snapshot.status == .compensating)
-        #expect(saga.answer(.undone(.nothingFound))?.isInDoubt == true)
+        saga.answer(.failed(taken))
         #expect(saga.wait())
+        #expect(saga.now == sent + .seconds(10))
+        #expect(saga.answer(.failed(taken))?.generation == 1)
+        saga.commit()
+        #expect(saga.snapshot.status == .running)
+        #expect(!saga.snapshot.steps[1].hadUnknownOutcome)
+        #expect(saga.answer(.succeeded(output: "{}"))?.generation == 2)
+    }
+
+    /// The first call's effect came late: it is adopted.
+    @Test func conflictAfterALostReplyFindsTheLateEffect() {
+        let saga = MachineHarness()
+        saga.commit()
+        saga.adopt()
+        saga.commit()
+        saga.answer(.resolved(.repeatable))
+        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
+        #expect(saga.wait())
+        saga.answer(.succeeded(output: "{}"))
+        saga.commit()
+        #expect(saga.snapshot.steps[1].status == .succeeded && saga.snapshot.steps[1].generation == 1)
     }
 
     /// The same once the lost call is known to have come to nothing: its generation is over, and so is the doubt.
