@@ -172,7 +172,9 @@ final class SagaWorker: Sendable {
 
             case .write(let record):
                 // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-                if await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil) { continue }
+                if await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil) {
+                    continue
+                }
                 let outcome = await self.dependencies.journal.write(record)
                 if record.birth != nil { self.created(id, outcome) }
                 switch outcome {
@@ -217,7 +219,9 @@ final class SagaWorker: Sendable {
                 }
                 let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
                 let now = self.dependencies.clock.now()
-                self.breakers.heard(outcome, from: dependency, wasCutShort: call.kind != .compensate && now >= machine.snapshot.deadline)
+                // The deadline cuts short what goes forward; an undo has all the time that its call may take.
+                let wasCutShort = call.kind != .compensate && now >= machine.snapshot.deadline
+                self.breakers.heard(outcome, from: dependency, wasCutShort: wasCutShort)
                 if call.kind == .execute {
                     uncommitted = outcome.mayHaveActed.map {
                         FencedCall(

@@ -45,7 +45,8 @@ final class MachineHarness {
                     undoIsRemote: true,
                     unavailableReason: "QUOTA_UNAVAILABLE"),
                 StepDefinition(
-                    name: "START", action: .remote(ScriptedStep(settle: settle, isRepeatable: true)), onSucceeded: [effect("running")],
+                    name: "START", action: .remote(ScriptedStep(settle: settle, isRepeatable: true)),
+                    onSucceeded: [effect("running")],
                     unavailableReason: "PROVIDER_UNAVAILABLE"),
             ], provisionedStep: 3)
     }
