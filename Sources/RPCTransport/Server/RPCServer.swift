@@ -164,6 +164,11 @@ public final class RPCServer: Sendable {
             defer { state.group = nil }
             return (state.group, state.contexts)
         }
+        // A connection that was accepted just before the listener closed is still on its way between two event loops (accept,
+        // initialise, register): no loop goes before it has been turned away.
+        for _ in 0..<3 {
+            for context in contexts { try? await context.eventLoop.submit {}.get() }
+        }
         for context in contexts { context.closeMailbox() }
         try? await group?.shutdownGracefully()
     }
