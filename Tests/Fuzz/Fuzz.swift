@@ -10,6 +10,7 @@ import Glibc
     let broken = target.run(Array(UnsafeBufferPointer(start: data, count: count)))
     guard broken.isEmpty else {
         for rule in broken { print("broken: \(rule)") }
+        fflush(nil)
         abort()
     }
     return 0

@@ -17,6 +17,7 @@ enum ClientFuzz {
             return connection == nil
         }
         if !isGone { broken.append("somebody still holds the connection") }
+        eventLoop.end()
         return broken
     }
 

@@ -40,4 +40,10 @@ final class HarnessEventLoop: EventLoop {
         for task in posted { self.embedded.execute(task) }
         self.embedded.run()
     }
+
+    /// Comes to the end of all time: a timer that nobody cancelled holds its channel, and the channel this loop.
+    func end() {
+        self.run()
+        self.embedded.advanceTime(to: .distantFuture)
+    }
 }

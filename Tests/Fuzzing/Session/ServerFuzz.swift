@@ -31,6 +31,7 @@ enum ServerFuzz {
             return connection == nil
         }
         if !isGone { broken.append("somebody still holds the connection") }
+        eventLoop.end()
         return broken
     }
 
