@@ -20,7 +20,7 @@ struct CreateProviderDeviceStep: RemoteStep {
             if adopted == nil, device.isUsable, device.generation == context.generation {
                 adopted = device
             } else {
-                _ = try await call.provider.destroy(device, call.request)
+                try await call.provider.discard(device, call.request)
             }
         }
         if let adopted { return .happened(output: adopted.output) }
@@ -53,7 +53,7 @@ struct CreateProviderDeviceStep: RemoteStep {
             candidates = try await call.provider.find(call.request)
         }
         for device in candidates where device.externalID != call.recorded?.externalID {
-            _ = try await call.provider.destroy(device, call.request)
+            try await call.provider.discard(device, call.request)
         }
     }
 

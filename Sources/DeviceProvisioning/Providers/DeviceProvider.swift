@@ -58,6 +58,9 @@ public protocol DeviceProvider: Sendable {
     func stop(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError)
     /// Removes the device and all its parts, running or not. Returns once they are gone.
     func destroy(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) -> Undone
+    /// Removes this one device, found or made by a call that may be late: what another process has made under the same
+    /// key meanwhile stays. Gone already is fine.
+    func discard(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError)
     /// Everything that the saga ever made here, by label, over all generations, in rising order of generation. Of
     /// `request` only `sagaID`, `options` and `authorize` are looked at.
     func find(_ request: ProviderRequest) async throws(StepError) -> [ProviderDevice]
@@ -74,6 +77,11 @@ extension DeviceProvider {
     /// The pairs of `hosts`; `nil` where there are none, because devices need no ports.
     public var portPool: PortPool? {
         self.hosts.isEmpty ? nil : PortPool(name: self.kind.name, supply: .hosts(self.hosts))
+    }
+
+    /// For a provider that never gives one key to two devices.
+    public func discard(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
+        _ = try await self.destroy(device, request)
     }
 
     public func shutdown() async {}

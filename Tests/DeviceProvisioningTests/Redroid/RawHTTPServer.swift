@@ -42,10 +42,14 @@ final class RawHTTPServer: Sendable {
     }
 
     /// A way to an engine that loses the answers to requests for which `loses` says so: the engine has done what it was
-    /// asked when the connection breaks.
-    convenience init(before dockerHost: String, loses: @escaping @Sendable (String) -> Bool) throws {
+    /// asked when the connection breaks. `holdUp` runs before a request is passed on, on a thread of its own.
+    convenience init(
+        before dockerHost: String, holdUp: @escaping @Sendable (String) -> Void = { _ in },
+        loses: @escaping @Sendable (String) -> Bool
+    ) throws {
         let path = String(dockerHost.dropFirst("unix://".count))
         try self.init { line, request in
+            holdUp(line)
             guard let engine = try? BlockingSocket.connected(unixPath: path) else { return .hangUp }
             // The engine closes after its answer, so that the end of the answer is the end of the stream.
             let lineEnd = (request.firstIndex(of: UInt8(ascii: "\n")) ?? 0) + 1

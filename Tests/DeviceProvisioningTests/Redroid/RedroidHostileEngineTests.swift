@@ -162,6 +162,15 @@ struct RedroidHostileEngineTests {
         #expect(error.errorClass == .undecidable)
     }
 
+    @Test(arguments: ["../../etc", "a/../b", "", "..", "a?b", "ä"])
+    func storedIDsAreChecked(id: String) async throws {
+        let provider = try self.provider(dockerHost: "tcp://127.0.0.1:1")
+        var device = self.device()
+        device.externalID = id
+        let error = try await stepError { try await provider.discard(device, self.request()) }
+        #expect(error.errorClass == .undecidable)
+    }
+
     @Test(arguments: [
         "", "OKAY", "FAIL", "FAILzzzz", "FAIL-001", "OKAYffff", "OKAY0004", "OKAY0004zzzz", "HTTP/1.1 400\r\n\r\n",
         "OKAY" + String(repeating: "a", count: 200_000),

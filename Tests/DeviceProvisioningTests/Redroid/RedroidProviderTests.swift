@@ -311,6 +311,48 @@ struct RedroidProviderTests {
         }
     }
 
+    /// A process is held up before its start; another takes the saga over, removes what it found and makes the device
+    /// anew under the same name. Neither the late start nor the late cleaning up may touch that one.
+    @Test func latePredecessorSparesTheSuccessorsContainer() async throws {
+        try await RedroidFixture.run { fixture in
+            let isHeld = Mutex(false)
+            let mayGoOn = Mutex(false)
+            let proxy = try RawHTTPServer(
+                before: fixture.engine.dockerHost,
+                holdUp: { line in
+                    guard line.contains("/start") else { return }
+                    isHeld.withLock { $0 = true }
+                    while !mayGoOn.withLock({ $0 }) { Thread.sleep(forTimeInterval: 0.01) }
+                },
+                loses: { _ in false })
+            let slow = try fixture.sibling(dockerHost: proxy.dockerHost)
+            let request = fixture.request()
+            let late = Task { try await stepError { _ = try await slow.create(request) } }
+            while !isHeld.withLock({ $0 }) { try await Task.sleep(for: .milliseconds(10)) }
+            let old = try #require(try await fixture.provider.find(request).first)
+            try await fixture.provider.discard(old, request)
+            let new = try await fixture.provider.create(request)
+            mayGoOn.withLock { $0 = true }
+            #expect(try await late.value.errorClass == .unknownOutcome)
+            #expect(try await fixture.provider.find(request) == [new])
+
+            let step = CreateProviderDeviceStep(providers: ProviderRegistry([fixture.provider], default: .redroid))
+            let context = StepContext(
+                sagaID: request.sagaID, step: DeviceStep.createProviderDevice, attempt: 1, generation: 1,
+                request: FlushFixture.view(.redroid).request,
+                outputs: [DeviceStep.createProviderDevice: new.output], secrets: ProviderOptions.encoded([:]),
+                isInDoubt: false, deadline: Timestamp(milliseconds: 2_000_000_000_000),
+                authorize: { () throws(StepError) in })
+            try await step.discard(context, output: old.output)
+            try await step.discard(context, output: nil)
+            #expect(try await fixture.provider.find(request) == [new])
+            let name = try #require(new.attributes["container"])
+            #expect(try await fixture.inspect("/volumes/\(name)-data") != nil)
+            #expect(try await fixture.provider.destroy(new, request) == .undone)
+            await slow.shutdown()
+        }
+    }
+
     /// A port that is taken and an engine that dies while the container is taken away again: not definite any more.
     @Test func cleanUpThatFailsLeavesTheOutcomeUnknown() async throws {
         try await RedroidFixture.run { fixture in

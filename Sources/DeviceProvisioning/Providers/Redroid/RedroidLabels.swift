@@ -57,11 +57,14 @@ struct RedroidNames: Equatable {
     init?(of device: ProviderDevice) {
         guard let name = device.attributes[Self.attribute] else { return nil }
         self.init(container: name)
-        guard name.hasPrefix("devicerpc-"), name.utf8.count <= 128,
-            name.utf8.allSatisfy({
-                (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || "_.-".utf8.contains($0)
-            })
-        else { return nil }
+        guard name.hasPrefix("devicerpc-"), name.utf8.count <= 128, Self.isPlain(name) else { return nil }
+    }
+
+    /// Only characters of Docker's names.
+    static func isPlain(_ text: String) -> Bool {
+        text.utf8.allSatisfy {
+            (48...57).contains($0) || (65...90).contains($0) || (97...122).contains($0) || "_.-".utf8.contains($0)
+        }
     }
 
     var volume: String { "\(self.container)-data" }

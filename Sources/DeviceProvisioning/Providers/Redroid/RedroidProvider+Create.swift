@@ -7,7 +7,7 @@ extension RedroidProvider {
         let names = RedroidNames(sagaID: request.sagaID, generation: request.generation)
         var call = self.call(request, limit: self.configuration.callLimit)
         let id = try await self.ensureContainer(container, names, request, &call)
-        try await self.ensureStarted(names, request, &call)
+        try await self.ensureStarted(names, id: id, &call)
         return self.device(names, id: id, generation: request.generation, isUsable: true, labels: container.Labels)
     }
 
@@ -71,24 +71,26 @@ extension RedroidProvider {
         let bound = found.HostConfig?.PortBindings?.compactMapValues { $0 } ?? [:]
         let wanted = request.ports.map { RedroidContainer.portBindings($0, configuration: self.configuration) }
         if bound == wanted { return id }
-        try await self.cleanUp(names, &call)
+        try await self.cleanUp(names, id: id, &call)
         return nil
     }
 
     /// Starts the container. If it can't run, takes it away again, so that the failure is definite.
+    ///
+    /// By its id: a request that was held up must not act on what a successor has made under the name since.
     private func ensureStarted(
-        _ names: RedroidNames, _ request: ProviderRequest, _ call: inout RedroidCall
+        _ names: RedroidNames, id: String, _ call: inout RedroidCall
     ) async throws(StepError) {
-        let response = try await call.act(.post, "/containers/\(names.container)/start")
+        let response = try await call.act(.post, "/containers/\(id)/start")
         switch response.status {
         case 200..<300, 304:
             return  // 304: it runs already
         case 404:
-            try await self.cleanUp(names, &call)
+            try await self.cleanUp(names, id: id, &call)
             throw StepError(
                 .unavailable, reason: "PROVIDER_UNAVAILABLE", message: "the new container vanished before its start")
         default:
-            try await self.cleanUp(names, &call)
+            try await self.cleanUp(names, id: id, &call)
             if Self.saysPortTaken(response) {
                 throw StepError(
                     .conflict(redoing: "ALLOCATE_PORTS"), reason: "PORT_TAKEN",
@@ -100,9 +102,19 @@ extension RedroidProvider {
 
     /// Removes what this generation left. Returns only if nothing of it is there any more; then what failed before is
     /// definite again.
-    private func cleanUp(_ names: RedroidNames, _ call: inout RedroidCall) async throws(StepError) {
+    ///
+    /// - Parameter id: the container's, where it is known.
+    private func cleanUp(
+        _ names: RedroidNames, id: String? = nil, _ call: inout RedroidCall
+    ) async throws(StepError) {
         call.mayHaveActed = true
-        _ = try await self.remove(names, &call)
+        if let id {
+            guard try await self.remove(names, id: id, &call) else {
+                throw call.unavailable("another container has the device's name by now")
+            }
+        } else {
+            _ = try await self.remove(names, &call)
+        }
         call.mayHaveActed = false
     }
 

@@ -24,7 +24,38 @@ extension RedroidProvider {
         return try await self.remove(names, &call) ? .undone : .nothingFound
     }
 
-    /// Removes container and volume, and returns once both are gone. True if there was any.
+    public func discard(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
+        let names = try self.names(of: device)
+        let id = try self.containerID(of: device)
+        var call = self.call(request, limit: self.configuration.callLimit)
+        _ = try await self.remove(names, id: id, &call)
+    }
+
+    /// Removes the container of this id, and its volume unless another container has the name, and so the volume, by
+    /// now. False if that is so.
+    func remove(_ names: RedroidNames, id: String, _ call: inout RedroidCall) async throws(StepError) -> Bool {
+        if id != names.volume {  // the id of a volume that was found alone
+            _ = try await self.removeUntilGone("/containers/\(id)", query: [("v", "1"), ("force", "1")], &call)
+        }
+        while true {
+            let path = "/volumes/\(names.volume)"
+            let response = try await call.act(.delete, path)
+            switch response.status {
+            case 200..<300, 404: return true
+            case 409: break
+            default: throw call.failure(response, doing: "remove")
+            }
+            // Some container uses it: no engine removes a volume from under one, so that asking first is not needed.
+            let holder = try await call.ask("/containers/\(names.container)/json")
+            if holder.status == 200, let found = holder.decoded(as: DockerInspected.self)?.Id, found != id {
+                return false
+            }
+            try await call.pause(.milliseconds(100))
+        }
+    }
+
+    /// Removes container and volume by name, and returns once both are gone. True if there was any. For an undo, after
+    /// which nobody makes anything under the name again.
     func remove(_ names: RedroidNames, _ call: inout RedroidCall) async throws(StepError) -> Bool {
         let container = try await self.removeUntilGone(
             "/containers/\(names.container)", query: [("v", "1"), ("force", "1")], &call)
@@ -72,6 +103,18 @@ extension RedroidProvider {
     func serial(adbPort: Int) -> String {
         let host = self.configuration.adbTargetHost
         return host.contains(":") ? "[\(host)]:\(adbPort)" : "\(host):\(adbPort)"
+    }
+
+    /// Checked like the names, since it ends up in a path too.
+    func containerID(of device: ProviderDevice) throws(StepError) -> String {
+        let id = device.externalID
+        guard let first = id.utf8.first, first != UInt8(ascii: "."), id.utf8.count <= 128,
+            RedroidNames.isPlain(id)
+        else {
+            throw StepError(
+                .undecidable, reason: "PROVIDER_REFUSED", message: "the stored device does not say its container's id")
+        }
+        return id
     }
 
     func names(of device: ProviderDevice) throws(StepError) -> RedroidNames {

@@ -6,11 +6,12 @@ extension RedroidProvider {
         _ device: ProviderDevice, _ request: ProviderRequest
     ) async throws(StepError) -> DeviceConnection {
         let names = try self.names(of: device)
+        let id = try self.containerID(of: device)
         guard let ports = request.ports else {
             throw StepError(.refused, reason: "BOOT_FAILED", message: "a redroid device needs its ports")
         }
         var call = self.call(request, limit: self.callLimits.start)
-        let response = try await call.act(.post, "/containers/\(names.container)/start")
+        let response = try await call.act(.post, "/containers/\(id)/start")
         switch response.status {
         case 200..<300, 304:
             break
