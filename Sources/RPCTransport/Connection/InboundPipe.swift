@@ -31,9 +31,10 @@ final class InboundPipe: Sendable {
 
     // MARK: The event loop's side
 
-    /// `returnCredit` is called on any thread.
+    /// `returnCredit` is called on any thread, and let go at the end; not kept if that has come already, as it has for a
+    /// call that was cancelled just before its response's headers came.
     func attach(returnCredit: @escaping @Sendable (Int) -> Void) {
-        self.state.withLock { $0.returnCredit = returnCredit }
+        self.state.withLock { if $0.end == nil { $0.returnCredit = returnCredit } }
     }
 
     func append(_ message: MessageAssembler.Message) {
@@ -108,6 +109,8 @@ final class InboundPipe: Sendable {
         } catch {
             self.state.withLock { state in
                 state.end = .failure(error)
+                // It holds the call, which holds this pipe: kept beyond the end it would keep both for ever.
+                state.returnCredit = nil
                 state.messages.takeAll()
             }
             throw error
