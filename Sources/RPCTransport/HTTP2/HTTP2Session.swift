@@ -497,7 +497,10 @@ extension HTTP2Session {
 
     fileprivate func closed(_ id: Int32, errorCode: UInt32) {
         guard let stream = self.stream(id) else { return }
-        if self.currentStream === stream { self.currentStream = nil }
+        if self.currentStream === stream {
+            self.currentStream = nil
+            self.isInHeaderBlock = false
+        }
         stream.isClosed = true
         self.discard(stream)
         self.remove(stream)
@@ -534,7 +537,11 @@ extension HTTP2Session {
             self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
     }
 
-    fileprivate func receivedInvalidFrame() { self.budget?.error() }
+    /// For a header block that breaks the rules this comes in place of `received`.
+    fileprivate func receivedInvalidFrame() {
+        self.isInHeaderBlock = false
+        self.budget?.error()
+    }
 
     /// nghttp2 asks for up to `count` bytes of the stream's DATA.
     fileprivate func read(

@@ -84,6 +84,20 @@ import Testing
         #expect(pair.server.streams.isEmpty && pair.client.streams.isEmpty)
     }
 
+    /// nghttp2 begins the header block of a malformed request and never says that it is over. It counted as half-sent, and
+    /// the connection was closed for it.
+    @Test(arguments: [("te", "gzip"), ("connection", "close"), (":path", "/again")])
+    func malformedRequestsLeaveNoHeaderBlockOpen(field: (String, String)) throws {
+        let pair = try Pair()
+        var extra = HeaderList()
+        extra.append(field.0.utf8, field.1.utf8)
+        _ = try pair.request(nil, ends: true, extra)
+        #expect(pair.serverStreams.isEmpty)
+        #expect(!pair.server.isInHeaderBlock)
+        _ = try pair.request()
+        #expect(pair.serverStreams.count == 1)
+    }
+
     /// Trailers of a stream whose provider ran dry go out by themselves, although no window would let DATA through.
     @Test func trailersNeedNoWindow() throws {
         var small = HTTP2Configuration()
