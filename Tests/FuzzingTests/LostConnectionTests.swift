@@ -1,6 +1,7 @@
 import Logging
 import NIOCore
 import NIOEmbedded
+import Synchronization
 import Testing
 
 @testable import Fuzzing
@@ -57,6 +58,37 @@ import Testing
         }
     }
 
+    /// A message that can't be inflated ends its pipe, which kept the way to give back credit, and by that its call and
+    /// the connection.
+    @Test func messagesThatDoNotInflateLetGo() async {
+        await Self.isFreed { endpoint, _ in
+            endpoint.append(
+                Self.headers("/f.F/Chat", on: 1, Frame.field("grpc-encoding", "gzip"))
+                    + Frame(kind: Frame.Kind.data, stream: 1, payload: [1, 0, 0, 0, 2, 0x41, 0x41]).bytes)
+            endpoint.read(.max, piece: .max)
+            endpoint.tasks.runDue()
+            endpoint.settle()
+        }
+    }
+
+    /// A channel that is closed before it was active has no session, and its end was never told: the server waited for
+    /// it for ever when it shut down.
+    @Test func connectionsThatNeverBeganAreTold() async {
+        await onThread {
+            let closed = Mutex(0)
+            let loop = EmbeddedChannel()
+            let shared = Self.shared(RPCServerConfiguration(), Gate()) { _ in closed.withLock { $0 += 1 } }
+            let connection = ServerConnection(
+                loop: EventLoopContext(eventLoop: HarnessEventLoop(loop.embeddedEventLoop)), shared: shared)
+            try? loop.pipeline.syncOperations.addHandler(connection)
+            #expect(connection.session == nil)
+            loop.close(promise: nil)
+            loop.embeddedEventLoop.run()
+            #expect(connection.context == nil)
+            #expect(closed.withLock { $0 } == 1)
+        }
+    }
+
     /// Runs the body on a connection that is then lost.
     private static func isFreed(_ body: @escaping @Sendable (Endpoint, ServerConnection) -> Void) async {
         await onThread {
@@ -75,12 +107,7 @@ import Testing
         var configuration = RPCServerConfiguration()
         configuration.limits.maximumUnreadBytes = 1000
         let gate = Gate()
-        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
-        let shared = ServerShared(
-            configuration: configuration, http2: configuration.http2,
-            router: Router(services: [FuzzService.make(gate)]), interceptors: [], observer: nil, logger: logger,
-            refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
-            connectionClosed: { _ in })
+        let shared = Self.shared(configuration, gate) { _ in }
         let channel = EmbeddedChannel()
         let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
         let connection = ServerConnection(loop: EventLoopContext(eventLoop: eventLoop), shared: shared)
@@ -93,14 +120,30 @@ import Testing
         #expect(endpoint.check.broken == [])
     }
 
+    private static func shared(
+        _ configuration: RPCServerConfiguration, _ gate: Gate,
+        connectionClosed: @escaping @Sendable (ServerConnection) -> Void
+    ) -> ServerShared {
+        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
+        return ServerShared(
+            configuration: configuration, http2: configuration.http2,
+            router: Router(services: [FuzzService.make(gate)]), interceptors: [], observer: nil, logger: logger,
+            refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
+            connectionClosed: connectionClosed)
+    }
+
     private static func request(_ path: String, on stream: UInt32) -> [UInt8] {
-        let block =
-            Frame.field(":method", "POST") + Frame.field(":scheme", "http") + Frame.field(":path", path)
-            + Frame.field(":authority", "f")
-            + Frame.field("content-type", "application/grpc") + Frame.field("te", "trailers")
-        return Frame(kind: Frame.Kind.headers, flags: Frame.Flag.endHeaders, stream: stream, payload: block).bytes
+        Self.headers(path, on: stream)
             + Frame(
                 kind: Frame.Kind.data, flags: Frame.Flag.endStream, stream: stream, payload: [0, 0, 0, 0, 1, 0x41]
             ).bytes
+    }
+
+    private static func headers(_ path: String, on stream: UInt32, _ extra: [UInt8] = []) -> [UInt8] {
+        let block =
+            Frame.field(":method", "POST") + Frame.field(":scheme", "http") + Frame.field(":path", path)
+            + Frame.field(":authority", "f")
+            + Frame.field("content-type", "application/grpc") + Frame.field("te", "trailers") + extra
+        return Frame(kind: Frame.Kind.headers, flags: Frame.Flag.endHeaders, stream: stream, payload: block).bytes
     }
 }

@@ -46,6 +46,8 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     override func willClose() { self.retire() }
 
     override func disconnected() {
+        // What never came to be is reported by the bootstrap, which knows why.
+        guard self.hasBegun else { return }
         self.loop.cancelTimer(self)
         if self.closeReason == nil, let failure { self.closeReason = "\(failure)" }
         self.retire()

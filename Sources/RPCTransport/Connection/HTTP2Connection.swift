@@ -37,6 +37,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private final var closesWhenFlushed = false
     @exclusivity(unchecked) private final var isClosing = false
     @exclusivity(unchecked) private final var discardedBytes = 0
+    /// The channel was active, for however short a time.
+    private(set) final var hasBegun = false
+    private final var isTornDown = false
 
     /// The connection has said its last word, or is about to.
     final var isClosingDown: Bool { self.closesWhenFlushed }
@@ -74,7 +77,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// The connection is about to be closed: nothing new may begin on it. May be called twice.
     func willClose() {}
 
-    /// The connection is gone. All streams have been closed before.
+    /// The connection is gone, or will never be: the channel was closed before it was active. All streams have been
+    /// closed before. Called once.
     func disconnected() {}
 
     // MARK: Channel
@@ -90,7 +94,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     private func start() {
-        guard self.session == nil else { return }
+        guard !self.hasBegun, !self.isTornDown else { return }
+        self.hasBegun = true
         self.lastRead = .now()
         self.session = HTTP2Session(role: self.role, configuration: self.configuration) { [unowned self] id in
             self.makeStream(id)
@@ -161,10 +166,13 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     private func tearDown() {
-        guard let session = self.session else { return }
-        self.session = nil
-        session.closeAllStreams(errorCode: HTTP2ErrorCode.cancel)
-        session.forEachEvent { self.handle($0, in: ByteBuffer()) }
+        guard !self.isTornDown else { return }
+        self.isTornDown = true
+        if let session = self.session {
+            self.session = nil
+            session.closeAllStreams(errorCode: HTTP2ErrorCode.cancel)
+            session.forEachEvent { self.handle($0, in: ByteBuffer()) }
+        }
         self.disconnected()
     }
 
