@@ -11,6 +11,13 @@ public struct DeviceService: Sendable {
     public static let adminName = "cloudphone.device.v1.DeviceAdminService"
     /// A page of a list ends here, whatever its size.
     static let maximumPageBytes = 1 << 20
+    /// What a request may have, far above the largest that is valid: whoever calls, known or not, makes the server hold
+    /// as much.
+    static let maximumRequestBytes = 16 * 1024
+    /// Metadata and options alone may have 80 KiB: 32 entries each, of up to 320 characters of 4 bytes.
+    static let maximumCreateDeviceBytes = 256 * 1024
+    /// A thousand ids.
+    static let maximumBatchGetSagasBytes = 64 * 1024
 
     let runtime: SagaRuntime
     let providers: ProviderRegistry
@@ -37,11 +44,15 @@ public struct DeviceService: Sendable {
             RPCService(
                 name: Self.name,
                 methods: [
-                    self.changing("CreateDevice", self.createDevice), self.unary("GetDevice", self.getDevice),
-                    self.unary("ListDevices", self.listDevices), self.unary("GetSaga", self.getSaga),
-                    self.unary("BatchGetSagas", self.batchGetSagas), self.unary("ListSagas", self.listSagas),
-                    .serverStreaming("WatchSaga", endsAtDrain: true, staysOnEventLoop: true) {
-                        message, context, writer in
+                    self.changing("CreateDevice", maximumBytes: Self.maximumCreateDeviceBytes, self.createDevice),
+                    self.unary("GetDevice", self.getDevice), self.unary("ListDevices", self.listDevices),
+                    self.unary("GetSaga", self.getSaga),
+                    self.unary("BatchGetSagas", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetSagas),
+                    self.unary("ListSagas", self.listSagas),
+                    .serverStreaming(
+                        "WatchSaga", endsAtDrain: true, staysOnEventLoop: true,
+                        maximumMessageBytes: Self.maximumRequestBytes
+                    ) { message, context, writer in
                         do {
                             try await self.watchSaga(V1.WatchSagaRequest(decoding: message), try context.caller, writer)
                         } catch {
@@ -59,9 +70,10 @@ public struct DeviceService: Sendable {
     }
 
     private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
-        _ name: String, _ handler: @escaping @Sendable (Request, Caller) async throws -> Response
+        _ name: String, maximumBytes: Int = Self.maximumRequestBytes,
+        _ handler: @escaping @Sendable (Request, Caller) async throws -> Response
     ) -> RPCMethod {
-        .unary(name) { message, context in
+        .unary(name, maximumMessageBytes: maximumBytes) { message, context in
             do {
                 return RPCReply(
                     message: try await handler(Request(decoding: message), try context.caller).encoded())
@@ -74,9 +86,10 @@ public struct DeviceService: Sendable {
 
     /// A method that changes something: it leaves a line in the audit log, whatever comes of it.
     private func changing<Request: ProtobufMessage, Response: ProtobufMessage>(
-        _ name: String, _ handler: @escaping @Sendable (Request, Caller, AuditTrail) async throws -> Response
+        _ name: String, maximumBytes: Int,
+        _ handler: @escaping @Sendable (Request, Caller, AuditTrail) async throws -> Response
     ) -> RPCMethod {
-        .unary(name) { message, context in
+        .unary(name, maximumMessageBytes: maximumBytes) { message, context in
             let trail = AuditTrail()
             do {
                 let response = try await handler(Request(decoding: message), try context.caller, trail)
@@ -101,7 +114,7 @@ public struct DeviceService: Sendable {
     }
 
     private func unimplemented(_ name: String, changes: Bool = true) -> RPCMethod {
-        .unary(name) { _, context in
+        .unary(name, maximumMessageBytes: Self.maximumRequestBytes) { _, context in
             if changes { self.audit.ended(context, .unimplemented, AuditTrail()) }
             throw RPCError(.unimplemented, "\(name) is not there yet")
         }

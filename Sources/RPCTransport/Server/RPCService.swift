@@ -44,7 +44,7 @@ public struct RPCMethod: Sendable {
     let endsAtDrain: Bool
     /// The handler goes on on its connection's event loop after each suspension.
     let staysOnEventLoop: Bool
-    /// In place of the server's limit on a request message, in bytes.
+    /// Of a request message, where that is less than the server's limit.
     let maximumMessageBytes: Int?
 
     var isUnary: Bool {

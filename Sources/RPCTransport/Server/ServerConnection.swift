@@ -430,7 +430,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func messageLimit(of method: RPCMethod) -> Int {
-        method.maximumMessageBytes ?? self.shared.configuration.maximumMessageBytes
+        min(method.maximumMessageBytes ?? .max, self.shared.configuration.maximumMessageBytes)
     }
 
     private func timeout(of head: RequestHead, _ route: Route) -> Int64? {

@@ -51,6 +51,21 @@ import Testing
         #expect(seen.withLock { $0 } == [true, false])
     }
 
+    /// A method's own limit and the server's: the lesser of the two.
+    @Test(arguments: [(method: 50, server: 100), (method: 100, server: 50)])
+    func lesserMessageLimitHolds(method: Int, server: Int) async throws {
+        let service = RPCService(
+            name: "test.Limited",
+            methods: [.unary("Get", maximumMessageBytes: method) { message, _ in RPCReply(message: message) }])
+        try await withLoopback([service], configure: { $0.maximumMessageBytes = server }) { client, _, _ in
+            _ = try await client.unary("/test.Limited/Get", ByteBuffer(repeating: 0, count: 50))
+            let error = await status {
+                _ = try await client.unary("/test.Limited/Get", ByteBuffer(repeating: 0, count: 51))
+            }
+            #expect(error?.code == .resourceExhausted)
+        }
+    }
+
     @Test(arguments: [true, false]) func handlersThatStayOnTheEventLoop(stays: Bool) async throws {
         let service = RPCService(
             name: "test.Where",
