@@ -143,7 +143,14 @@ struct SagaMachine: Sendable {
         for index in snapshot.steps.indices where snapshot.steps[index].isInDoubt {
             self.lastPossibleSend[index] = now
         }
-        self.repeatedUndo = Set(snapshot.steps.indices.filter { snapshot.steps[$0].status == .compensating })
+        self.repeatedUndo = Set(
+            snapshot.steps.indices.filter { index in
+                let step = snapshot.steps[index]
+                guard step.status == .compensating else { return false }
+                // Every attempt so far was answered, and before its back-off is over nobody has made another.
+                if let retryAt = step.retryAt, retryAt > now, !step.undoHadUnknownOutcome { return false }
+                return true
+            })
     }
 
     private static func birth(of new: NewSaga, definition: SagaDefinition, now: Timestamp) -> SagaBirth {
@@ -532,8 +539,9 @@ struct SagaMachine: Sendable {
         let isOver = draft.snapshot.status.isTerminal
         return SagaRecord(
             expectedVersion: self.version, granted: draft.outcome,
-            // Only progress clears the count; a saga that crashes its server must not hide behind retries.
-            adoptions: kind == .adopt || kind == .retry ? self.adoptions : 0,
+            // Every other record follows something that came back (a retry follows a call), which is progress: what
+            // crashes its server does so before that.
+            adoptions: kind == .adopt ? self.adoptions : 0,
             kind: isOver && kind != .create ? .end : kind)
     }
 
@@ -668,7 +676,9 @@ struct SagaMachine: Sendable {
                 var atLeast: Duration?
                 if case .throttled(let after) = error.errorClass { atLeast = after }
                 let delay = policy.delay(afterAttempt: attempt, random: self.random(), atLeast: atLeast)
-                draft.emit(.stepRetrying, step: index, attempt: attempt, error: error, retryAt: now + delay)
+                draft.emit(
+                    .stepRetrying, step: index, attempt: attempt,
+                    flags: self.repeatedUndo.contains(index) ? .outcomeUnknown : [], error: error, retryAt: now + delay)
             } else {
                 draft.emit(.stepCompensationFailed, step: index, attempt: attempt, error: error)
             }

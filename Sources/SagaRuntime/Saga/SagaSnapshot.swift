@@ -68,6 +68,8 @@ public struct StepSnapshot: Sendable, Equatable {
     public var isInDoubt = false
     /// The outcome of one of its attempts was unknown: that attempt's effect may still appear.
     public var hadUnknownOutcome = false
+    /// The outcome of one of its undo's attempts was unknown: another attempt repeats it.
+    var undoHadUnknownOutcome = false
     /// Succeeded or skipped, and not undone.
     public var isDone = false
     /// When the next attempt (of either direction) may start.
@@ -123,6 +125,7 @@ extension SagaSnapshot {
             self.update(event) { step in
                 if isUndo {
                     step.compensationAttempts = event.attempt
+                    if event.flags.contains(.outcomeUnknown) { step.undoHadUnknownOutcome = true }
                 } else {
                     step.attempts = event.attempt
                     // A generation ends only once nothing of it can appear any more.
