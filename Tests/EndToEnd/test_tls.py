@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import grpc
+import hpack
 import pytest
 
 from support.certificates import Authority, Identity, replace
 from support.client import RPCFailure
+from support.rawhttp2 import DATA, END_HEADERS, END_STREAM, HEADERS, HEALTH_CHECK, frame, message
 from support.server import Server, run_command
 from support.waiting import wait_until
 from support.world import World
@@ -121,6 +123,33 @@ def test_without_h2_the_connection_is_closed(tls: TLSServer, offered: list[str])
     with tls.connect(context) as connection:
         assert connection.selected_alpn_protocol() is None
         assert connection.recv(1) == b"", "nothing is sent, the connection ends"
+
+
+def test_a_call_right_behind_the_handshake_waits_for_h2(tls: TLSServer) -> None:
+    """Without ALPN, in one segment with the client's Finished: closing takes a moment, and nothing is done meanwhile."""
+    context = ssl.create_default_context(cadata=tls.authority.pem.decode())
+    incoming, outgoing = ssl.MemoryBIO(), ssl.MemoryBIO()
+    session = context.wrap_bio(incoming, outgoing, server_hostname="localhost")
+    fields = [
+        (":method", "POST"), (":scheme", "https"), (":path", HEALTH_CHECK), (":authority", "localhost"),
+        ("content-type", "application/grpc"), ("te", "trailers"),
+    ]
+    call = frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(fields)) + frame(DATA, END_STREAM, 1, message())
+
+    with socket.create_connection(("127.0.0.1", tls.server.port), timeout=10) as raw:
+        while True:
+            try:
+                session.do_handshake()
+                break
+            except ssl.SSLWantReadError:
+                raw.sendall(outgoing.read())
+                incoming.write(raw.recv(65536))
+        session.write(HTTP2_PREFACE + call)
+        raw.sendall(outgoing.read())
+        while raw.recv(65536):
+            pass
+    calls = [line for line in tls.server.http("/metrics")[1].splitlines() if line.startswith("rpc_server_calls_total")]
+    assert not any("/grpc.health.v1.Health/Check" in line and not line.endswith(" 0") for line in calls), calls
 
 
 @pytest.mark.parametrize("bytes_", [HTTP2_PREFACE, b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", b"", b"\x16\x03\x01"])

@@ -10,6 +10,7 @@ final class TLSGate: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let handler: NIOSSLHandler
+    private var isOpen = false
     /// Told once how the handshake went.
     private var negotiated: ((Result<PeerCertificate?, any Error>) -> Void)?
 
@@ -21,6 +22,7 @@ final class TLSGate: ChannelInboundHandler {
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted(let negotiatedProtocol)? = event as? TLSUserEvent {
             if negotiatedProtocol == "h2" {
+                self.isOpen = true
                 self.tell(.success(self.handler.peerCertificate.map { PeerCertificate($0) }))
             } else {
                 self.tell(.failure(NoCommonProtocol()))
@@ -28,6 +30,11 @@ final class TLSGate: ChannelInboundHandler {
             }
         }
         context.fireUserInboundEventTriggered(event)
+    }
+
+    /// Closing takes until the peer has answered, and what came along with its handshake is still decoded meanwhile.
+    func channelRead(context: ChannelHandlerContext, data: NIOAny) {
+        if self.isOpen { context.fireChannelRead(data) }
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
