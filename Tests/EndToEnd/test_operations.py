@@ -240,6 +240,9 @@ def test_drain_ends_waits_that_outlast_it(world: World, own_saga: bool) -> None:
     outcome = waiting.outcome()
     assert isinstance(outcome, RPCFailure)
     assert (outcome.code, outcome.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"), outcome
+    # A caller without a request_id can tell by it that a saga has started.
+    started_as = world.database.value("SELECT saga_id FROM saga_request WHERE request_id = %s", request.request_id)
+    assert outcome.saga_id == started_as
     assert server.wait_ended(20) == 0, server.log_tail()
     if not own_saga:
         started.result()

@@ -107,6 +107,7 @@ public struct DeviceService: Sendable {
     /// What callers are told nothing about stands in the log.
     private func logIfInternal(_ error: any Error, of method: String) {
         switch error {
+        case SagaRuntimeError.interrupted(_, let cause): self.logIfInternal(cause, of: method)
         case SagaRuntimeError.unreadable, SagaRuntimeError.unknownType, SagaRuntimeError.refused:
             self.logger.error("\(method) failed: \(error)")
         default: break

@@ -20,6 +20,21 @@ extension RPCError {
                 retry: .after(.seconds(1)))
         case .shuttingDown:
             self.init(.shuttingDown, "the server is shutting down; repeat with the same request_id elsewhere")
+        case .interrupted(let id, let cause):
+            switch cause {
+            case .databaseUnavailable, .overloaded, .refused:
+                self.init(
+                    .databaseUnavailable,
+                    "\(id) goes on, but the database can't be reached; repeat with the same request_id",
+                    metadata: ["saga_id": id.rawValue], retry: .after(.seconds(1)))
+            case .shuttingDown:
+                self.init(
+                    .shuttingDown,
+                    "\(id) goes on, but this server is shutting down; repeat with the same request_id elsewhere",
+                    metadata: ["saga_id": id.rawValue])
+            case .requestIDReused, .interrupted, .notFound, .outOfRange, .unreadable, .unknownType:
+                self.init(cause, of: id.rawValue)
+            }
         case .notFound:
             self = .notFound(V1.Saga.self, name)
         case .outOfRange(let newest):

@@ -355,10 +355,10 @@ public final class SagaRuntime: Sendable {
         case .committed:
             if let snapshot = await handle.wait(until: milestone) { return (.started(new.id), snapshot) }
             try Task.checkCancellation()
-            return (.started(new.id), try await self.wait(for: new.id, until: milestone))
+            return (.started(new.id), try await self.waitForKnown(new.id, until: milestone))
         case .duplicate:
             let id = try await self.original(of: new)
-            return (.duplicate(id), try await self.wait(for: id, until: milestone))
+            return (.duplicate(id), try await self.waitForKnown(id, until: milestone))
         case .fenced:
             throw self.isDraining
                 ? SagaRuntimeError.shuttingDown : .databaseUnavailable("this instance may not start sagas now")
@@ -408,6 +408,17 @@ public final class SagaRuntime: Sendable {
             throw error
         } catch {
             throw .databaseUnavailable("\(error)")
+        }
+    }
+
+    /// As `wait`, for a saga that is known to be durable: an error says which.
+    private func waitForKnown(_ id: SagaID, until milestone: Milestone) async throws -> SagaSnapshot {
+        do {
+            return try await self.wait(for: id, until: milestone)
+        } catch let error as SagaRuntimeError {
+            throw SagaRuntimeError.interrupted(id, error)
+        } catch let error as PostgresError {
+            throw SagaRuntimeError.interrupted(id, .database(error))
         }
     }
 

@@ -7,6 +7,8 @@ public enum SagaRuntimeError: Error, Sendable, Equatable {
     /// PostgreSQL can't be reached, or this process may not write now; `message` is for the log.
     case databaseUnavailable(String)
     case shuttingDown
+    /// The wait for a saga that is durable ended with the error; the saga goes on.
+    indirect case interrupted(SagaID, SagaRuntimeError)
     case notFound
     /// `after` lies beyond the newest event.
     case outOfRange(newest: UInt32)
