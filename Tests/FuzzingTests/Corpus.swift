@@ -10,4 +10,9 @@ enum Corpus {
             .sorted { $0.lastPathComponent < $1.lastPathComponent }
             .map { ($0.lastPathComponent, Array(try Data(contentsOf: $0))) }
     }
+
+    /// A command for the shell that adds the input, for `keptInputs` to run again.
+    static func keeping(_ input: [UInt8], of target: FuzzTarget) -> String {
+        "base64 -d <<<\(Data(input).base64EncodedString()) >Tests/Fuzzing/corpus/\(target.rawValue)/found"
+    }
 }

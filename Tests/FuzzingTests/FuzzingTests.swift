@@ -3,12 +3,13 @@ import Glibc
 import Testing
 
 /// The short run of what `./dev fuzz` does at length: every kept input, then changed ones for some seconds. A failure
-/// names the seed (FUZZ_SEED runs it again) and the input.
+/// names the seed, and the command that keeps the input.
 @Suite struct FuzzingTests {
-    private static let duration = Duration.seconds(4)
+    private static let givenSeed = getenv("FUZZ_SEED").flatMap { UInt64(String(cString: $0)) }
+    private static let seed = givenSeed ?? UInt64.random(in: 0...UInt64(UInt32.max))
 
-    private static let seed: UInt64 =
-        getenv("FUZZ_SEED").flatMap { UInt64(String(cString: $0)) } ?? UInt64.random(in: 0...UInt64(UInt32.max))
+    /// Longer for a seed that broke something, since the machine that it is run again on may be slower.
+    private static let duration = Duration.seconds(givenSeed == nil ? 4 : 20)
 
     @Test(arguments: FuzzTarget.allCases)
     func keptInputs(target: FuzzTarget) async throws {
@@ -30,10 +31,10 @@ import Testing
             let end = clock.now + Self.duration
             var count = 0
             while clock.now < end {
-                let input = mutator.mutant(of: corpus, maximumBytes: target.maximumBytes)
+                let input = mutator.mutant(of: corpus, maximumBytes: FuzzTarget.maximumBytes)
                 let broken = target.run(input)
                 count += 1
-                #expect(broken == [], "FUZZ_SEED=\(Self.seed), input \(count): \(input)")
+                #expect(broken == [], "FUZZ_SEED=\(Self.seed), input \(count): \(Corpus.keeping(input, of: target))")
                 if !broken.isEmpty { break }
             }
             print("fuzzing \(target.rawValue): \(count) inputs")

@@ -17,8 +17,7 @@ import Testing
             // More than the client's window has room for: it waits.
             endpoint.append(Self.request("/f.F/Large", on: 1))
             endpoint.read(.max, piece: .max)
-            endpoint.tasks.runDue()
-            endpoint.settle()
+            endpoint.runTasks()
             #expect((connection.session?.unreadBytes ?? 0) > 1000)
             endpoint.append(Self.request("/f.F/Echo", on: 3))
             endpoint.read(.max, piece: .max)
@@ -39,8 +38,7 @@ import Testing
             endpoint.read(.max, piece: .max)
             endpoint.setWritable(false)
             endpoint.gate.release(0, failing: nil)
-            endpoint.tasks.runDue()
-            endpoint.settle()
+            endpoint.runTasks()
         }
     }
 
@@ -66,8 +64,7 @@ import Testing
                 Self.headers("/f.F/Chat", on: 1, Frame.field("grpc-encoding", "gzip"))
                     + Frame(kind: Frame.Kind.data, stream: 1, payload: [1, 0, 0, 0, 2, 0x41, 0x41]).bytes)
             endpoint.read(.max, piece: .max)
-            endpoint.tasks.runDue()
-            endpoint.settle()
+            endpoint.runTasks()
         }
     }
 
@@ -94,22 +91,26 @@ import Testing
         await onThread {
             SerialTasks.with { tasks in
                 weak var connection: ServerConnection?
-                Self.withConnection(tasks) {
+                let channel = EmbeddedChannel()
+                let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
+                Self.withConnection(tasks, channel, eventLoop) {
                     connection = $1
                     body($0, $1)
                 }
                 #expect(connection == nil)
+                if connection == nil { eventLoop.end() }
             }
         }
     }
 
-    private static func withConnection(_ tasks: SerialTasks, _ body: (Endpoint, ServerConnection) -> Void) {
+    private static func withConnection(
+        _ tasks: SerialTasks, _ channel: EmbeddedChannel, _ eventLoop: HarnessEventLoop,
+        _ body: (Endpoint, ServerConnection) -> Void
+    ) {
         var configuration = RPCServerConfiguration()
         configuration.limits.maximumUnreadBytes = 1000
         let gate = Gate()
         let shared = Self.shared(configuration, gate) { _ in }
-        let channel = EmbeddedChannel()
-        let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
         let connection = ServerConnection(loop: EventLoopContext(eventLoop: eventLoop), shared: shared)
         let endpoint = Endpoint(
             channel, eventLoop, connection, tasks, gate,

@@ -57,8 +57,9 @@ public final class QuotaClient: Sendable {
         return Date(timeIntervalSince1970: Double(clock.now().microseconds) / 1e6)
     }
 
-    /// Closes the connections. Nothing may be sent afterwards.
+    /// Closes the connections and lets go of the clock, whose owner may hold this client. Nothing may be sent afterwards.
     public func shutdown() async {
+        self.clock.withLock { $0 = nil }
         try? await self.http.shutdown()
     }
 

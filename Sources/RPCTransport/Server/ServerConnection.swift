@@ -109,9 +109,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     override func disconnected() {
         self.loop.cancelTimer(self)
-        // Calls hold their connection: what it keeps of them now would keep it for ever.
+        // Calls hold their connection: what it keeps of them now would keep it for ever. (What was held back is let go of
+        // with its streams.)
         self.unsent = []
-        self.heldBack = []
         self.shared.connectionClosed(self)
     }
 

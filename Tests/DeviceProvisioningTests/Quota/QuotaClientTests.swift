@@ -166,6 +166,21 @@ import Testing
         await client.shutdown()
     }
 
+    /// The clock is the runtime's, whose steps hold the client: kept, it would keep both for ever.
+    @Test func shutDownItLetsGoOfItsClock() async throws {
+        final class Clock: Sendable {}
+        weak var clock: Clock?
+        let client = try Self.client(1)
+        do {
+            let made = Clock()
+            clock = made
+            client.useClock { withExtendedLifetime(made) { Timestamp(milliseconds: 1) } }
+        }
+        #expect(clock != nil)
+        await client.shutdown()
+        #expect(clock == nil)
+    }
+
     @Test func withoutAUserServiceThereIsNothingToDo() async {
         let step = ReportQuotaUsageStep(client: nil)
         #expect(!step.isNeeded(request: []))

@@ -5,25 +5,9 @@ import NIOEmbedded
 
 /// A client's connection to a server that answers anything.
 enum ClientFuzz {
-    static func run(_ source: ByteSource, _ tasks: SerialTasks) -> [String] {
-        weak var connection: ClientConnection?
-        let channel = EmbeddedChannel()
-        let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
-        var broken = Self.run(source, tasks, channel, eventLoop) { connection = $0 }
-        // A handler on another thread may still come back to find that nobody waits for it.
-        let isGone = Endpoint.eventually {
-            eventLoop.run()
-            tasks.runDue()
-            return connection == nil
-        }
-        if !isGone { broken.append("somebody still holds the connection") }
-        eventLoop.end()
-        return broken
-    }
-
-    private static func run(
+    static func run(
         _ source: ByteSource, _ tasks: SerialTasks, _ channel: EmbeddedChannel, _ eventLoop: HarnessEventLoop,
-        _ made: (ClientConnection) -> Void
+        _ made: (HTTP2Connection) -> Void
     ) -> [String] {
         var source = source
         let gate = Gate()

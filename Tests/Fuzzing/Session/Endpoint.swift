@@ -61,6 +61,14 @@ final class Endpoint {
         }
     }
 
+    /// Runs the tasks until each of them is over or waits for something.
+    func runTasks() {
+        while !self.tasks.isIdle {
+            self.tasks.runDue()
+            self.settle()
+        }
+    }
+
     /// Closes the connection and runs everything to its end; false if something goes on for ever.
     func finish(until isOver: () -> Bool) -> Bool {
         if self.channel.isActive { self.channel.close(promise: nil) }

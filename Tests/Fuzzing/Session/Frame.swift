@@ -24,6 +24,22 @@ struct Frame {
     static let preface = Array("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n".utf8)
     static let largestPayload = 16384
 
+    /// What the first nine bytes say.
+    struct Header {
+        var length: Int
+        var kind: UInt8
+        var flags: UInt8
+        var stream: UInt32
+
+        init(_ bytes: ArraySlice<UInt8>) {
+            let numbers = bytes.map { UInt32($0) }
+            self.length = Int(numbers[0] << 16 | numbers[1] << 8 | numbers[2])
+            self.kind = UInt8(numbers[3])
+            self.flags = UInt8(numbers[4])
+            self.stream = (numbers[5] << 24 | numbers[6] << 16 | numbers[7] << 8 | numbers[8]) & 0x7FFF_FFFF
+        }
+    }
+
     var kind: UInt8
     var flags: UInt8 = 0
     var stream: UInt32 = 0
@@ -58,6 +74,8 @@ struct Frame {
 /// Cuts bytes into frames.
 struct FrameParser {
     private var rest: [UInt8] = []
+    /// The header of the frame that `rest` begins with was given.
+    private var hasBegun = false
     private(set) var isBroken = false
     /// A client's preface is still to come.
     var expectsPreface = false
@@ -65,7 +83,8 @@ struct FrameParser {
     /// Bytes of a frame that isn't whole.
     var leftOver: Int { self.rest.count }
 
-    mutating func parse(_ bytes: [UInt8], _ body: (Frame) -> Void) {
+    /// Gives each frame twice: when its header has come, and when all of it has.
+    mutating func parse(_ bytes: [UInt8], begun: (Frame.Header) -> Void, whole: (Frame) -> Void) {
         guard !self.isBroken else { return }
         self.rest += bytes
         var position = 0
@@ -79,19 +98,21 @@ struct FrameParser {
             position = Frame.preface.count
         }
         while self.rest.count - position >= 9 {
-            let header = self.rest[position..<position + 9].map { UInt32($0) }
-            let length = Int(header[0] << 16 | header[1] << 8 | header[2])
-            guard length <= Frame.largestPayload else {
+            let header = Frame.Header(self.rest[position..<position + 9])
+            guard header.length <= Frame.largestPayload else {
                 self.isBroken = true
                 return
             }
-            guard self.rest.count - position >= 9 + length else { break }
-            body(
+            if !self.hasBegun { begun(header) }
+            self.hasBegun = true
+            let end = position + 9 + header.length
+            guard self.rest.count >= end else { break }
+            whole(
                 Frame(
-                    kind: UInt8(header[3]), flags: UInt8(header[4]),
-                    stream: (header[5] << 24 | header[6] << 16 | header[7] << 8 | header[8]) & 0x7FFF_FFFF,
-                    payload: Array(self.rest[(position + 9)..<(position + 9 + length)])))
-            position += 9 + length
+                    kind: header.kind, flags: header.flags, stream: header.stream,
+                    payload: Array(self.rest[(position + 9)..<end])))
+            self.hasBegun = false
+            position = end
         }
         self.rest.removeFirst(position)
     }

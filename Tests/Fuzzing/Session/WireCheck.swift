@@ -33,18 +33,19 @@ struct WireCheck {
         self.theirs.expectsPreface = isServer
     }
 
+    /// What the peer sends is paid for once its frame's header is out: we give credit back for a part of the payload.
     mutating func received(_ bytes: [UInt8]) {
-        var frames: [Frame] = []
-        self.theirs.parse(bytes) { frames.append($0) }
-        for frame in frames where frame.kind == Frame.Kind.data {
-            self.connectionCredit -= frame.payload.count
-            self.streams[frame.stream, default: Stream(credit: self.streamWindow)].credit -= frame.payload.count
+        var begun: [Frame.Header] = []
+        self.theirs.parse(bytes, begun: { begun.append($0) }, whole: { _ in })
+        for frame in begun where frame.kind == Frame.Kind.data {
+            self.connectionCredit -= frame.length
+            self.streams[frame.stream, default: Stream(credit: self.streamWindow)].credit -= frame.length
         }
     }
 
     mutating func sent(_ bytes: [UInt8]) {
         var frames: [Frame] = []
-        self.ours.parse(bytes) { frames.append($0) }
+        self.ours.parse(bytes, begun: { _ in }, whole: { frames.append($0) })
         if self.ours.isBroken { self.broken.append("what was sent is no HTTP/2") }
         for frame in frames { self.sent(frame) }
     }

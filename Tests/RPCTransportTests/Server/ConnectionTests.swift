@@ -40,7 +40,8 @@ import Testing
             methods: [
                 .unary("Get") { message, _ in
                     seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
-                    try await Task.sleep(for: .milliseconds(1))
+                    // Always suspends: a sleep that is over before the task waits for it goes straight on.
+                    await Task.yield()
                     seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
                     return RPCReply(message: message)
                 }
@@ -72,7 +73,7 @@ import Testing
             methods: [
                 .serverStreaming("Stay", staysOnEventLoop: stays) { _, _, writer in
                     for _ in 0..<20 {
-                        try await Task.sleep(for: .milliseconds(1))
+                        await Task.yield()
                         let isOnLoop = MultiThreadedEventLoopGroup.currentEventLoop != nil
                         try await writer.write(ByteBuffer(text: "\(isOnLoop)"))
                     }
@@ -141,8 +142,7 @@ import Testing
 
     /// Ten servers, one after the other on one port, each drained at full load.
     @Test func tenDrainsUnderLoadFailNoCall() async throws {
-        let first = RPCServer(configuration: RPCServerConfiguration(port: 0), services: [Self.echo])
-        let port = try await first.start().port ?? 0
+        let (first, port) = try await serverToComeBack([Self.echo])
         let client = RPCClient(RPCClientConfiguration(port: port))
         let succeeded = Counter()
         let isOver = Counter()
@@ -215,11 +215,14 @@ import Testing
         try await withLoopback(
             [Self.echo], configure: { $0.handshakeTimeout = .milliseconds(700) }
         ) { client, _, port in
+            let begin = ContinuousClock.now
             let nothing = try await Self.converse(port: port, ByteBuffer())
             // Our own SETTINGS were all that was said.
             #expect(nothing.readableBytes < 200)
             let wrong = try await Self.converse(port: port, ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"))
             #expect(wrong.readableBytes < 200)
+            // Well ahead of the keepalive, which would close them too.
+            #expect(ContinuousClock.now - begin < .seconds(30))
             _ = try await client.unary("/test.Echo/Get", ByteBuffer())
         }
     }

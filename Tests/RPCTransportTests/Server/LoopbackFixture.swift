@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import Synchronization
 import Testing
@@ -30,6 +31,21 @@ func withLoopback(
     await client.close()
     running.cancel()
     try await running.value
+}
+
+/// A server on a port that it can come back to: below those that the system gives out by itself, to other tests and to
+/// clients' own ends, also of those that look for the server while it is away.
+func serverToComeBack(_ services: [RPCService]) async throws -> (server: RPCServer, port: Int) {
+    while true {
+        let port = Int.random(in: 20_000..<32_000)
+        let server = RPCServer(configuration: RPCServerConfiguration(port: port), services: services)
+        do {
+            try await server.start()
+            return (server, port)
+        } catch let error as IOError where error.errnoCode == EADDRINUSE {
+            continue
+        }
+    }
 }
 
 /// Runs a call that is to fail, and gives its status.

@@ -348,8 +348,9 @@ import Testing
     }
 
     @Test func clientFindsTheServerAgain() async throws {
-        var port = 0
-        try await withLoopback([Self.echo]) { _, _, bound in port = bound }
+        let (first, port) = try await serverToComeBack([Self.echo])
+        first.beginGracefulShutdown()
+        try await first.run()
         var configuration = RPCClientConfiguration(port: port)
         configuration.initialBackoff = .milliseconds(50)
         let client = RPCClient(configuration)
