@@ -106,7 +106,7 @@ let package = Package(
         .testTarget(
             name: "DeviceRPCTests",
             dependencies: [
-                "DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore,
+                "DeviceRPC", "Proto", "CProtobufC", "RPCTransport", "SagaRuntime", nioCore, nioPosix, logging,
                 .product(name: "JWTKit", package: "jwt-kit"),
             ],
             swiftSettings: settings),

@@ -1,4 +1,5 @@
 import FoundationEssentials
+import RPCTransport
 import Synchronization
 
 /// Tells from a token who calls.
@@ -34,8 +35,11 @@ final class TokenVerifier: Sendable {
     func known(_ key: TokenCache.Key) -> Caller? { self.cache.caller(key, now: self.now()) }
 
     /// Checks the token away from the event loop: a signature takes up to a tenth of a millisecond.
-    @concurrent
     func check(_ token: [UInt8], key: TokenCache.Key) async throws(TokenError) -> Caller {
+        try await awayFromEventLoop { () throws(TokenError) in try self.checked(token, key: key) }
+    }
+
+    private func checked(_ token: [UInt8], key: TokenCache.Key) throws(TokenError) -> Caller {
         let generation = self.cache.generation
         let now = self.now()
         let claims = try self.verified(token)

@@ -53,9 +53,9 @@ public struct RPCReply: Sendable {
     }
 }
 
-/// Looks at each call before its handler, in the handler's task: who may call, what is known about the caller.
+/// Looks at each call before its handler: who may call, what is known about the caller.
 ///
-/// It throws an `RPCError` to end the call. Health and reflection calls come by as well.
+/// It begins on the connection's event loop and goes on elsewhere after its first real suspension. It throws an `RPCError` to end the call. Health and reflection calls come by as well.
 public protocol RPCInterceptor: Sendable {
     func intercept(_ context: inout RPCContext) async throws
 }

@@ -83,7 +83,7 @@ public struct RPCMethod: Sendable {
     ///
     /// - Parameter staysOnEventLoop: the handler runs on its connection's event loop all the time, which spares the way
     ///   to another thread and back for each message. For handlers that only pass on what others have computed: one that
-    ///   computes for long holds up the other calls.
+    ///   computes for long holds up the other calls. Interceptors and inflating are no part of it.
     public static func serverStreaming(
         _ name: String, endsAtDrain: Bool = false, staysOnEventLoop: Bool = false, maximumMessageBytes: Int? = nil,
         handler: @escaping ServerStreamingHandler

@@ -28,8 +28,7 @@ public struct RPCWriter: Sendable {
         guard self.encoder.compresses(message, compression) else {
             return try await self.pipe.write(OutboundMessage(bytes: message))
         }
-        await Task.yield()  // leaves the event loop that a handler may begin on
-        try await self.pipe.write(self.encoder.encode(message, compression))
+        try await self.pipe.write(await awayFromEventLoop { self.encoder.encode(message, compression) })
     }
 
     /// Sends Response-Headers now, ahead of the first message, so that the client knows that its call was accepted.

@@ -26,8 +26,6 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var outboundPipe: OutboundPipe?
     @exclusivity(unchecked) var inboundPipe: InboundPipe?
     @exclusivity(unchecked) var endsAtDrain = false
-    /// Where the handler goes on after a suspension.
-    @exclusivity(unchecked) var staysOnEventLoop = false
     /// How the message that is under way to us gets on; nil between messages.
     @exclusivity(unchecked) var requestWatch: ProgressWatch?
     /// Bytes of the request so far.

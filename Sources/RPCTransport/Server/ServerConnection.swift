@@ -406,7 +406,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
             peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
-        call.staysOnEventLoop = route.method.staysOnEventLoop
         if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
         let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
@@ -425,7 +424,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 takesManyRequests: true, messageLimit: limit, compression: head.compression)
             let messages = RPCMessageStream(pipe: self.makeInboundPipe(call, limit: limit))
             let writer = self.makeWriter(call)
-            self.runStreaming(call, context, writer) { try await handler(messages, $0, writer) }
+            self.runStreaming(call, writer) {
+                try await handler(messages, try await self.intercepted(context), writer)
+            }
         }
     }
 
@@ -521,8 +522,15 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.replyImmediately(call, pending.context, message.bytes, handler)
         case .serverStreaming(let handler):
             let writer = self.makeWriter(call)
-            self.runStreaming(call, pending.context, writer) {
-                try await handler(try await Self.decoded(message, limit), $0, writer)
+            if method.staysOnEventLoop {
+                self.prepare(call, pending.context, message, limit) { request, context in
+                    self.runStreaming(call, writer, on: self.loop) { try await handler(request, context, writer) }
+                }
+            } else {
+                self.runStreaming(call, writer) { [context = pending.context] in
+                    let context = try await self.intercepted(context)
+                    try await handler(try await Self.decoded(message, limit), context, writer)
+                }
             }
         case .clientStreaming, .bidirectional: break  // begun with their headers
         }
@@ -533,8 +541,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     @inline(__always)
     private static func decoded(_ message: MessageAssembler.Message, _ limit: Int) async throws -> ByteBuffer {
         guard message.compression != nil else { return message.bytes }
-        await Task.yield()
-        return try message.decoded(limit: limit, side: "server")
+        return try await awayFromEventLoop { () throws(RPCError) in try message.decoded(limit: limit, side: "server") }
     }
 
     private func makeWriter(_ call: ServerCall) -> RPCWriter {
@@ -579,8 +586,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 let reply = try await handler(try await self.intercepted(context))
                 let message: OutboundMessage
                 if encoder.compresses(reply.message, reply.compression) {
-                    await Task.yield()  // leaves the event loop
-                    message = encoder.encode(reply.message, reply.compression)
+                    message = await awayFromEventLoop { encoder.encode(reply.message, reply.compression) }
                 } else {
                     message = OutboundMessage(bytes: reply.message)
                 }
@@ -597,15 +603,40 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.handlerBegan(call, task)
     }
 
-    private func runStreaming(
-        _ call: ServerCall, _ context: RPCContext, _ writer: RPCWriter,
-        _ handler: @escaping @Sendable (RPCContext) async throws -> Void
+    /// What comes before a handler that stays on the event loop, in a task of its own: this takes as long as the client
+    /// makes it, and goes on elsewhere once it waits for anything.
+    private func prepare(
+        _ call: ServerCall, _ context: RPCContext, _ message: MessageAssembler.Message, _ limit: Int,
+        then handle: @escaping @Sendable (ByteBuffer, RPCContext) -> Void
     ) {
         self.handlerBegins(call)
-        let task = Task.immediate(executorPreference: call.staysOnEventLoop ? self.loop : nil) {
+        let task = Task.immediate {
+            do {
+                let context = try await self.intercepted(context)
+                let request = try await Self.decoded(message, limit)
+                self.loop.run {
+                    self.handlerReturned(call)
+                    // Nobody may wait for it any more.
+                    if !call.isClosed, call.machine?.isResponseEnded == false { handle(request, context) }
+                }
+            } catch {
+                let error = RPCError(thrownByHandler: error)
+                self.loop.run { self.handlerEnded(call, error, Metadata()) }
+            }
+        }
+        // The handler's own may have begun already.
+        if call.handlerTask == nil { self.handlerBegan(call, task) }
+    }
+
+    private func runStreaming(
+        _ call: ServerCall, _ writer: RPCWriter, on executor: EventLoopContext? = nil,
+        _ handler: @escaping @Sendable () async throws -> Void
+    ) {
+        self.handlerBegins(call)
+        let task = Task.immediate(executorPreference: executor) {
             var status: RPCError?
             do {
-                try await handler(try await self.intercepted(context))
+                try await handler()
             } catch {
                 status = RPCError(thrownByHandler: error)
             }

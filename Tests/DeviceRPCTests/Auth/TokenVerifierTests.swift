@@ -1,5 +1,7 @@
 import FoundationEssentials
 import JWTKit
+import NIOCore
+import NIOPosix
 import Synchronization
 import Testing
 
@@ -58,6 +60,24 @@ import Testing
         self.clock.now = 1065
         #expect(verifier.known(key) == nil)
         await #expect(throws: TokenError.expired) { try await verifier.check(token, key: key) }
+    }
+
+    /// The clock is asked in the middle of it.
+    @Test func freshTokensAreCheckedAwayFromTheEventLoop() async throws {
+        let isOnLoop = Mutex<[Bool]>([])
+        let verifier = TokenVerifier(
+            keys: try await TokenKeys(secret: Self.secret, keySet: nil), map: PermissionMap(),
+            now: {
+                isOnLoop.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
+                return 1000
+            })
+        let token = try await self.token(Payload(exp: 1060))
+        let key = self.key(token)
+        // As the transport begins a call: right there, where its headers were read.
+        _ = try await MultiThreadedEventLoopGroup.singleton.next().submit {
+            Task.immediate { try await verifier.check(token, key: key) }
+        }.get().value
+        #expect(isOnLoop.withLock { $0 } == [false])
     }
 
     @Test func clocksMayDifferALittle() async throws {

@@ -7,14 +7,15 @@ import Testing
 
 /// A server on a free port and a client of it, for one test.
 func withLoopback(
-    _ services: [RPCService], configure: (inout RPCServerConfiguration) -> Void = { _ in },
+    _ services: [RPCService], interceptors: [any RPCInterceptor] = [],
+    configure: (inout RPCServerConfiguration) -> Void = { _ in },
     configureClient: (inout RPCClientConfiguration) -> Void = { _ in },
     _ body: (RPCClient, RPCServer, Int) async throws -> Void
 ) async throws {
     var configuration = RPCServerConfiguration(port: 0)
     configuration.drainTimeout = .seconds(5)
     configure(&configuration)
-    let server = RPCServer(configuration: configuration, services: services)
+    let server = RPCServer(configuration: configuration, services: services, interceptors: interceptors)
     let port = try await server.start().port ?? 0
     var clientConfiguration = RPCClientConfiguration(port: port)
     configureClient(&clientConfiguration)
