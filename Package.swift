@@ -96,7 +96,8 @@ let package = Package(
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/InteropClient", swiftSettings: settings),
         .testTarget(
-            name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix], swiftSettings: settings),
+            name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix, logging],
+            swiftSettings: settings),
         .testTarget(
             name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),
         .testTarget(

@@ -471,7 +471,7 @@ def test_every_call_that_changes_something_leaves_a_line(guarded: Guarded) -> No
     created = ann.create(user="")
     for user, metadata, code in (
         ("", (), "UNAUTHENTICATED"), ("", as_user("bob"), "PERMISSION_DENIED"),
-        ("ann", as_user("bob", permissions=["device.create"]), "PERMISSION_DENIED"),
+        ("ann", as_user("eve", permissions=["device.create"]), "PERMISSION_DENIED"),
     ):
         with pytest.raises(RPCFailure) as failure:
             guarded.call_as(metadata).create(user=user)
@@ -485,11 +485,42 @@ def test_every_call_that_changes_something_leaves_a_line(guarded: Guarded) -> No
     assert "outcome=OK" in lines[0] and "peer=" in lines[0] and "CreateDevice" in lines[0]
     assert "caller=unknown" in lines[1] and "outcome=UNAUTHENTICATED" in lines[1]
     assert "caller=user:bob" in lines[2] and "outcome=PERMISSION_DENIED" in lines[2]
-    assert "caller=user:bob" in lines[3] and "user_id=ann" in lines[3] and "outcome=PERMISSION_DENIED" in lines[3]
+    assert "caller=user:eve" in lines[3] and "user_id=ann" in lines[3] and "outcome=PERMISSION_DENIED" in lines[3]
     assert "outcome=INVALID_ARGUMENT" in lines[4] and "saga_id=saga_" in lines[4]
     assert guarded.call_as(ADMIN).device(created.device.device_id)
     assert len(guarded.audit_lines()) == 5, "reading leaves none"
     assert "eyJ" not in guarded.server.log_text(), "tokens are not logged"
+
+
+def test_refusals_are_told_once_a_second_and_changes_always(guarded: Guarded) -> None:
+    """A caller that is known, and has all the time in the world."""
+    bob = guarded.call_as(as_user("bob", permissions=["device.create"]))
+    began = time.monotonic()
+    for _ in range(100):
+        for request in ({"user": "ann"}, {"name": "\x00"}):
+            with pytest.raises(RPCFailure):
+                bob.create(**request)
+    created = [bob.create(user="", when="ACCEPTED").saga_id for _ in range(5)]
+    seconds = time.monotonic() - began
+    lines = guarded.audit_lines()
+    refused = [line for line in lines if "outcome=OK" not in line]
+    assert 1 <= len(refused) <= seconds + 1, "\n".join(refused)
+    assert [saga for saga in created if any(f"saga_id={saga}" in line and "outcome=OK" in line for line in lines)] == created
+
+    def told() -> int:
+        """How many of the refusals the lines stand for."""
+        refused = [line for line in guarded.audit_lines() if "outcome=OK" not in line]
+        return sum(1 + int(line.partition("unlogged_before=")[2].partition(" ")[0] or 0) for line in refused)
+
+    def told_with_one_more() -> bool:
+        nonlocal more
+        more += 1
+        with pytest.raises(RPCFailure):
+            bob.create(user="ann")
+        return told() == 200 + more
+
+    more = 0
+    wait_until(told_with_one_more, 10, "the next line to tell of those that were left out")
 
 
 @pytest.mark.parametrize(

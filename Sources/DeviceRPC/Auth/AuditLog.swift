@@ -1,12 +1,13 @@
-import Logging
+public import Logging
 import NIOCore
 import RPCTransport
 import Synchronization
 
 /// One line for each call that changes something, or wanted to: who, what, and what came of it.
 ///
-/// Of callers that are not known, one line a second: anybody can make those, and must not fill a disk with them.
-final class AuditLog: Sendable {
+/// What was refused changed nothing, and anybody can call for that: one line a second for each caller, and one for all that
+/// are not known.
+public final class AuditLog: Sendable {
     private static let changing: Set<String> = [
         "/\(DeviceService.name)/CreateDevice", "/\(DeviceService.name)/DeleteDevice",
         "/\(DeviceService.adminName)/CompensateSaga", "/\(DeviceService.adminName)/ResumeSaga",
@@ -14,36 +15,50 @@ final class AuditLog: Sendable {
 
     /// Of what a caller sent, in one field: no more than a valid id has.
     private static let maximumCharacters = 256
+    /// Callers that are remembered for having been refused.
+    private static let maximumCallers = 1024
 
-    let logger: Logger
-    private let unknown = Mutex(UnknownCallers())
+    private let logger: Logger
+    private let now: @Sendable () -> NIODeadline
+    /// By the caller's name; nil: not known.
+    private let refusals = Mutex(LogAllowance<String?>(capacity: AuditLog.maximumCallers))
 
-    init(logger: Logger) { self.logger = logger }
+    public convenience init(logger: Logger) { self.init(logger: logger, now: { .now() }) }
 
-    /// A call that did not get as far as its handler.
-    func refused(_ context: RPCContext, _ error: RPCError) {
+    init(logger: Logger, now: @escaping @Sendable () -> NIODeadline) {
+        self.logger = logger
+        self.now = now
+    }
+
+    /// A call that has changed nothing. It may not have left its event loop, where nothing must block.
+    func refused(_ context: RPCContext, _ code: RPCCode, _ trail: AuditTrail = AuditTrail()) async {
         guard Self.changing.contains(context.method) else { return }
-        self.write(context, error.code, AuditTrail())
+        let name = (context.identity as? Caller)?.name
+        guard let line = self.refusals.withLock({ $0.admit(name, at: self.now()) }) else { return }
+        await awayFromEventLoop { self.write(context, code, trail.subject, line) }
     }
 
-    func ended(_ context: RPCContext, _ code: RPCCode, _ trail: AuditTrail) {
-        self.write(context, code, trail)
-    }
-
-    private func write(_ context: RPCContext, _ code: RPCCode, _ trail: AuditTrail) {
-        let caller = context.identity as? Caller
-        var leftOut = 0
-        if caller == nil {
-            guard let count = self.unknown.withLock({ $0.admit(at: .now()) }) else { return }
-            leftOut = count
-        }
+    /// A call that got as far as its handler.
+    func ended(_ context: RPCContext, _ code: RPCCode, _ trail: AuditTrail) async {
         let subject = trail.subject
+        if code == .ok || !subject.sagaID.isEmpty {
+            self.write(context, code, subject, nil)
+        } else {
+            await self.refused(context, code, trail)
+        }
+    }
+
+    private func write(
+        _ context: RPCContext, _ code: RPCCode, _ subject: AuditTrail.Subject, _ line: LogAllowance<String?>.Line?
+    ) {
+        let caller = context.identity as? Caller
         var metadata: Logger.Metadata = [
             "caller": "\(caller?.name ?? "unknown")", "method": "\(context.method)",
             "saga_id": "\(subject.sagaID)", "device_id": "\(subject.deviceID)",
             "user_id": "\(Self.shown(subject.userID))", "outcome": "\(code.name)", "peer": "\(context.peer)",
         ]
-        if leftOut > 0 { metadata["unlogged_before"] = "\(leftOut)" }
+        if let line, line.leftOut > 0 { metadata["unlogged_before"] = "\(line.leftOut)" }
+        if let line, line.leftOutOfOthers > 0 { metadata["unlogged_of_others"] = "\(line.leftOutOfOthers)" }
         self.logger.notice("[AUDIT]", metadata: metadata)
     }
 
@@ -59,30 +74,12 @@ final class AuditLog: Sendable {
         }
         return text.unicodeScalars.count > Self.maximumCharacters ? shown + "…" : shown
     }
-
-    /// When lines of callers that are not known were written, and how many were left out since.
-    struct UnknownCallers {
-        private static let interval = TimeAmount.seconds(1)
-
-        private var next = NIODeadline.uptimeNanoseconds(0)
-        private var leftOut = 0
-
-        /// How many were left out before the line that may be written now; `nil`: this one is left out too.
-        mutating func admit(at now: NIODeadline) -> Int? {
-            guard now >= self.next else {
-                self.leftOut += 1
-                return nil
-            }
-            self.next = now + Self.interval
-            defer { self.leftOut = 0 }
-            return self.leftOut
-        }
-    }
 }
 
 /// What a call turned out to be about, for its line in the audit log.
 final class AuditTrail: Sendable {
     struct Subject: Sendable {
+        /// Of a saga that was begun, or may have been: the call may have changed something.
         var sagaID = ""
         var deviceID = ""
         var userID = ""

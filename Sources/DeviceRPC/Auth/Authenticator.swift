@@ -24,11 +24,13 @@ public final class Authenticator: RPCInterceptor {
     private let fingerprint: Mutex<FileFingerprint?>
 
     /// - Throws: `KeySetError`.
-    public init(_ configuration: AuthenticatorConfiguration, rules: AccessRules, logger: Logger) async throws {
+    public init(
+        _ configuration: AuthenticatorConfiguration, rules: AccessRules, audit: AuditLog, logger: Logger
+    ) async throws {
         self.configuration = configuration
         self.rules = rules
         self.logger = logger
-        self.audit = AuditLog(logger: logger)
+        self.audit = audit
         self.fingerprint = Mutex(configuration.keySetFile.map { FileFingerprint($0) })
         self.verifier = TokenVerifier(
             keys: try await Self.loadKeys(configuration, logger: logger), map: configuration.permissions,
@@ -48,7 +50,7 @@ public final class Authenticator: RPCInterceptor {
             }
         } catch let error as RPCError {
             // What gets through is told of by its handler.
-            self.audit.refused(context, error)
+            await self.audit.refused(context, error.code)
             throw error
         }
     }

@@ -29,14 +29,15 @@ public struct DeviceService: Sendable {
 
     /// - Parameter digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
     public init(
-        runtime: SagaRuntime, providers: ProviderRegistry, devices: DeviceStore, digestKey: [UInt8], logger: Logger
+        runtime: SagaRuntime, providers: ProviderRegistry, devices: DeviceStore, digestKey: [UInt8], audit: AuditLog,
+        logger: Logger
     ) {
         self.runtime = runtime
         self.providers = providers
         self.devices = devices
         self.digestKey = SymmetricKey(data: digestKey)
         self.logger = logger
-        self.audit = AuditLog(logger: logger)
+        self.audit = audit
     }
 
     public var services: [RPCService] {
@@ -93,12 +94,12 @@ public struct DeviceService: Sendable {
             let trail = AuditTrail()
             do {
                 let response = try await handler(Request(decoding: message), try context.caller, trail)
-                self.audit.ended(context, .ok, trail)
+                await self.audit.ended(context, .ok, trail)
                 return RPCReply(message: response.encoded())
             } catch {
                 self.logIfInternal(error, of: name)
                 let error = RPCError.of(error)
-                self.audit.ended(context, RPCError.code(of: error), trail)
+                await self.audit.ended(context, RPCError.code(of: error), trail)
                 throw error
             }
         }
@@ -116,7 +117,7 @@ public struct DeviceService: Sendable {
 
     private func unimplemented(_ name: String, changes: Bool = true) -> RPCMethod {
         .unary(name, maximumMessageBytes: Self.maximumRequestBytes) { _, context in
-            if changes { self.audit.ended(context, .unimplemented, AuditTrail()) }
+            if changes { await self.audit.refused(context, .unimplemented) }
             throw RPCError(.unimplemented, "\(name) is not there yet")
         }
     }

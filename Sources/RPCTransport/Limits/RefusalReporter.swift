@@ -1,15 +1,13 @@
 import Logging
 import NIOCore
+import NIOPosix
 import Synchronization
 
-/// Tells the observer of each refusal, and the log of one a second: whoever is turned away a thousand times must not
-/// fill a disk with it.
+/// Tells the observer of each refusal, and the log of one of each kind a second.
 final class RefusalReporter: Sendable {
-    private static let logInterval = TimeAmount.seconds(1)
-
     private struct State {
-        var nextLog = NIODeadline.uptimeNanoseconds(0)
-        var unlogged = 0
+        var allowance = LogAllowance<RPCRefusal>(capacity: RPCRefusal.allCases.count)
+        var isWriting = false
     }
 
     private let observer: (any RPCObserver)?
@@ -21,21 +19,24 @@ final class RefusalReporter: Sendable {
         self.logger = logger
     }
 
+    /// On event loops. The log may block, so that somebody else writes to it; a line that would have to wait for the one
+    /// before is left out.
     func report(_ refusal: RPCRefusal, peer: String) {
         self.observer?.refused(refusal)
-        let unlogged = self.state.withLock { state -> Int? in
-            let now = NIODeadline.now()
-            guard now >= state.nextLog else {
-                state.unlogged += 1
-                return nil
-            }
-            state.nextLog = now + Self.logInterval
-            defer { state.unlogged = 0 }
-            return state.unlogged
+        let line = self.state.withLock { state in
+            let line = state.allowance.admit(refusal, at: .now(), isBusy: state.isWriting)
+            if line != nil { state.isWriting = true }
+            return line
         }
-        guard let unlogged else { return }
-        self.logger.warning(
-            "Refused a \(refusal.scope.rawValue)",
-            metadata: ["reason": "\(refusal.rawValue)", "peer": "\(peer)", "unlogged_before": "\(unlogged)"])
+        guard let line else { return }
+        NIOThreadPool.singleton.submit { _ in
+            self.logger.warning(
+                "Refused a \(refusal.scope.rawValue)",
+                metadata: [
+                    "reason": "\(refusal.rawValue)", "peer": "\(peer)",
+                    "unlogged_before": "\(line.leftOut + line.leftOutOfOthers)",
+                ])
+            self.state.withLock { $0.isWriting = false }
+        }
     }
 }

@@ -56,14 +56,15 @@ struct Server {
             ],
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
         quota?.useClock { runtime.now }
+        let audit = AuditLog(logger: self.logger)
         let service = DeviceService(
             runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
-            digestKey: try await runtime.requestDigestKey(), logger: self.logger)
+            digestKey: try await runtime.requestDigestKey(), audit: audit, logger: self.logger)
         let health = HealthService(["": .notServing, DeviceService.name: .notServing])
         let application = service.services + [health.service]
         let services =
             application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
-        let authenticator = try await self.makeAuthenticator(services)
+        let authenticator = try await self.makeAuthenticator(services, audit)
         let rpc = RPCServer(
             configuration: self.rpcConfiguration(), services: services,
             interceptors: [authenticator ?? OpenAccess()], logger: self.logger,
@@ -179,10 +180,11 @@ struct Server {
                 timeout: service.timeout))
     }
 
-    private func makeAuthenticator(_ services: [RPCService]) async throws -> Authenticator? {
+    private func makeAuthenticator(_ services: [RPCService], _ audit: AuditLog) async throws -> Authenticator? {
         guard let configuration = self.configuration.authentication else { return nil }
         do {
-            return try await Authenticator(configuration, rules: AccessRules(services: services), logger: self.logger)
+            return try await Authenticator(
+                configuration, rules: AccessRules(services: services), audit: audit, logger: self.logger)
         } catch let error as Authenticator.KeySetError {
             throw ConfigurationError(problems: ["\(Settings.keySet.description.environmentName): \(error)"])
         }
