@@ -1,4 +1,3 @@
-import Logging
 import NIOCore
 import NIOEmbedded
 import Synchronization
@@ -15,16 +14,16 @@ import Testing
     @Test func heldBackCallsEndWithTheirStreams() async {
         await Self.isFreed { endpoint, connection in
             // More than the client's window has room for: it waits.
-            endpoint.append(Self.request("/f.F/Large", on: 1))
+            endpoint.append(ServedConnection.request("/f.F/Large", on: 1))
             endpoint.read(.max, piece: .max)
             endpoint.runTasks()
             #expect((connection.session?.unreadBytes ?? 0) > 1000)
-            endpoint.append(Self.request("/f.F/Echo", on: 3))
+            endpoint.append(ServedConnection.request("/f.F/Echo", on: 3))
             endpoint.read(.max, piece: .max)
             #expect(connection.heldBack.map(\.0.id) == [3])
             endpoint.append(
                 Frame(kind: Frame.Kind.reset, stream: 3, payload: Frame.bigEndian(8)).bytes
-                    + Self.request("/f.F/Echo", on: 5))
+                    + ServedConnection.request("/f.F/Echo", on: 5))
             endpoint.read(.max, piece: .max)
             #expect(connection.heldBack.map(\.0.id) == [5])
         }
@@ -34,7 +33,7 @@ import Testing
     /// When the connection was lost then, the calls that waited and the connection held each other.
     @Test func callsThatWaitToBeFlushedLetGo() async {
         await Self.isFreed { endpoint, _ in
-            endpoint.append(Self.request("/f.F/Watch", on: 1))
+            endpoint.append(ServedConnection.request("/f.F/Watch", on: 1))
             endpoint.read(.max, piece: .max)
             endpoint.setWritable(false)
             endpoint.gate.release(0, failing: nil)
@@ -61,7 +60,7 @@ import Testing
     @Test func messagesThatDoNotInflateLetGo() async {
         await Self.isFreed { endpoint, _ in
             endpoint.append(
-                Self.headers("/f.F/Chat", on: 1, Frame.field("grpc-encoding", "gzip"))
+                ServedConnection.headers("/f.F/Chat", on: 1, Frame.field("grpc-encoding", "gzip"))
                     + Frame(kind: Frame.Kind.data, stream: 1, payload: [1, 0, 0, 0, 2, 0x41, 0x41]).bytes)
             endpoint.read(.max, piece: .max)
             endpoint.runTasks()
@@ -74,7 +73,7 @@ import Testing
         await onThread {
             let closed = Mutex(0)
             let loop = EmbeddedChannel()
-            let shared = Self.shared(RPCServerConfiguration(), Gate()) { _ in closed.withLock { $0 += 1 } }
+            let shared = ServedConnection.shared(RPCServerConfiguration(), Gate()) { _ in closed.withLock { $0 += 1 } }
             let connection = ServerConnection(
                 loop: EventLoopContext(eventLoop: HarnessEventLoop(loop.embeddedEventLoop)), shared: shared)
             try? loop.pipeline.syncOperations.addHandler(connection)
@@ -93,7 +92,7 @@ import Testing
                 weak var connection: ServerConnection?
                 let channel = EmbeddedChannel()
                 let eventLoop = HarnessEventLoop(channel.embeddedEventLoop)
-                Self.withConnection(tasks, channel, eventLoop) {
+                ServedConnection.run(tasks, channel, eventLoop) {
                     connection = $1
                     body($0, $1)
                 }
@@ -101,50 +100,5 @@ import Testing
                 if connection == nil { eventLoop.end() }
             }
         }
-    }
-
-    private static func withConnection(
-        _ tasks: SerialTasks, _ channel: EmbeddedChannel, _ eventLoop: HarnessEventLoop,
-        _ body: (Endpoint, ServerConnection) -> Void
-    ) {
-        var configuration = RPCServerConfiguration()
-        configuration.limits.maximumUnreadBytes = 1000
-        let gate = Gate()
-        let shared = Self.shared(configuration, gate) { _ in }
-        let connection = ServerConnection(loop: EventLoopContext(eventLoop: eventLoop), shared: shared)
-        let endpoint = Endpoint(
-            channel, eventLoop, connection, tasks, gate,
-            WireCheck(isServer: true, streamWindow: 65535, connectionWindow: configuration.connectionWindowBytes))
-        endpoint.append(Frame.preface + Frame(kind: Frame.Kind.settings).bytes)
-        body(endpoint, connection)
-        #expect(endpoint.finish(until: { gate.running == 0 }))
-        #expect(endpoint.check.broken == [])
-    }
-
-    private static func shared(
-        _ configuration: RPCServerConfiguration, _ gate: Gate,
-        connectionClosed: @escaping @Sendable (ServerConnection) -> Void
-    ) -> ServerShared {
-        let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
-        return ServerShared(
-            configuration: configuration, http2: configuration.http2,
-            router: Router(services: [FuzzService.make(gate)]), interceptors: [], observer: nil, logger: logger,
-            refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
-            connectionClosed: connectionClosed)
-    }
-
-    private static func request(_ path: String, on stream: UInt32) -> [UInt8] {
-        Self.headers(path, on: stream)
-            + Frame(
-                kind: Frame.Kind.data, flags: Frame.Flag.endStream, stream: stream, payload: [0, 0, 0, 0, 1, 0x41]
-            ).bytes
-    }
-
-    private static func headers(_ path: String, on stream: UInt32, _ extra: [UInt8] = []) -> [UInt8] {
-        let block =
-            Frame.field(":method", "POST") + Frame.field(":scheme", "http") + Frame.field(":path", path)
-            + Frame.field(":authority", "f")
-            + Frame.field("content-type", "application/grpc") + Frame.field("te", "trailers") + extra
-        return Frame(kind: Frame.Kind.headers, flags: Frame.Flag.endHeaders, stream: stream, payload: block).bytes
     }
 }

@@ -20,6 +20,7 @@ extern void __tsan_release(void *address);
 #define LOCK_SLOW "$s15Synchronization12_MutexHandleV9_lockSlowyys6UInt32VF"
 #define TRY_LOCK_SLOW "$s15Synchronization12_MutexHandleV12_tryLockSlowSbyF"
 #define UNLOCK_SLOW "$s15Synchronization12_MutexHandleV11_unlockSlowyyF"
+#define IS_UNIQUE "$ss25isKnownUniquelyReferencedySbxzRlzClF"
 
 #define SWIFT __attribute__((swiftcall))
 #define SELF __attribute__((swift_context)) void *self
@@ -31,11 +32,13 @@ SWIFT void unlock_slow(SELF) __asm__(UNLOCK_SLOW);
 static SWIFT void (*real_lock_slow)(uint32_t thread, SELF);
 static SWIFT bool (*real_try_lock_slow)(SELF);
 static SWIFT void (*real_unlock_slow)(SELF);
+static SWIFT bool (*real_is_unique)(void **reference, void *type);
 
 __attribute__((constructor)) static void find_the_real_ones(void) {
     *(void **)&real_lock_slow = dlsym(RTLD_NEXT, LOCK_SLOW);
     *(void **)&real_try_lock_slow = dlsym(RTLD_NEXT, TRY_LOCK_SLOW);
     *(void **)&real_unlock_slow = dlsym(RTLD_NEXT, UNLOCK_SLOW);
+    *(void **)&real_is_unique = dlsym(RTLD_NEXT, IS_UNIQUE);
 }
 
 SWIFT void lock_slow(uint32_t thread, SELF) {
@@ -80,4 +83,29 @@ SWIFT void __wrap_swift_task_dealloc(void *frame) {
     void *task = swift_task_getCurrent();
     if (task) __tsan_acquire(task);
     __real_swift_task_dealloc(frame);
+}
+
+// ---- The last reference ---------------------------------------------------------------------------------------------
+//
+// Who holds the only reference to an object may change it: whoever else had one has let go of it, and is done with it.
+// Copy-on-write and NIO's buffers rest on that. The reference count that carries this from thread to thread is in
+// libswiftCore, which is not instrumented, so that reads before a release seem to race with the change (swift-unique.swift).
+// So both are told: letting go (linked with --wrap=swift_release), and the answer yes to the question whether there is no
+// other reference, a function of the library's ABI that is put in front of the real one as those of Mutex are.
+
+void __real_swift_release(void *object);
+void __wrap_swift_release(void *object);
+
+void __wrap_swift_release(void *object) {
+    // Null, and texts and numbers that fit into the reference, are no objects.
+    if ((intptr_t)object > 0) __tsan_release(object);
+    __real_swift_release(object);
+}
+
+SWIFT bool is_unique(void **reference, void *type) __asm__(IS_UNIQUE);
+
+SWIFT bool is_unique(void **reference, void *type) {
+    bool answer = real_is_unique(reference, type);
+    if (answer) __tsan_acquire(*reference);
+    return answer;
 }

@@ -15,6 +15,8 @@ struct WireCheck {
     }
 
     private(set) var broken: [String] = []
+    /// Streams that we reset.
+    private(set) var resets: [UInt32] = []
     private let isServer: Bool
     private let streamWindow: Int
     private let connectionWindow: Int
@@ -65,7 +67,9 @@ struct WireCheck {
         switch frame.kind {
         case Frame.Kind.headers: self.sentHeaders(frame)
         case Frame.Kind.data: self.sentData(frame)
-        case Frame.Kind.reset: self.streams[frame.stream, default: Stream(credit: self.streamWindow)].isEnded = true
+        case Frame.Kind.reset:
+            self.streams[frame.stream, default: Stream(credit: self.streamWindow)].isEnded = true
+            self.resets.append(frame.stream)
         case Frame.Kind.windowUpdate: self.sentCredit(frame)
         case Frame.Kind.settings, Frame.Kind.ping, Frame.Kind.goAway:
             if frame.stream != 0 { self.broken.append("a frame of kind \(frame.kind) on stream \(frame.stream)") }

@@ -98,6 +98,21 @@ import Testing
         #expect(pair.serverStreams.count == 1)
     }
 
+    /// The answer ends its stream in the middle of the client's trailers, whose end nghttp2 then keeps to itself.
+    @Test func streamsThatEndLeaveNoHeaderBlockOpen() throws {
+        let pair = try Pair()
+        _ = try pair.request(ends: false)
+        let stream = try #require(pair.serverStreams.first)
+        // HEADERS with END_STREAM and without END_HEADERS: "x: y"; then CONTINUATION with nothing in it.
+        try pair.server.receive(ByteBuffer(bytes: [0, 0, 5, 1, 1, 0, 0, 0, 1, 0, 1, 0x78, 1, 0x79]))
+        #expect(pair.server.isInHeaderBlock)
+        pair.server.respondTrailersOnly(stream, .responseGRPC, HeaderList())
+        try pair.server.drain(limit: 1 << 16)
+        #expect(stream.isClosed)
+        try pair.server.receive(ByteBuffer(bytes: [0, 0, 0, 9, 4, 0, 0, 0, 1]))
+        #expect(!pair.server.isInHeaderBlock)
+    }
+
     /// Trailers of a stream whose provider ran dry go out by themselves, although no window would let DATA through.
     @Test func trailersNeedNoWindow() throws {
         var small = HTTP2Configuration()

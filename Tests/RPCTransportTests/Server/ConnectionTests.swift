@@ -40,8 +40,7 @@ import Testing
             methods: [
                 .unary("Get") { message, _ in
                     seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
-                    // Always suspends: a sleep that is over before the task waits for it goes straight on.
-                    await Task.yield()
+                    await suspend()
                     seen.withLock { $0.append(MultiThreadedEventLoopGroup.currentEventLoop != nil) }
                     return RPCReply(message: message)
                 }
@@ -73,7 +72,7 @@ import Testing
             methods: [
                 .serverStreaming("Stay", staysOnEventLoop: stays) { _, _, writer in
                     for _ in 0..<20 {
-                        await Task.yield()
+                        await suspend()
                         let isOnLoop = MultiThreadedEventLoopGroup.currentEventLoop != nil
                         try await writer.write(ByteBuffer(text: "\(isOnLoop)"))
                     }

@@ -1,5 +1,6 @@
 import Glibc
 import NIOCore
+import NIOPosix
 import Synchronization
 import Testing
 
@@ -47,6 +48,13 @@ func serverToComeBack(_ services: [RPCService]) async throws -> (server: RPCServ
             continue
         }
     }
+}
+
+/// Suspends a handler for certain. A sleep or a yield may be over before the task has come to wait for it, and then the task
+/// goes straight on; an event loop comes to resuming it only once it has left the loop's thread.
+func suspend() async {
+    guard let eventLoop = MultiThreadedEventLoopGroup.currentEventLoop else { return await Task.yield() }
+    await withCheckedContinuation { continuation in eventLoop.execute { continuation.resume() } }
 }
 
 /// Runs a call that is to fail, and gives its status.
