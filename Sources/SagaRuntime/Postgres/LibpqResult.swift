@@ -33,6 +33,11 @@ struct LibpqResult: ~Copyable {
             guard PQfformat(self.pointer, column) == 1 else { throw .decoding("column \(column) is not binary") }
             types.append(PQftype(self.pointer, column))
         }
+        // Not below: an array of no capacity that is made unfilled writes to the empty array that all threads share.
+        guard rowCount > 0 else {
+            return SQLRows(
+                buffer: ResultBuffer(rowCount: 0, columnTypes: types, affectedRows: affectedRows, bytes: []))
+        }
         var size = Int(rowCount) * Int(columnCount) * ResultBuffer.cellSize
         let dataStart = size
         for row in 0..<rowCount {
@@ -41,7 +46,6 @@ struct LibpqResult: ~Copyable {
         guard size <= Int(Int32.max) else { throw .decoding("the result is larger than 2 GiB") }
         let pointer = self.pointer
         let bytes = [UInt8](unsafeUninitializedCapacity: size) { buffer, initialized in
-            // `size` is 0 only without rows, and then nothing is written.
             let raw = UnsafeMutableRawBufferPointer(buffer)
             var cell = 0
             var offset = dataStart

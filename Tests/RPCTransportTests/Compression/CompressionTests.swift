@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import Testing
 
@@ -34,6 +35,22 @@ import Testing
         let message = MessageAssembler.Message(bytes: bomb, compression: compression, credit: 0)
         let error = #expect(throws: RPCError.self) { _ = try message.decoded(limit: 1 << 20, side: "server") }
         #expect(error?.code == .resourceExhausted)
+        // Given up at the limit: the whole costs 64 times as much.
+        let cost = Self.processorTime { _ = try? message.decoded(limit: 1 << 20, side: "server") }
+        let whole = try Self.processorTime { _ = try message.decoded(limit: 64 << 20, side: "server") }
+        #expect(cost < whole / 4)
+    }
+
+    /// Of this thread.
+    private static func processorTime(_ body: () throws -> Void) rethrows -> Duration {
+        func now() -> Duration {
+            var time = timespec()
+            clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
+            return .seconds(time.tv_sec) + .nanoseconds(time.tv_nsec)
+        }
+        let begin = now()
+        try body()
+        return now() - begin
     }
 
     @Test(arguments: RPCCompression.allCases) func brokenMessages(compression: RPCCompression) throws {
