@@ -163,3 +163,21 @@ def test_poison_with_two_replicas(world: World) -> None:
         servers[1].client().call("CreateDevice", poison)
     assert caught.value.reason == "PARKED"
     world.audit(servers[0].client())
+
+
+def test_hand_overs_are_no_crashes(world: World) -> None:
+    """An undo that waits for its provider outlives any number of graceful restarts: given back is not crashed."""
+    server = world.server()
+    options = {"fail": "start:refused,destroy:unavailable"}
+    saga_id = server.client().create(when="ACCEPTED", options=options).saga_id
+    wait_until(lambda: world.count("COMPENSATING") == 1, 10, "the undo to begin")
+    for _ in range(6):
+        server.terminate()
+        assert server.wait_ended(20) == 0
+        row = "SELECT owner, adoptions FROM saga_state WHERE saga_id = %s"
+        assert world.database.rows(row, saga_id) == [(0, 0)]
+        server.start()
+        taken = "SELECT owner <> 0 AND adoptions = 0 FROM saga_state WHERE saga_id = %s"
+        wait_until(lambda query=taken: bool(world.database.value(query, saga_id)), 15, "it to be taken up")
+    assert status_name(server.client().saga(saga_id)) == "COMPENSATING"
+    server.kill()

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from support.client import create_request, event_name, status_name, unique
+from support.client import cause_name, create_request, event_name, status_name, unique
 from support.pgproxy import PostgresProxy
 from support.server import Server
 from support.waiting import wait_until
@@ -294,9 +294,35 @@ def test_sagas_that_run_alone_delay_nobody(world: World) -> None:
         return True
 
     wait_until(over, 15, "what died meanwhile to be taken up and completed")
+    # A call that hangs keeps the next one waiting for a moment, not until it ends.
+    for saga_id in suspects:
+        events = survivor.client().watch(saga_id)
+        assert any(event_name(event) == "SAGA_ADOPTED" for event in events), "its deadline came first"
     world.wait_all_over(timeout=45)
     findings = world.audit(survivor.client())
     assert {findings.sagas[saga_id] for saga_id in suspects} == {"COMPENSATED"}
+
+
+def test_the_last_time_a_saga_is_alone(world: World) -> None:
+    """Before it would park, a saga runs alone until it has made progress, however long its call takes."""
+    server = world.server()
+    client = server.client()
+    hanging = client.create(when="ACCEPTED", options={"fail": "create:hang"}, saga_timeout=15).saga_id
+    others = [client.create(when="ACCEPTED", options={"fail": "create:hang"}, saga_timeout=60).saga_id for _ in range(2)]
+    server.kill()
+    adoptions = "UPDATE saga_state SET adoptions = %s WHERE saga_id = ANY(%s)"
+    world.database.execute(adoptions, 3, [hanging])
+    world.database.execute(adoptions, 2, others)
+    server.start()
+    client = server.client()
+    saga = client.wait_finished(hanging, timeout=60)
+    assert status_name(saga) == "COMPENSATED" and cause_name(saga) == "TIMED_OUT"
+    turned = next(event for event in client.watch(hanging) if event_name(event) == "SAGA_COMPENSATING")
+    for saga_id in others:
+        events = client.watch(saga_id)
+        adopted = next(event for event in events if event_name(event) == "SAGA_ADOPTED")
+        assert adopted.time.ToNanoseconds() >= turned.time.ToNanoseconds()
+    server.kill()
 
 
 def test_graceful_stop_hands_over(world: World) -> None:

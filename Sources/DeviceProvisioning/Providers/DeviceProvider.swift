@@ -38,7 +38,8 @@ public protocol DeviceProvider: Sendable {
     var createIsUniqueByKey: Bool { get }
     /// The same under these `provider_options`, for a provider that can be told otherwise.
     func createIsUniqueByKey(options: [String: String]) -> Bool
-    /// How long after the end of a call its effect may still appear, or stay invisible to `find`.
+    /// How long after this side gave up on a call its effect may still appear, or stay invisible to `find`: what is left of
+    /// the call on the provider's side (its limit), and the provider's own lag.
     func lag(options: [String: String]) -> Duration
     var callLimits: ProviderCallLimits { get }
     /// The hosts whose ports its devices need; empty: ALLOCATE_PORTS has nothing to do.

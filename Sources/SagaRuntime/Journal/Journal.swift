@@ -26,6 +26,7 @@ final class Journal: Sendable {
     private let configuration: Configuration
     /// The instance in whose name everything is written.
     private let owner: Int64
+    private let clock: DatabaseClock
     private let logger: Logger
     private let observer: any SagaRuntimeObserver
     /// Told which backends write for this instance, so that whoever fences it can end them.
@@ -35,12 +36,14 @@ final class Journal: Sendable {
     private let state = Mutex(State())
 
     init(
-        configuration: Configuration, owner: Int64, logger: Logger, observer: any SagaRuntimeObserver,
+        configuration: Configuration, owner: Int64, clock: DatabaseClock, logger: Logger,
+        observer: any SagaRuntimeObserver,
         registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async -> Void,
         unreachable: @escaping @Sendable () -> Void = {}
     ) {
         self.configuration = configuration
         self.owner = owner
+        self.clock = clock
         self.logger = logger
         self.observer = observer
         self.registerBackends = registerBackends
@@ -173,6 +176,8 @@ final class Journal: Sendable {
                 if await self.connect(&line) { pending = await self.settleLost(pending, on: &line) }
                 continue
             }
+            pending = self.inTime(pending)
+            if pending.isEmpty { return }
             let batch = JournalBatch(owner: self.owner, entries: pending)
             let queries = batch.queries()
             do {
@@ -195,6 +200,15 @@ final class Journal: Sendable {
                 pending = await self.recover(pending, from: error, on: &line)
             }
         }
+    }
+
+    /// None of these is written yet. Those that came too late are given back, to be decided anew.
+    private func inTime(_ entries: [JournalEntry]) -> [JournalEntry] {
+        let now = self.clock.now()
+        let isLate = { (entry: JournalEntry) in entry.record.notAfter.map { $0 <= now } ?? false }
+        guard entries.contains(where: isLate) else { return entries }
+        for entry in entries where isLate(entry) { entry.continuation.resume(returning: .late) }
+        return entries.filter { !isLate($0) }
     }
 
     /// Decides by SQLSTATE what becomes of a flush that failed. Returns the entries to flush again.

@@ -195,6 +195,8 @@ enum JournalOutcome: Sendable {
     case fenced
     /// The database won't have it.
     case rejected(StepError)
+    /// Its deadline passed before its flush began. Nothing was written; the machine decides anew.
+    case late
     /// Too many new sagas wait for their first flush already. Nothing was written.
     case overloaded
     /// A new saga's fate is not known, since the database can't be reached. (Told to whoever waits for it only.)

@@ -238,10 +238,23 @@ final class InstanceLease: Sendable {
         self.renewed.store(sent.nanoseconds, ordering: .relaxed)
     }
 
-    /// Leaves: what this instance still owns may be taken by others at once.
+    private static let disown = SQLStatement(
+        "instance_disown",
+        """
+        UPDATE saga_state SET owner = 0, version = version + 2
+        WHERE owner = $1 AND status IN ('RUNNING', 'COMPENSATING')
+        """)
+
+    /// Leaves: what this instance still owns may be taken by others at once, and belongs to nobody, so that taking it up
+    /// doesn't count as after a crash. Best effort.
     func release() async {
         if let connection = try? await PostgresConnection.connect(self.configuration.leaseConnection) {
-            _ = try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)
+            // In this order: once it is fenced, nothing of this instance is still being written.
+            if (try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)) != nil {
+                var parameters = SQLParameters()
+                parameters.append(self.instanceID)
+                _ = try? await connection.run(SQLQuery(Self.disown, parameters))
+            }
             await connection.close()
         }
         self.fenced.store(true, ordering: .releasing)

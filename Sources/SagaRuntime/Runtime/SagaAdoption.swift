@@ -9,6 +9,8 @@ struct SagaAdoption: Sendable {
     /// Adoptions without progress after which a saga parks.
     static let poisonFrom = 4
     static let batchSize = 200
+    /// How long a saga that runs alone for the first time keeps the next one waiting.
+    static let moment: Duration = .seconds(1)
     /// How long a row of this instance must have stood still before it counts as forgotten.
     static let leftAloneAfter: Duration = .seconds(10)
 
@@ -59,19 +61,25 @@ struct SagaAdoption: Sendable {
     /// What was taken up too often runs one after the other, so that whoever crashes the server is told apart from those
     /// that were merely there. Those that wait are not claimed, so that they count no adoption, and another replica may
     /// have them.
+    ///
+    /// Progress clears a count and makes room for the next. A call may last minutes, and many may have to run alone, so the
+    /// first time the next one starts after a moment: a crash then names the few that were under way. The last time, before
+    /// it would park, a saga is alone for as long as any call may take; those come first.
     private func sweepAlone() async throws {
+        // First let what was taken up at the same time make its progress, which clears its count.
+        try await Task.sleep(for: Self.moment)
         while self.worker.count < self.maximumInFlight, !Task.isCancelled {
             let claimed = try await self.claim(limit: 1, alone: true)
             if claimed.isEmpty { return }
-            // First let what was taken up at the same time make its progress, which clears its count.
-            try await Task.sleep(for: .seconds(1))
             for (machine, secrets) in try await self.machines(claimed) {
+                let isLastTime = machine.adoptions >= Self.poisonFrom
                 self.logger.warning(
-                    "[SAGA] running alone after \(machine.adoptions) adoptions",
+                    "[SAGA] running alone\(isLastTime ? " for the last time" : "") after \(machine.adoptions) adoptions",
                     metadata: ["saga_id": "\(machine.snapshot.id)"])
+                let adopted = machine.snapshot.lastSequence + 1
                 guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
-                _ = await Race.run(limit: .seconds(10)) {
-                    await handle.wait(until: .finished)
+                _ = await Race.run(limit: isLastTime ? machine.longestCall : Self.moment) {
+                    await handle.wait(until: .event(after: adopted))
                 } meanwhile: {
                 }
             }
@@ -81,6 +89,7 @@ struct SagaAdoption: Sendable {
     private struct Claim {
         var id: SagaID
         var version: Int
+        /// Without progress, this one included; one from nobody (owner 0: it was given back) doesn't count.
         var adoptions: Int
     }
 
@@ -94,17 +103,17 @@ struct SagaAdoption: Sendable {
         "saga_claim",
         """
         WITH taken AS (
-            SELECT s.saga_id
+            SELECT s.saga_id, s.owner
             FROM saga_state s
             WHERE s.status IN ('RUNNING', 'COMPENSATING')
                 AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                     AND o.instance_id <> $1)
                 AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-                AND (s.adoptions >= \(Self.quarantineFrom) AND s.adoptions < \(Self.poisonFrom)) = $7
+                AND (s.adoptions >= \(Self.quarantineFrom) AND (s.adoptions < \(Self.poisonFrom) OR s.owner = 0)) = $7
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > clock_timestamp())
-            ORDER BY s.saga_id
+            ORDER BY s.adoptions DESC, s.saga_id
             LIMIT $5
             FOR UPDATE OF s SKIP LOCKED
         )
@@ -112,7 +121,7 @@ struct SagaAdoption: Sendable {
         SET owner = $1, version = s.version + 2
         FROM taken t
         WHERE s.saga_id = t.saga_id
-        RETURNING s.saga_id, s.version, s.adoptions
+        RETURNING s.saga_id, s.version, s.adoptions::int + (t.owner <> 0)::int
         """)
 
     /// - Parameter alone: those that have to run alone, or all the others.
@@ -129,7 +138,7 @@ struct SagaAdoption: Sendable {
         var claims: [Claim] = []
         for row in rows {
             guard let id = SagaID(try row.text(0)) else { continue }
-            claims.append(Claim(id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int16(2))))
+            claims.append(Claim(id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2))))
         }
         return claims
     }
@@ -148,7 +157,7 @@ struct SagaAdoption: Sendable {
                 let secrets = secrets[claim.id] ?? []
                 let machine = SagaMachine(
                     definition: definition, snapshot: history.snapshot, version: claim.version,
-                    adoptions: claim.adoptions + 1, isPoisoned: claim.adoptions >= Self.poisonFrom,
+                    adoptions: claim.adoptions, isPoisoned: claim.adoptions > Self.poisonFrom,
                     announceAdoption: true, secrets: secrets, now: self.clock.now(),
                     random: { Double.random(in: 0..<1) })
                 machines.append((machine, secrets))

@@ -8,6 +8,8 @@ public enum Milestone: Sendable {
     case provisioned
     /// Completed, undone or parked.
     case finished
+    /// An event later than this sequence is durable.
+    case event(after: Int)
 }
 
 extension SagaSnapshot {
@@ -17,6 +19,7 @@ extension SagaSnapshot {
         return switch milestone {
         case .accepted: true
         case .finished: false
+        case .event(let sequence): self.lastSequence > sequence
         case .provisioned:
             self.status == .running
                 && self.steps.prefix(provisionedStep + 1).allSatisfy {

@@ -222,7 +222,7 @@ public final class SagaRuntime: Sendable {
         let journal = Journal(
             configuration: Journal.Configuration(
                 connection: self.configuration.connection, writers: self.configuration.journalWriters),
-            owner: lease.instanceID, logger: self.logger, observer: self.observer,
+            owner: lease.instanceID, clock: self.clock, logger: self.logger, observer: self.observer,
             registerBackends: { writer, connection in await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations() })
         let relay = self.relay
@@ -362,7 +362,7 @@ public final class SagaRuntime: Sendable {
         case .fenced:
             throw self.isDraining
                 ? SagaRuntimeError.shuttingDown : .databaseUnavailable("this instance may not start sagas now")
-        case .unknown:
+        case .unknown, .late:
             throw SagaRuntimeError.databaseUnavailable("the database was lost while the saga was being started")
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)

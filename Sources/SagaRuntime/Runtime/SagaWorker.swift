@@ -185,6 +185,8 @@ final class SagaWorker: Sendable {
                         record, .committed(granted: granted, databaseOutput: output),
                         now: self.dependencies.clock.now())
                     self.committed(machine.snapshot, record, events, assignment.handle)
+                case .late:
+                    continue
                 case .duplicate, .unknown, .overloaded:
                     break loop
                 case .fenced:

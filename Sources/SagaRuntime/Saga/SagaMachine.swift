@@ -484,6 +484,9 @@ struct SagaMachine: Sendable {
     /// The longest that it takes.
     func callLimit(of call: StepCall) -> Duration { self.definition.steps[call.step].callLimit }
 
+    /// The longest that any call of this saga takes.
+    var longestCall: Duration { self.definition.steps.map(\.callLimit).max() ?? .zero }
+
     /// Whom it calls.
     func dependency(of call: StepCall) -> String {
         let step = self.definition.steps[call.step]
@@ -542,7 +545,17 @@ struct SagaMachine: Sendable {
             // Every other record follows something that came back (a retry follows a call), which is progress: what
             // crashes its server does so before that.
             adoptions: kind == .adopt ? self.adoptions : 0,
-            kind: isOver && kind != .create ? .end : kind)
+            kind: isOver && kind != .create ? .end : kind,
+            notAfter: self.isBoundByDeadline(draft.snapshot.status, kind) ? self.snapshot.deadline : nil)
+    }
+
+    /// What goes forward was decided before the deadline, and must not be written after it.
+    private func isBoundByDeadline(_ status: SagaStatus, _ kind: SagaRecord.Kind) -> Bool {
+        switch (status, kind) {
+        case (_, .create), (_, .adopt): false
+        case (.running, _), (.completed, _): true
+        case (.compensating, _), (.compensated, _), (.parked, _): false
+        }
     }
 
     /// Goes forward from `index`; a database step on the way makes it a record of two outcomes.

@@ -22,6 +22,9 @@ struct SagaRecord: Sendable {
     var adoptions = 0
     /// For the metrics and the fault points: what this flush is about, e.g. `create`, `forward`, `undo`, `end`.
     var kind: Kind
+    /// The saga's deadline, if this record goes forward: a flush that starts later (the database was away, say) leaves
+    /// it out, and its saga is asked again. `nil`: it may be written at any time.
+    var notAfter: Timestamp?
 
     enum Kind: String, Sendable, CaseIterable {
         case create, forward, retry, undo, end, park, adopt

@@ -67,7 +67,7 @@ final class JournalFixture: Sendable {
             configuration: Journal.Configuration(
                 connection: database.engineConfiguration, writers: writers,
                 maximumQueuedAdmissions: maximumQueuedAdmissions),
-            owner: Self.owner, logger: logger, observer: NoObserver(),
+            owner: Self.owner, clock: self.clock, logger: logger, observer: NoObserver(),
             registerBackends: { number, connection in box.writers.withLock { $0[number] = connection } })
         let journal = self.journal
         self.task = Task { await journal.run() }
@@ -88,7 +88,9 @@ final class JournalFixture: Sendable {
 
     // MARK: Sagas
 
-    func machine(user: String = "u", requestID: String = "", id: SagaID? = nil) -> SagaMachine {
+    func machine(
+        user: String = "u", requestID: String = "", id: SagaID? = nil, timeout: Duration = .seconds(600)
+    ) -> SagaMachine {
         var generator = SystemRandomNumberGenerator()
         let id = id ?? SagaID(milliseconds: self.clock.now().milliseconds, using: &generator)
         return SagaMachine(
@@ -96,7 +98,7 @@ final class JournalFixture: Sendable {
             new: NewSaga(
                 id: id, type: "TEST", userID: user, resourceID: "00000000-0000-0000-0000-000000000001",
                 requestID: requestID, method: 1, requestDigest: [1], batchID: "", request: [], secrets: [9],
-                timeout: .seconds(600)),
+                timeout: timeout),
             now: self.clock.now(), random: { 0.5 })
     }
 
@@ -129,8 +131,8 @@ final class JournalFixture: Sendable {
     }
 
     /// Sagas whose remote step has succeeded, so that their next record ends them.
-    func readyToEnd(_ count: Int) async -> [SagaMachine] {
-        var machines = await self.writeAll((0..<count).map { _ in self.machine() }).map(\.machine)
+    func readyToEnd(_ count: Int, timeout: Duration = .seconds(600)) async -> [SagaMachine] {
+        var machines = await self.writeAll((0..<count).map { _ in self.machine(timeout: timeout) }).map(\.machine)
         for index in machines.indices {
             if case .call(let call, _) = machines[index].next(now: self.clock.now()) {
                 machines[index].callReturned(call, .succeeded(output: "{}"), now: self.clock.now())
@@ -149,5 +151,6 @@ extension JournalOutcome {
     var isFenced: Bool { if case .fenced = self { true } else { false } }
     var isDuplicate: Bool { if case .duplicate = self { true } else { false } }
     var isRejected: Bool { if case .rejected = self { true } else { false } }
+    var isLate: Bool { if case .late = self { true } else { false } }
     var isOverloaded: Bool { if case .overloaded = self { true } else { false } }
 }

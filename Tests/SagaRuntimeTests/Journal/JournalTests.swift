@@ -180,6 +180,34 @@ import Testing
         await fixture.close()
     }
 
+    /// The deadline passes between a decision and its flush, which was lost to an outage: nobody is told COMPLETED after
+    /// the deadline, and the machine decides anew.
+    @Test func lostFlushIsNotRepeatedAfterTheDeadline() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        var machine = await fixture.readyToEnd(1, timeout: .seconds(1))[0]
+        let rival = try await fixture.database.connect()
+        try await rival.execute(
+            "BEGIN; SELECT 1 FROM saga_state WHERE saga_id = '\(machine.snapshot.id)' FOR UPDATE")
+        guard case .write(let record) = machine.next(now: fixture.clock.now()) else {
+            Issue.record("nothing to write")
+            return
+        }
+        #expect(record.granted.snapshot.status == .completed && record.notAfter == machine.snapshot.deadline)
+        async let outcome = fixture.journal.write(record)
+        while try await fixture.count("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0 {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        while fixture.clock.now() < machine.snapshot.deadline { try await Task.sleep(for: .milliseconds(20)) }
+        for connection in fixture.connections() { connection.severForTesting() }
+        #expect(await outcome.isLate)
+        try await rival.execute("COMMIT")
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state WHERE status = 'RUNNING'") == 1)
+        #expect(await fixture.write(&machine)?.isCommitted == true)
+        #expect(machine.snapshot.status == .compensating && machine.snapshot.failure?.cause == .timedOut)
+        await rival.close()
+        await fixture.close()
+    }
+
     @Test func sameRequestIDStartsOneSaga() async throws {
         let fixture = try await JournalFixture.make(writers: 3)
         let results = await fixture.writeAll((0..<100).map { _ in fixture.machine(requestID: "same") })

@@ -22,7 +22,7 @@ public final class RedroidProvider: DeviceProvider {
     public var kind: ProviderKind { .redroid }
     public var createIsUniqueByKey: Bool { true }
     /// A request that an engine has read is carried out even if nobody waits any more.
-    public func lag(options: [String: String]) -> Duration { .seconds(5) }
+    public func lag(options: [String: String]) -> Duration { self.configuration.callLimit + .seconds(5) }
     public var hosts: [PortHost] { [self.configuration.ports] }
 
     public var callLimits: ProviderCallLimits {

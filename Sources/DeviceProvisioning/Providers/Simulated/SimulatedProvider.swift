@@ -23,10 +23,10 @@ public final class SimulatedProvider: DeviceProvider {
 
     public func createIsUniqueByKey(options: [String: String]) -> Bool { self.behaviour(options).isUniqueByKey }
 
-    /// What is told to happen late, and what a statement under way may take when its client is gone.
+    /// What a call takes, what is told to happen late, and what a statement under way may take when its client is gone.
     public func lag(options: [String: String]) -> Duration {
         let behaviour = self.behaviour(options)
-        return behaviour.late + behaviour.lookupLag + .seconds(1)
+        return behaviour.latency + behaviour.late + behaviour.lookupLag + .seconds(1)
     }
 
     public var callLimits: ProviderCallLimits {
