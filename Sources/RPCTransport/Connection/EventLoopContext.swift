@@ -21,6 +21,8 @@ final class EventLoopContext: TaskExecutor, @unchecked Sendable {
         var isClosed = false
     }
 
+    /// What connections read into, each in its turn; empty while it is lent.
+    @exclusivity(unchecked) private var readBuffer = ByteBuffer()
     /// Lent to the session that is being drained.
     @exclusivity(unchecked) var scratch = ByteBuffer()
     /// Those that sockets had not taken at once, the oldest first.
@@ -86,6 +88,24 @@ final class EventLoopContext: TaskExecutor, @unchecked Sendable {
 
     /// No job will be taken any more.
     func closeMailbox() { self.mailbox.withLock { $0.isClosed = true } }
+
+    // MARK: Reading
+
+    /// A buffer with room for exactly so much, the last reference to its memory unless somebody keeps what came in it.
+    func lendReadBuffer(_ count: Int) -> ByteBuffer {
+        var buffer = ByteBuffer()
+        swap(&buffer, &self.readBuffer)
+        buffer.clear(minimumCapacity: count)
+        buffer.moveWriterIndex(to: count)
+        guard var part = buffer.readSlice(length: count) else { return buffer }
+        part.moveWriterIndex(to: 0)
+        return part
+    }
+
+    /// The memory of a buffer that was read comes to use again, if nobody keeps it by then.
+    func returnReadBuffer(_ buffer: ByteBuffer) {
+        if buffer.storageCapacity >= self.readBuffer.storageCapacity { self.readBuffer = buffer }
+    }
 
     // MARK: Flushing
 

@@ -11,7 +11,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     typealias OutboundOut = ByteBuffer
 
     /// About how much is put into one write.
-    private static let writeSize = 128 * 1024
+    private static let writeSize = 256 * 1024
 
     /// How much is read from a peer that has been told that this is the end.
     private static let mostDiscarded = 256 * 1024
@@ -26,6 +26,10 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private(set) final var context: ChannelHandlerContext?
     @exclusivity(unchecked) private(set) final var session: HTTP2Session?
     @exclusivity(unchecked) private(set) final var lastRead = NIODeadline.now()
+    /// Something has been read.
+    @exclusivity(unchecked) private(set) final var hasRead = false
+    /// How much is read in the next turn.
+    @exclusivity(unchecked) private(set) final var readSize = ReadSize()
     /// Since when the peer takes no bytes.
     @exclusivity(unchecked) private(set) final var unwritableSince: NIODeadline?
     /// What went wrong with the connection, if something did.
@@ -106,6 +110,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     final func channelRead(context: ChannelHandlerContext, data: NIOAny) {
         let buffer = self.unwrapInboundIn(data)
+        self.hasRead = true
+        defer { self.loop.returnReadBuffer(buffer) }
         guard let session = self.session, !self.closesWhenFlushed else {
             self.discardedBytes += buffer.readableBytes
             return
@@ -120,6 +126,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             return self.failed(error)
         }
         self.process(session, buffer)
+        self.readSize.hasRead(buffer.readableBytes, work: session.receivedWork)
     }
 
     final func channelReadComplete(context: ChannelHandlerContext) {

@@ -154,7 +154,7 @@ struct MessageAssembler {
     /// A slice where the message is most of the read, else a copy: a small message must not keep a large read alive.
     private static func take(_ count: Int, from chunk: inout ByteBuffer) -> ByteBuffer {
         guard count > 0, let slice = chunk.readSlice(length: count) else { return ByteBuffer() }
-        if count >= 16384 || count * 2 >= chunk.storageCapacity { return slice }
+        if count * 2 >= chunk.storageCapacity { return slice }
         var copy = ByteBufferAllocator().buffer(capacity: count)
         copy.writeImmutableBuffer(slice)
         return copy

@@ -49,6 +49,9 @@ final class HTTP2Session {
     @exclusivity(unchecked) private var inputBase: UnsafePointer<UInt8>?
     @exclusivity(unchecked) private var inputCount = 0
     @exclusivity(unchecked) private var connectionCredit = 0
+    /// What the last `receive` took to do, in units of a frame. A header block is more by its length: one byte of it may be
+    /// a whole field.
+    @exclusivity(unchecked) private(set) var receivedWork = 0
     @exclusivity(unchecked) private var progressed: [HTTP2Stream] = []
     /// What waits in the streams that were responded to, prefixes included.
     @exclusivity(unchecked) private(set) var unreadBytes = 0
@@ -59,6 +62,8 @@ final class HTTP2Session {
 
     /// All that RFC 9113 doesn't name.
     private static let extensionTypes: ClosedRange<UInt8> = 10...255
+
+    private static let headerBytesPerWork = 16
 
     /// Below this, a DATA frame's payload is cheaper copied twice than handled apart.
     private static let noCopyThreshold = 512
@@ -131,6 +136,7 @@ final class HTTP2Session {
     /// Takes everything that was read. `events` are for `takeEvents`, with offsets into this buffer.
     func receive(_ buffer: ByteBuffer, at now: NIODeadline = .now()) throws(HTTP2SessionError) {
         self.budget?.refill(at: now)
+        self.receivedWork = 0
         let count = buffer.withUnsafeReadableBytes { bytes in
             self.inputBase = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
             self.inputCount = bytes.count
@@ -395,6 +401,7 @@ extension HTTP2Session {
     /// A frame's header has come, of whatever frame: nghttp2 has no other callback for those that it ignores. False if
     /// it was one too many.
     fileprivate func beginFrame(_ header: nghttp2_frame_hd) -> Bool {
+        self.receivedWork += header.type == NGHTTP2_DATA.rawValue ? 1 : 1 + header.length / Self.headerBytesPerWork
         guard self.budget != nil else { return true }
         switch UInt32(header.type) {
         case NGHTTP2_DATA.rawValue: self.budget?.received(.data)

@@ -28,8 +28,6 @@ public final class RPCServer: Sendable {
         var drainsWhenStarted = false
     }
 
-    private static let reads = AdaptiveRecvByteBufferAllocator(minimum: 256, initial: 2048, maximum: 32768)
-
     private let configuration: RPCServerConfiguration
     private let services: [RPCService]
     private let interceptors: [any RPCInterceptor]
@@ -71,10 +69,9 @@ public final class RPCServer: Sendable {
             .serverChannelOption(.backlog, value: Int32(clamping: self.configuration.backlog))
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
-            // One read of bounded size, and then the other connections have their turn: what a client sends at once
-            // is what the others wait for.
+            // One read of bounded work, and then the other connections have their turn: what a client sends at once is
+            // what the others wait for.
             .childChannelOption(.maxMessagesPerRead, value: 1)
-            .childChannelOption(.recvAllocator, value: Self.reads)
             .childChannelInitializer { channel in
                 guard let context = contexts[ObjectIdentifier(channel.eventLoop)] else {
                     return channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
@@ -84,6 +81,8 @@ public final class RPCServer: Sendable {
                 guard self.insert(connection) else { return channel.close() }
                 return channel.eventLoop.makeCompletedFuture {
                     do {
+                        try channel.syncOptions?.setOption(
+                            .recvAllocator, value: ConnectionReads(connection: connection))
                         try tls?.addHandlers(to: channel) { connection.peerCertificate = $0 }
                         try channel.pipeline.syncOperations.addHandler(connection)
                     } catch {

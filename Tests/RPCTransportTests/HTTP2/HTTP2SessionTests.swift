@@ -269,6 +269,30 @@ import Testing
         }
     }
 
+    /// By which a connection's next read is measured: frames, and bytes of header blocks but not of messages.
+    @Test func workOfARead() throws {
+        let pair = try Pair()
+        let stream = try pair.request(ends: false)
+        func work(of submit: () -> Void) throws -> Int {
+            submit()
+            pair.client.output.clear()
+            try pair.client.drain(limit: 1 << 20)
+            try pair.server.receive(pair.client.output)
+            return pair.server.receivedWork
+        }
+        #expect(try work { for _ in 0..<20 { pair.client.ping(opaque: 1) } } == 20)
+        let message = OutboundMessage(bytes: ByteBuffer(repeating: 0, count: 40_000))
+        #expect(try work { pair.client.send(message, on: stream) } == 3)
+        let head = {
+            var head = HeaderList()
+            head.append(":path", "/a/b")
+            head.append(":authority", "x")
+            head.append("x-long", String(repeating: "~", count: 1000).utf8)
+            return head
+        }()
+        #expect(try work { try? pair.client.request(HTTP2Stream(), .request, head) } > 50)
+    }
+
     /// PINGs whose answers nobody takes are not collected for ever.
     @Test func pingFlood() throws {
         let pair = try Pair()

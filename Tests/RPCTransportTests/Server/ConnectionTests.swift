@@ -66,6 +66,45 @@ import Testing
         }
     }
 
+    /// Connections of one event loop read into the same memory: what handlers keep of it stays as it came.
+    @Test func messagesOutlastTheBufferThatTheyWereReadInto() async throws {
+        let sizes = [0, 10, 3000, 20_000, 70_000, 200_000, 1_000_000]
+        let service = RPCService(
+            name: "test.Keep",
+            methods: [
+                .clientStreaming("All") { messages, _ in
+                    var kept: [ByteBuffer] = []
+                    for try await message in messages { kept.append(message) }
+                    var reply = ByteBuffer()
+                    for message in kept {
+                        let bytes = message.readableBytesView
+                        let isWhole = bytes.allSatisfy { $0 == bytes.first }
+                        reply.writeString("\(bytes.count) \(bytes.first ?? 0) \(isWhole);")
+                    }
+                    return RPCReply(message: reply)
+                }
+            ])
+        try await withLoopback([service]) { _, _, port in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for byte in 1...6 as ClosedRange<UInt8> {
+                    group.addTask {
+                        let client = RPCClient(RPCClientConfiguration(port: port))
+                        let call = try await client.clientStreaming("/test.Keep/All")
+                        for size in sizes + sizes.reversed() {
+                            try await call.requests.write(ByteBuffer(repeating: byte, count: size))
+                        }
+                        call.requests.finish()
+                        let reply = try await call.response().message.text
+                        await client.close()
+                        let expected = (sizes + sizes.reversed()).map { "\($0) \($0 == 0 ? 0 : byte) true;" }
+                        #expect(reply == expected.joined())
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+    }
+
     @Test(arguments: [true, false]) func handlersThatStayOnTheEventLoop(stays: Bool) async throws {
         let service = RPCService(
             name: "test.Where",
