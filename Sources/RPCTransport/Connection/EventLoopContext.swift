@@ -21,6 +21,7 @@ final class EventLoopContext: TaskExecutor, @unchecked Sendable {
         var isClosed = false
     }
 
+    let events = EventStore()
     /// What connections read into, each in its turn; empty while it is lent.
     @exclusivity(unchecked) private var readBuffer = ByteBuffer()
     /// Lent to the session that is being drained.

@@ -101,9 +101,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         guard !self.hasBegun, !self.isTornDown else { return }
         self.hasBegun = true
         self.lastRead = .now()
-        self.session = HTTP2Session(role: self.role, configuration: self.configuration) { [unowned self] id in
-            self.makeStream(id)
-        }
+        self.session = HTTP2Session(
+            role: self.role, configuration: self.configuration, store: self.loop.events
+        ) { [unowned self] id in self.makeStream(id) }
         self.connected()
         self.setNeedsFlush()
     }

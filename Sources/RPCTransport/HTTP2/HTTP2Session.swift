@@ -26,7 +26,7 @@ final class HTTP2Session {
     /// Streams that nghttp2 knows. This array keeps them alive; nghttp2 has unretained pointers.
     @exclusivity(unchecked) private(set) var streams: [HTTP2Stream] = []
     @exclusivity(unchecked) private var events: [HTTP2Event] = []
-    @exclusivity(unchecked) private var spareEvents: [HTTP2Event] = []
+    private let store: EventStore
 
     // What the callbacks note down for their callers.
     @exclusivity(unchecked) fileprivate(set) var hasReceivedSettings = false
@@ -68,9 +68,13 @@ final class HTTP2Session {
     /// Below this, a DATA frame's payload is cheaper copied twice than handled apart.
     private static let noCopyThreshold = 512
 
-    init(role: Role, configuration: HTTP2Configuration, makeStream: @escaping (Int32) -> HTTP2Stream) {
+    init(
+        role: Role, configuration: HTTP2Configuration, store: EventStore = EventStore(),
+        makeStream: @escaping (Int32) -> HTTP2Stream
+    ) {
         self.role = role
         self.configuration = configuration
+        self.store = store
         self.makeStream = makeStream
 
         var options: OpaquePointer?
@@ -137,6 +141,7 @@ final class HTTP2Session {
     func receive(_ buffer: ByteBuffer, at now: NIODeadline = .now()) throws(HTTP2SessionError) {
         self.budget?.refill(at: now)
         self.receivedWork = 0
+        self.borrowEvents()
         let count = buffer.withUnsafeReadableBytes { bytes in
             self.inputBase = bytes.baseAddress?.assumingMemoryBound(to: UInt8.self)
             self.inputCount = bytes.count
@@ -167,8 +172,8 @@ final class HTTP2Session {
     /// Calls `body` with each event since the last time. `body` may submit what it likes.
     func forEachEvent(_ body: (consuming HTTP2Event) -> Void) {
         while !self.events.isEmpty {
-            var batch = self.spareEvents
-            self.spareEvents = []
+            var batch = self.store.spare
+            self.store.spare = []
             swap(&batch, &self.events)
             for index in batch.indices {
                 // Taken out, so that `body` owns what the event carries and nothing is counted or copied twice.
@@ -177,8 +182,13 @@ final class HTTP2Session {
                 body(event)
             }
             batch.removeAll(keepingCapacity: batch.count <= 1024)
-            self.spareEvents = batch
+            self.store.spare = batch
         }
+        if self.events.capacity > 0 { swap(&self.events, &self.store.events) }
+    }
+
+    private func borrowEvents() {
+        if self.events.capacity == 0 { swap(&self.events, &self.store.events) }
     }
 
     /// Gives back flow-control credit for bytes of the stream that were used or refused.
@@ -205,6 +215,7 @@ final class HTTP2Session {
     /// Appends frames to `output` until there are none or it holds about `limit` bytes.
     func drain(limit: Int) throws(HTTP2SessionError) {
         self.outputLimit = limit
+        self.borrowEvents()
         while self.output.readableBytes < limit {
             var data: UnsafePointer<UInt8>?
             let count = nghttp2_session_mem_send(self.session, &data)

@@ -1,20 +1,6 @@
 import Logging
 import NIOCore
 
-/// What the connections of a server have in common.
-struct ServerShared: Sendable {
-    let configuration: RPCServerConfiguration
-    let http2: HTTP2Configuration
-    let router: Router
-    let interceptors: [any RPCInterceptor]
-    let observer: (any RPCObserver)?
-    let logger: Logger
-    let refusals: RefusalReporter
-    /// These are called on the connection's event loop.
-    let connectionEstablished: @Sendable (ServerConnection) -> Void
-    let connectionClosed: @Sendable (ServerConnection) -> Void
-}
-
 /// The server's side of one connection: starts handlers, brings their answers to the wire, and ends calls that are
 /// cancelled, late, or in the way of a shutdown.
 final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {

@@ -293,6 +293,33 @@ import Testing
         #expect(try work { try? pair.client.request(HTTP2Stream(), .request, head) } > 50)
     }
 
+    /// A session has room for events while it has events: afterwards it is its event loop's again.
+    @Test func burstLeavesNoRoomForEventsBehind() throws {
+        let store = EventStore()
+        let client = HTTP2Session(role: .client, configuration: HTTP2Configuration()) { HTTP2Stream(id: $0) }
+        let server = HTTP2Session(role: .server, configuration: HTTP2Configuration(), store: store) {
+            HTTP2Stream(id: $0)
+        }
+        for _ in 0..<100 { client.ping(opaque: 1) }
+        try client.drain(limit: 1 << 20)
+        try server.receive(client.output)
+        var count = 0
+        server.forEachEvent { _ in count += 1 }
+        #expect(count == 101)  // SETTINGS too
+        let room = store.spare.capacity
+        #expect(room >= 101)
+        // The next one has it, whichever session it is.
+        let other = HTTP2Session(role: .server, configuration: HTTP2Configuration(), store: store) {
+            HTTP2Stream(id: $0)
+        }
+        try other.receive(client.output)
+        other.forEachEvent { _ in }
+        #expect(store.events.capacity >= 101 && store.spare.capacity >= 101)
+        try other.receive(ByteBuffer())
+        #expect(store.events.capacity == 0)
+        other.forEachEvent { _ in }
+    }
+
     /// PINGs whose answers nobody takes are not collected for ever.
     @Test func pingFlood() throws {
         let pair = try Pair()
