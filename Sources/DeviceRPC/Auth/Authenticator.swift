@@ -149,8 +149,9 @@ public final class Authenticator: RPCInterceptor {
         }
     }
 
-    private static func loadKeys(
-        _ configuration: AuthenticatorConfiguration, logger: Logger
+    /// - Throws: `KeySetError`.
+    static func loadKeys(
+        _ configuration: AuthenticatorConfiguration, logger: Logger? = nil
     ) async throws -> TokenKeys {
         guard configuration.mode == .tokens else { return try await TokenKeys(secret: nil, keySet: nil) }
         guard let file = configuration.keySetFile else {
@@ -159,7 +160,7 @@ public final class Authenticator: RPCInterceptor {
         do {
             let bytes = try Data(contentsOf: URL(filePath: file))
             let keys = try await TokenKeys(secret: configuration.secret, keySet: Array(bytes))
-            for ignored in keys.ignored { logger.warning("The key set's \(ignored): it is left out") }
+            for ignored in keys.ignored { logger?.warning("The key set's \(ignored): it is left out") }
             return keys
         } catch let problem as TokenKeys.Problem {
             throw KeySetError(file: file, problem: problem.description)

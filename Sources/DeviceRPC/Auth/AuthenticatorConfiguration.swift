@@ -23,4 +23,9 @@ public struct AuthenticatorConfiguration: Sendable {
         self.keySetFile = keySetFile
         self.permissions = permissions
     }
+
+    /// Reads the key set, so that what is wrong with it is known before anything is begun.
+    ///
+    /// - Throws: `Authenticator.KeySetError`.
+    public func check() async throws { _ = try await Authenticator.loadKeys(self) }
 }

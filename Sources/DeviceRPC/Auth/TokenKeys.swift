@@ -38,6 +38,11 @@ struct TokenKeys: Sendable {
             throw Problem(description: "is not a JSON web key set")
         }
         for (index, key) in set.keys.enumerated() {
+            if let id = key.kid, let name = try? key.publicKey().algorithm,
+                self.keys[name]?.contains(where: { $0.id == id }) == true
+            {
+                throw Problem(description: "holds two keys \"\(id)\" for \(name)")
+            }
             do {
                 let (name, jwk) = try key.publicKey()
                 let collection = try await JWTKeyCollection().add(jwk: jwk)

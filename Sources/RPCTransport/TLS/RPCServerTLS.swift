@@ -28,6 +28,9 @@ public struct RPCServerTLS: Sendable, Equatable {
         self.clientAuthorityFile = clientAuthorityFile
     }
 
+    /// Reads the files, so that what is wrong with them is known before anything is begun. Not for event loops.
+    public func check() throws(RPCTLSError) { _ = try ServerTLSContext(self) }
+
     /// In the order of `FileFingerprint`s.
     var files: [String] { [self.certificateFile, self.keyFile] + (self.clientAuthorityFile.map { [$0] } ?? []) }
 }

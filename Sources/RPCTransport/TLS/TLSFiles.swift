@@ -10,9 +10,25 @@ enum TLSFiles {
         try Self.checkReadable(file, part)
         do {
             let certificates = try NIOSSLCertificate.fromPEMFile(file)
-            if !certificates.isEmpty { return certificates }
+            if !certificates.isEmpty {
+                try Self.checkNotOver(certificates, file, part)
+                return certificates
+            }
+        } catch let error as RPCTLSError {
+            throw error
         } catch {}
         throw RPCTLSError(part: part, file: file, problem: "holds no certificate in PEM format")
+    }
+
+    /// The certificate that is shown, or all of the authorities: nobody would accept it, or nobody be accepted.
+    private static func checkNotOver(
+        _ certificates: [NIOSSLCertificate], _ file: String, _ part: RPCTLSError.Part
+    ) throws(RPCTLSError) {
+        let now = time(nil)
+        let counted = part == .authorities ? certificates[...] : certificates.prefix(1)
+        guard counted.allSatisfy({ Int($0.notValidAfter) < now }) else { return }
+        throw RPCTLSError(
+            part: part, file: file, problem: part == .authorities ? "holds only what has expired" : "has expired")
     }
 
     static func key(_ file: String) throws(RPCTLSError) -> NIOSSLPrivateKey {

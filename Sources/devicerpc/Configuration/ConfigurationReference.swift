@@ -10,7 +10,7 @@ enum ConfigurationReference {
             Every setting has a name in the file, a name in the environment and, unless it is a secret, a flag of
             `devicerpc serve` (and of `devicerpc migrate`). Flags win over the environment, the environment over the file
             given with `--config` (YAML or JSON; `DEVICERPC_CONFIG` names it too), the file over the defaults. In a file the
-            dots are levels:
+            dots are levels, or stay as they are where the level has a value of its own (`auth: jwt`, `auth.jwks: keys.json`):
 
             ```yaml
             listen: 127.0.0.1:50051

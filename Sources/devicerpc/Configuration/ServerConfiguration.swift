@@ -218,6 +218,11 @@ struct ServerConfiguration: Sendable {
         } else if key == nil {
             reader.problem(Settings.tlsKey.description, "missing (\(Settings.tlsKey.description.allowed))")
         }
+        if authority == nil, reader.rank(of: Settings.tlsClientCertificate.description) != nil {
+            reader.problem(
+                Settings.tlsClientCertificate.description,
+                "is of no use without DEVICERPC_TLS_CLIENT_CA (allowed: unset, or both)")
+        }
         guard let certificate, let key else { return nil }
         var tls = RPCServerTLS(certificateFile: certificate, keyFile: key, clientAuthorityFile: authority)
         tls.clientCertificate = rule == .optional ? .optional : .required
@@ -232,10 +237,14 @@ struct ServerConfiguration: Sendable {
         let secret = reader.read(Settings.jwtSecret)
         switch mode {
         case .none:
-            for (setting, isSet) in [
-                (Settings.keySet.description, keySet != nil), (Settings.permissions.description, !permissions.isEmpty),
-            ] where isSet {
-                reader.problem(setting, "is of no use with DEVICERPC_AUTH none (allowed: unset, or jwt or mtls there)")
+            if keySet != nil {
+                reader.problem(
+                    Settings.keySet.description, "is of no use with DEVICERPC_AUTH none (allowed: unset, or jwt there)")
+            }
+            if !permissions.isEmpty {
+                reader.problem(
+                    Settings.permissions.description,
+                    "is of no use with DEVICERPC_AUTH none (allowed: unset, or jwt or mtls there)")
             }
             return nil
         case .jwt:
@@ -253,6 +262,15 @@ struct ServerConfiguration: Sendable {
                     Settings.auth.description,
                     "mtls without client certificates (allowed with it: DEVICERPC_TLS_CLIENT_CA)")
             }
+            if keySet != nil {
+                reader.problem(
+                    Settings.keySet.description, "is of no use with DEVICERPC_AUTH mtls (allowed: unset, or jwt there)")
+            }
+            if permissions.certificates.isEmpty, reader.problems.isEmpty {
+                reader.problem(
+                    Settings.permissions.description,
+                    "nobody may do anything with DEVICERPC_AUTH mtls (allowed there: san:NAME=PERMISSION,… entries)")
+            }
             return AuthenticatorConfiguration(mode: .certificates, permissions: permissions)
         }
     }
@@ -265,7 +283,12 @@ struct ServerConfiguration: Sendable {
                 reader.problem(Settings.permissions.description, "\(path) can't be read (allowed: a file, or entries)")
                 return PermissionMap()
             }
-            text = String(decoding: bytes, as: UTF8.self)
+            guard let content = String(validating: bytes, as: UTF8.self) else {
+                reader.problem(
+                    Settings.permissions.description, "\(path) is no UTF-8 text (allowed: a file of entries)")
+                return PermissionMap()
+            }
+            text = content
         }
         do throws(PermissionMap.Problem) {
             return try PermissionMap(text)

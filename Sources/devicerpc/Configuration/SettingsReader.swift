@@ -1,4 +1,5 @@
 import Configuration
+import Glibc
 import Synchronization
 
 /// Reads settings from flags over environment over a file, and keeps every problem that it meets, so that a start with
@@ -152,9 +153,21 @@ final class SettingsReader {
                 return (provider, unknown.names)
             }
         } catch {
-            throw ConfigurationError(problems: ["--config: \(path) can't be read: \(error)"])
+            throw ConfigurationError(problems: ["--config: \(path) \(Self.problem(error, with: path))"])
         }
         throw ConfigurationError(problems: ["--config: \(path) is neither .json nor .yaml nor .yml"])
+    }
+
+    /// What a parser says may quote the file, and with it a secret: only where it has stopped is passed on.
+    private static func problem(_ error: any Error, with path: String) -> String {
+        guard access(path, R_OK) == 0 else { return "can't be read: \(String(cString: strerror(errno)))" }
+        let words = "\(error)".split(separator: ":", maxSplits: 2)
+        var place = ""
+        if words.count == 3, let line = Int(words[0]), let column = Int(words[1]) {
+            place = ", at line \(line), column \(column)"
+        }
+        return "is no \(path.hasSuffix(".json") ? "JSON" : "YAML") of settings\(place) "
+            + "(allowed: a mapping of names to values, each name once)"
     }
 
     private static func suggestion(_ name: String, among known: [String]) -> String {

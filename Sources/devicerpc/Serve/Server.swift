@@ -25,6 +25,7 @@ struct Server {
     let onReady: @Sendable (ServerAddresses) -> Void
 
     func run() async throws {
+        try await self.checkFiles()
         let database = try await ServerDatabase.open(self.configuration, logger: self.logger)
         let result: Result<Void, any Error>
         do {
@@ -136,11 +137,27 @@ struct Server {
             let address = try await server.start()
             return ListenAddress(host: wanted.host, port: address.port ?? wanted.port)
         } catch let error as RPCTLSError {
-            throw ConfigurationError(problems: ["\(error.part.setting.environmentName): \(error)"])
+            throw ConfigurationError(problems: [error.words])
         } catch {
             throw ConfigurationError(
                 problems: ["\(Settings.listen.description.environmentName): can't listen on \(wanted): \(error)"])
         }
+    }
+
+    /// What is wrong with files is told at once and together, and not only after a wait for the database.
+    private func checkFiles() async throws {
+        var problems: [String] = []
+        do throws(RPCTLSError) {
+            try self.configuration.listeners.tls?.check()
+        } catch {
+            problems.append(error.words)
+        }
+        do {
+            try await self.configuration.authentication?.check()
+        } catch let error as Authenticator.KeySetError {
+            problems.append(error.words)
+        }
+        if !problems.isEmpty { throw ConfigurationError(problems: problems) }
     }
 
     // MARK: Making the parts
@@ -186,7 +203,7 @@ struct Server {
             return try await Authenticator(
                 configuration, rules: AccessRules(services: services), audit: audit, logger: self.logger)
         } catch let error as Authenticator.KeySetError {
-            throw ConfigurationError(problems: ["\(Settings.keySet.description.environmentName): \(error)"])
+            throw ConfigurationError(problems: [error.words])
         }
     }
 
@@ -229,6 +246,18 @@ struct Server {
             gethostname(&name, 64) == 0
             ? String(decoding: name.prefix { $0 != 0 }.map { UInt8(bitPattern: $0) }, as: UTF8.self) : "host"
         return "\(host.prefix(60))-\(getpid())-\(String(UInt32.random(in: 0 ... .max), radix: 36))"
+    }
+}
+
+extension RPCTLSError {
+    fileprivate var words: String {
+        "\(self.part.setting.environmentName): \(self) (allowed: a PEM file\(self.part == .key ? " without a passphrase" : ""))"
+    }
+}
+
+extension Authenticator.KeySetError {
+    fileprivate var words: String {
+        "\(Settings.keySet.description.environmentName): \(self) (allowed: a JWKS file with public keys)"
     }
 }
 
