@@ -46,7 +46,9 @@ Metadata = tuple[tuple[str, str], ...]
 class Guarded:
     """A server that asks its callers who they are."""
 
-    def __init__(self, world: World, **environment: str) -> None:
+    def __init__(
+        self, world: World, credentials: grpc.ChannelCredentials | None = None, **environment: str
+    ) -> None:
         self.folder = world.home / "auth"
         self.folder.mkdir()
         self.keys = replace(self.folder / "keys.json", key_set(*KEYS.values()))
@@ -56,11 +58,11 @@ class Guarded:
                 "DEVICERPC_AUTH": "jwt", "DEVICERPC_JWKS": str(self.keys), "DEVICERPC_PERMISSIONS": f"@{permissions}",
                 "DEVICERPC_TLS_RELOAD_INTERVAL": "50ms", **environment,
             },
-            metadata=ADMIN,
+            metadata=ADMIN, credentials=credentials,
         )
 
-    def call_as(self, metadata: Metadata) -> DeviceClient:
-        return self.server.client_with(metadata)
+    def call_as(self, metadata: Metadata, credentials: grpc.ChannelCredentials | None = None) -> DeviceClient:
+        return self.server.client_with(metadata, credentials)
 
     def refusal(self, metadata: Metadata, method: str = "GetDevice", request: Any = None) -> RPCFailure:
         with pytest.raises(RPCFailure) as failure:
@@ -396,6 +398,146 @@ def test_services_and_administrators_see_everybody(estate: Estate) -> None:
     estate.check(as_user("ops", permissions=["device.read", "saga.admin"]), everybody)
 
 
+# Everybody × every method: what becomes of a call about ann, of the tenant north.
+
+DENIED, UNKNOWN, MISSING = "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND"
+NO_OWNER = "INVALID_ARGUMENT"
+RPCS = (
+    "create for ann", "create for nobody", "GetDevice", "ListDevices", "GetSaga", "BatchGetSagas", "ListSagas", "WatchSaga",
+)
+SEES, BLIND = ("ann",) * 6, (MISSING, "", MISSING, "", "", MISSING)
+# Who owns what is made, "own" being the caller; whose is found, "" being an answer without it; or the code.
+OUTCOMES: dict[str, tuple[str, ...]] = {
+    "the user": ("ann", "own", *SEES),
+    "another user of the tenant": (DENIED, "own", *BLIND),
+    "a user who may read sagas": (DENIED, DENIED, DENIED, DENIED, MISSING, "", "", MISSING),
+    "a user who may do nothing": (DENIED,) * 8,
+    "the tenant's administrator": (DENIED, DENIED, *SEES),
+    "another tenant's administrator": (DENIED, DENIED, *BLIND),
+    "an administrator without a tenant": (DENIED, DENIED, *BLIND),
+    "a service of the map": ("ann", NO_OWNER, *SEES),
+    "a service by its claim": (DENIED, DENIED, *SEES),
+    "a service who may do nothing": (DENIED,) * 8,
+    "an administrator of sagas": (DENIED, DENIED, DENIED, DENIED, *SEES[2:]),
+    "an administrator who creates": ("ann", "own", *SEES),
+    "a superadmin": ("ann", "own", *SEES),
+    "a certificate of the map": ("ann", NO_OWNER, *SEES),
+    "a certificate of nobody": (DENIED,) * 8,
+    "nobody": (UNKNOWN,) * 8,
+}
+CALLERS: dict[str, tuple[str, Metadata]] = {
+    "the user": ("ann", as_user("ann", tenant="north", roles=["user"])),
+    "another user of the tenant": ("bob", as_user("bob", tenant="north", roles=["user"])),
+    "a user who may read sagas": ("bob", as_user("bob", tenant="north", permissions=["saga.read"])),
+    "a user who may do nothing": ("bob", as_user("bob", tenant="north")),
+    "the tenant's administrator": ("max", as_user("max", tenant="north", roles=["admin"])),
+    "another tenant's administrator": ("sue", as_user("sue", tenant="south", roles=["admin"])),
+    "an administrator without a tenant": ("kim", as_user("kim", roles=["admin"])),
+    "a service of the map": ("", as_service("template-service")),
+    "a service by its claim": ("", as_service("other-service", permissions=["device.read"])),
+    "a service who may do nothing": ("", as_service("other-service")),
+    "an administrator of sagas": ("ops", as_user("ops", permissions=["saga.admin"])),
+    "an administrator who creates": ("ops", as_user("ops", permissions=["saga.admin", "device.create", "device.read"])),
+    "a superadmin": ("root", ADMIN),
+    "a certificate of the map": ("", ()),
+    "a certificate of nobody": ("", ()),
+    "nobody": ("", ()),
+}
+
+
+@pytest.fixture
+def certified(world: World) -> tuple[Guarded, Authority]:
+    """A server that takes tokens and certificates."""
+    authority = Authority()
+    folder = world.home / "tls"
+    certificate, key = authority.issue_for_server().write(folder, "server")
+    guarded = Guarded(
+        world, authority.credentials(), DEVICERPC_TLS_CERT=str(certificate), DEVICERPC_TLS_KEY=str(key),
+        DEVICERPC_TLS_CLIENT_CA=str(replace(folder / "clients.crt", authority.pem)), DEVICERPC_TLS_CLIENT_CERT="optional",
+    )
+    return guarded, authority
+
+
+def test_what_becomes_of_every_call_of_everybody(certified: tuple[Guarded, Authority]) -> None:
+    guarded, authority = certified
+    shown = {
+        "a certificate of the map": authority.issue(uris=["spiffe://test/ns/shop/sa/orders"]),
+        "a certificate of nobody": authority.issue(uris=["spiffe://test/ns/shop/sa/others"]),
+    }
+    made = guarded.call_as(CALLERS["the user"][1]).create(user="")
+    device, saga = made.device.device_id, made.saga_id
+    found: dict[str, tuple[str, ...]] = {}
+    for caller, (name, metadata) in CALLERS.items():
+        client = guarded.call_as(metadata, authority.credentials(shown[caller]) if caller in shown else None)
+
+        def owner(created: Any, name: str = name) -> str:
+            return "own" if created.device.user_id == name else str(created.device.user_id)
+
+        asked: tuple[Callable[[], str], ...] = (
+            lambda: str(client.create(user="ann").device.user_id),
+            lambda: owner(client.create(user="")),
+            lambda: str(client.device(device).user_id),
+            lambda: "ann" if device in _pages(client.list_devices, "devices", "device_id", 1000) else "",
+            lambda: str(client.saga(saga).user_id),
+            lambda: "".join(one.user_id for one in client.sagas([saga]).sagas),
+            lambda: "ann" if saga in _pages(client.list_sagas, "sagas", "saga_id", 1000) else "",
+            lambda: "ann" if list(client.watch(saga)) else "",
+        )
+        found[caller] = tuple(_outcome(ask) for ask in asked)
+    for caller, outcomes in OUTCOMES.items():
+        assert dict(zip(RPCS, found[caller], strict=True)) == dict(zip(RPCS, outcomes, strict=True)), caller
+
+
+def test_what_nobody_may_see_reads_like_what_does_not_exist(estate: Estate) -> None:
+    client = estate.guarded.call_as(as_user("bob", tenant="north", roles=["user"]))
+    device, saga = estate.devices["ann"][0], estate.sagas["ann"][0]
+    for hidden, absent in (
+        (lambda: client.device(device), lambda: client.device(UNKNOWN_DEVICE)),
+        (lambda: client.saga(saga), lambda: client.saga(UNKNOWN_SAGA)),
+        (lambda: list(client.watch(saga)), lambda: list(client.watch(UNKNOWN_SAGA))),
+    ):
+        failures = []
+        for ask in (hidden, absent):
+            with pytest.raises(RPCFailure) as failure:
+                ask()
+            words = str(failure.value)
+            for name in (device, saga, UNKNOWN_DEVICE, UNKNOWN_SAGA):
+                words = words.replace(name, "ID")
+            failures.append((failure.value.code, failure.value.reason, words))
+        assert failures[0] == failures[1]
+
+
+def test_a_page_token_shows_nothing_that_its_bearer_may_not_see(estate: Estate) -> None:
+    root = estate.guarded.call_as(ADMIN)
+    bob = estate.guarded.call_as(as_user("bob", tenant="north", roles=["user"]))
+    for method, field, key, own in (
+        ("list_devices", "devices", "device_id", estate.devices["bob"]),
+        ("list_sagas", "sagas", "saga_id", estate.sagas["bob"]),
+    ):
+        token = getattr(root, method)(page_size=1).next_page_token
+        assert token
+        answer = getattr(bob, method)(page_size=100, page_token=token)
+        assert {getattr(entry, key) for entry in getattr(answer, field)} <= set(own)
+        with pytest.raises(RPCFailure) as failure:
+            getattr(bob, method)(page_size=100, page_token=token, user_id="ann")
+        assert failure.value.fields == {"page_token"}, "a token belongs to its filters"
+
+
+def test_a_request_id_of_another_user_tells_nothing(guarded: Guarded) -> None:
+    """Neither the other's saga, nor that there is one: the same id with another request is no conflict."""
+    ann = guarded.call_as(as_user("ann", tenant="north", roles=["user"]))
+    bob = guarded.call_as(as_user("bob", tenant="north", roles=["user"]))
+    first = ann.create("phone", user="", request_id="once")
+    second = bob.create("tablet", user="", request_id="once")
+    assert first.saga_id != second.saga_id and second.device.user_id == "bob"
+    with pytest.raises(RPCFailure) as failure:
+        bob.create("phone", user="ann", request_id="once")
+    assert failure.value.code == grpc.StatusCode.PERMISSION_DENIED
+    with pytest.raises(RPCFailure) as failure:
+        ann.create("tablet", user="", request_id="once")
+    assert failure.value.reason == "REQUEST_ID_REUSED"
+
+
 # Certificates
 
 
@@ -547,6 +689,14 @@ def test_settings_that_make_no_sense_stop_the_start(world: World, settings: dict
 
 def _owner(created: Any) -> tuple[str, str]:
     return created.device.user_id, created.device.tenant_id
+
+
+def _outcome(ask: Callable[[], str]) -> str:
+    """What it gives, or the code of its failure."""
+    try:
+        return ask()
+    except RPCFailure as failure:
+        return failure.code.name
 
 
 def _found(ask: Callable[[], object]) -> bool | str:
