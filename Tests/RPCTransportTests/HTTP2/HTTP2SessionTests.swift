@@ -196,6 +196,25 @@ import Testing
         }
     }
 
+    /// nghttp2 hands out no frame between DATA frames whose payload it doesn't copy: it would write all that windows allow.
+    @Test func drainingStopsAtItsLimit() throws {
+        var wide = HTTP2Configuration()
+        wide.streamWindowBytes = 1 << 20
+        let pair = try Pair(client: wide)
+        _ = try pair.request()
+        let stream = try #require(pair.serverStreams.first)
+        stream.outbound.append(OutboundMessage(bytes: ByteBuffer(repeating: 1, count: 500_000)))
+        stream.end = .trailers(nil)
+        pair.server.respond(stream, .responseGRPC)
+        pair.server.output.clear()
+        try pair.server.drain(limit: 65536)
+        // One frame may be beyond it.
+        #expect(65536..<65536 + 9 + 16384 ~= pair.server.output.readableBytes)
+        try pair.client.receive(pair.server.output)
+        try pair.exchange()
+        #expect(pair.clientTrace.last == "closed 0")
+    }
+
     @Test func oversizedHeadersAreDroppedAndTold() throws {
         var limited = HTTP2Configuration()
         limited.headerListBytes = 500
