@@ -13,6 +13,12 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// About how much is put into one write.
     private static let writeSize = 256 * 1024
 
+    /// How many such writes a connection has in its turn of the event loop: enough for a message of 1 MiB.
+    private static let writesInTurn = 5
+
+    /// How long it is put off then: any time at all lets the event loop look at its other sockets first.
+    private static let timeToNextTurn = TimeAmount.microseconds(50)
+
     /// How much is read from a peer that has been told that this is the end.
     private static let mostDiscarded = 256 * 1024
 
@@ -37,6 +43,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private final var isReading = false
     @exclusivity(unchecked) private final var isFlushing = false
     @exclusivity(unchecked) private final var isUnflushed = false
+    /// It has written enough for its turn, and goes on in the next.
+    @exclusivity(unchecked) private final var isPutOff = false
     @exclusivity(unchecked) private final var wantsToRead = false
     @exclusivity(unchecked) private final var closesWhenFlushed = false
     @exclusivity(unchecked) private final var isClosing = false
@@ -213,9 +221,11 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     }
 
     final func flushIfNeeded() {
-        guard self.isUnflushed, !self.isFlushing, !self.isReading, let context = self.context else { return }
+        guard self.isUnflushed, !self.isFlushing, !self.isReading, !self.isPutOff, let context = self.context
+        else { return }
         self.isFlushing = true
         defer { self.isFlushing = false }
+        var writesLeft = Self.writesInTurn
         while self.isUnflushed, let session = self.session, context.channel.isWritable {
             self.isUnflushed = false
             self.beforeFlush()
@@ -229,12 +239,25 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             session.forEachProgress { self.streamProgressed($0, $1) }
             session.forEachEvent { self.handle($0, in: ByteBuffer()) }
             self.afterEvents()
-            if isFull { self.isUnflushed = true }
+            guard isFull else { continue }
+            self.isUnflushed = true
+            writesLeft -= 1
+            if writesLeft == 0 {
+                return self.putOffFlush(context)
+            }
         }
         // Who is to go and doesn't even take the GOAWAY goes without it.
         if self.closesWhenFlushed, !context.channel.isWritable { return context.close(promise: nil) }
         guard let session = self.session, !self.isUnflushed else { return }
         if self.closesWhenFlushed || (!session.wantsRead && !session.wantsWrite) { self.closeBehindWrites(context) }
+    }
+
+    private func putOffFlush(_ context: ChannelHandlerContext) {
+        self.isPutOff = true
+        context.eventLoop.scheduleTask(in: Self.timeToNextTurn) {
+            self.isPutOff = false
+            self.flushIfNeeded()
+        }
     }
 
     /// Closes once the socket has taken everything: first only our direction, so that the peer reads to the end (a
