@@ -403,7 +403,8 @@ def test_services_and_administrators_see_everybody(estate: Estate) -> None:
 DENIED, UNKNOWN, MISSING = "PERMISSION_DENIED", "UNAUTHENTICATED", "NOT_FOUND"
 NO_OWNER = "INVALID_ARGUMENT"
 RPCS = (
-    "create for ann", "create for nobody", "GetDevice", "ListDevices", "GetSaga", "BatchGetSagas", "ListSagas", "WatchSaga",
+    "create for ann", "create for nobody", "GetDevice", "ListDevices", "GetSaga", "BatchGetSagas", "ListSagas",
+    "WatchSaga",
 )
 SEES, BLIND = ("ann",) * 6, (MISSING, "", MISSING, "", "", MISSING)
 # Who owns what is made, "own" being the caller; whose is found, "" being an answer without it; or the code.
@@ -453,7 +454,8 @@ def certified(world: World) -> tuple[Guarded, Authority]:
     certificate, key = authority.issue_for_server().write(folder, "server")
     guarded = Guarded(
         world, authority.credentials(), DEVICERPC_TLS_CERT=str(certificate), DEVICERPC_TLS_KEY=str(key),
-        DEVICERPC_TLS_CLIENT_CA=str(replace(folder / "clients.crt", authority.pem)), DEVICERPC_TLS_CLIENT_CERT="optional",
+        DEVICERPC_TLS_CLIENT_CA=str(replace(folder / "clients.crt", authority.pem)),
+        DEVICERPC_TLS_CLIENT_CERT="optional",
     )
     return guarded, authority
 
@@ -647,7 +649,8 @@ def test_refusals_are_told_once_a_second_and_changes_always(guarded: Guarded) ->
     lines = guarded.audit_lines()
     refused = [line for line in lines if "outcome=OK" not in line]
     assert 1 <= len(refused) <= seconds + 1, "\n".join(refused)
-    assert [saga for saga in created if any(f"saga_id={saga}" in line and "outcome=OK" in line for line in lines)] == created
+    changes = [line for line in lines if "outcome=OK" in line]
+    assert [saga for saga in created if any(f"saga_id={saga}" in line for line in changes)] == created
 
     def told() -> int:
         """How many of the refusals the lines stand for."""

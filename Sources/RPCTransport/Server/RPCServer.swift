@@ -163,13 +163,15 @@ public final class RPCServer: Sendable {
             defer { state.group = nil }
             return (state.group, state.contexts)
         }
+        // Another `run` is at it: what would be asked of its event loops now might never be answered.
+        guard let group else { return }
         // A connection that was accepted just before the listener closed is still on its way between two event loops (accept,
         // initialise, register): no loop goes before it has been turned away.
         for _ in 0..<3 {
             for context in contexts { try? await context.eventLoop.submit {}.get() }
         }
         for context in contexts { context.closeMailbox() }
-        try? await group?.shutdownGracefully()
+        try? await group.shutdownGracefully()
     }
 
     /// Stops listening, tells clients to go elsewhere, ends the streams that never end by themselves, and lets all

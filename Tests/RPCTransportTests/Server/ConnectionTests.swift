@@ -126,6 +126,19 @@ import Testing
         }
     }
 
+    /// One of them takes the event loops down; the other asked loops that were gone, and waited for ever.
+    @Test(.timeLimit(.minutes(1))) func twoThatRunAServerBothReturn() async throws {
+        for _ in 0..<5 {
+            let server = RPCServer(configuration: RPCServerConfiguration(port: 0), services: [Self.echo])
+            try await server.start()
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for _ in 0..<2 { group.addTask { try await server.run() } }
+                server.beginGracefulShutdown()
+                try await group.waitForAll()
+            }
+        }
+    }
+
     /// A handler that nothing can stop goes on when its event loop is gone, and comes to its end.
     @Test func handlersOutlastTheirEventLoop() async throws {
         let waiting = Mutex<CheckedContinuation<Void, Never>?>(nil)
