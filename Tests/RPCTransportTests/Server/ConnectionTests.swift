@@ -78,7 +78,8 @@ import Testing
                     var reply = ByteBuffer()
                     for message in kept {
                         let bytes = message.readableBytesView
-                        let isWhole = bytes.allSatisfy { $0 == bytes.first }
+                        // In one go: byte by byte takes eleven seconds here, in which no other test gets on.
+                        let isWhole = message == ByteBuffer(repeating: bytes.first ?? 0, count: bytes.count)
                         reply.writeString("\(bytes.count) \(bytes.first ?? 0) \(isWhole);")
                     }
                     return RPCReply(message: reply)
