@@ -6,7 +6,7 @@ import NIOCore
 /// - Control frames: all but RST_STREAM (which has its own budget), and HEADERS and DATA that are of use. What a gRPC
 ///   peer does in good order earns more than it spends: WINDOW_UPDATEs and PINGs answer frames of ours. A header block
 ///   that nghttp2 decodes and drops (on a closed stream, past the stream limit) counts by its size.
-/// - Resets by the peer, and resets of calls that had no answer yet (rapid reset, CVE-2023-44487).
+/// - Resets by the peer, and early resets of calls that had no answer yet (rapid reset, CVE-2023-44487).
 /// - Errors: what makes us reset a stream, and frames that are invalid (MadeYouReset, CVE-2025-8671).
 struct FrameBudget {
     struct Configuration: Sendable {
@@ -21,6 +21,8 @@ struct FrameBudget {
     /// DATA of ours below this earns nothing unless it is a stream's last: a peer that opens its window by single
     /// bytes asks for it.
     private static let worthwhileBytes = 1024
+    /// A call that was reset later than this was not opened in order to be reset.
+    private static let patience = TimeAmount.milliseconds(100)
     /// A dropped header block counts one more for so many of its bytes.
     private static let droppedHeaderBytes = 256
 
@@ -79,14 +81,28 @@ struct FrameBudget {
 
     mutating func error() { if !self.errors.spend(1) { self.violate(.tooManyErrors) } }
 
-    /// The peer reset a call, or its connection was lost, before it had an answer.
-    mutating func unansweredReset() {
-        if !self.unansweredResets.spend(1) { self.violate(.tooManyUnansweredResets) }
+    /// The peer reset a call that was under way.
+    ///
+    /// While we are slow, clients reset whatever reaches its deadline: closing their connections for that would make an
+    /// outage worse. A call that has lasted gets its reset back: it kept one of the peer's few streams for so long, and
+    /// its handler counts until it returns, so that calls which are answered cost more. A shorter one that has lasted half
+    /// of the time that its client gave it counts among all resets only, since the client chooses that time.
+    /// - Parameter age: since the call's headers came; zero if they came with the reset.
+    mutating func callWasReset(isAnswered: Bool, age: TimeAmount, timeout: TimeAmount?) {
+        if age > Self.patience {
+            self.resets.earn(1)
+        } else if !isAnswered, timeout.map({ age.nanoseconds <= $0.nanoseconds / 2 }) ?? true {
+            if !self.unansweredResets.spend(1) { self.violate(.tooManyUnansweredResets) }
+        }
     }
 
     // MARK: Good order
 
-    mutating func callAnswered() { self.unansweredResets.earn(1) }
+    /// Its reset, if one is on its way (both sides may find it late at the same time), is paid for too.
+    mutating func callAnswered() {
+        self.unansweredResets.earn(1)
+        self.resets.earn(1)
+    }
 
     mutating func sentHeaders() { self.controlFrames.earn(Self.earnedBySending) }
 

@@ -33,9 +33,11 @@ public struct RPCLimits: Sendable {
     /// A streaming call whose client takes none of what is waiting for it for this long is reset.
     public var stalledStreamTimeout = Duration.seconds(300)
 
-    /// RST_STREAM frames of a client. gRPC clients reset in earnest: cancelled calls, deadlines.
+    /// RST_STREAM frames of a client, but for those of calls that were answered or had lasted for 100 ms: gRPC clients
+    /// reset in earnest (cancelled calls, deadlines).
     public var resets = Rate(burst: 10000, perSecond: 1000)
-    /// Calls that their client resets before they have an answer; each call that is answered makes up for one.
+    /// Calls that their client resets before they have an answer, within 100 ms and half of their time; each call that is
+    /// answered makes up for one.
     public var unansweredResets = Rate(burst: 2000, perSecond: 200)
     /// Invalid frames, and streams that this server has to reset for what the client does.
     public var errors = Rate(burst: 500, perSecond: 50)

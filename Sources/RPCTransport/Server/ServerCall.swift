@@ -26,6 +26,10 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var outboundPipe: OutboundPipe?
     @exclusivity(unchecked) var inboundPipe: InboundPipe?
     @exclusivity(unchecked) var endsAtDrain = false
+    /// When its headers came.
+    @exclusivity(unchecked) var begunAt = NIODeadline.uptimeNanoseconds(0)
+    /// What its client gives it, or this server at most.
+    @exclusivity(unchecked) var timeout: TimeAmount?
     /// How the message that is under way to us gets on; nil between messages.
     @exclusivity(unchecked) var requestWatch: ProgressWatch?
     /// Bytes of the request so far.

@@ -344,6 +344,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 call,
                 RPCError(
                     .resourceExhausted,
+        call.begunAt = self.lastRead
                     "the request's headers exceed \(self.shared.http2.headerListBytes) bytes or "
                         + "\(self.shared.http2.headerFields) fields"
                 ).counted(as: .headersTooLarge))
@@ -393,6 +394,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
         if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
+            call.timeout = .nanoseconds(nanoseconds)
         let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
         case .unary, .immediate, .serverStreaming:
@@ -771,7 +773,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private func closed(_ call: ServerCall, _ errorCode: UInt32) {
         let isUnanswered = call.machine?.hasSentHeaders != true
         if call.machine?.closed() == true {
-            if isUnanswered { self.session?.budget?.unansweredReset() }
+            self.session?.budget?.callWasReset(
+                isAnswered: !isUnanswered, age: self.lastRead - call.begunAt, timeout: call.timeout)
             self.ended(call, StatusMapping.code(forReset: errorCode))
             self.abandonHandler(of: call, RPCError(.cancelled, "the call was cancelled"))
         }

@@ -72,8 +72,8 @@ extension Settings {
                 \.limits.resets.burst,
                 .integer(
                     "limits.reset-burst", "DEVICERPC_RESET_BURST", .limits, default: 10000, in: 10...10_000_000,
-                    "RST_STREAM frames of a client at once. gRPC clients reset in earnest: cancelled calls, "
-                        + "deadlines.")
+                    "RST_STREAM frames of a client at once. Those of calls that were answered, or had lasted for "
+                        + "100 ms, are free: gRPC clients reset in earnest, cancelled calls and late ones.")
             ),
             (
                 \.limits.resets.perSecond,
@@ -87,8 +87,8 @@ extension Settings {
                 .integer(
                     "limits.unanswered-reset-burst", "DEVICERPC_UNANSWERED_RESET_BURST", .limits, default: 2000,
                     in: 10...10_000_000,
-                    "Calls at once that a client resets before they have an answer. Each call that is answered "
-                        + "makes up for one.")
+                    "Calls at once that a client resets before they have an answer, within 100 ms or half of their "
+                        + "time if that is shorter. Each call that is answered makes up for one.")
             ),
             (
                 \.limits.unansweredResets.perSecond,

@@ -93,12 +93,54 @@ import Testing
     @Test func unansweredResets() {
         var budget = Self.budget { $0.unansweredResets = .init(burst: 10, perSecond: 0) }
         for _ in 0..<1000 {
-            budget.unansweredReset()
+            budget.callWasReset(isAnswered: false, age: .zero, timeout: nil)
             budget.callAnswered()
         }
         #expect(budget.violation == nil)
-        for _ in 0..<11 { budget.unansweredReset() }
+        for _ in 0..<11 { budget.callWasReset(isAnswered: false, age: .milliseconds(100), timeout: .seconds(1)) }
         #expect(budget.violation == .tooManyUnansweredResets)
+    }
+
+    /// Which resets count as rapid: within 100 ms, and half of the time that the client gave its call.
+    @Test(
+        arguments: [
+            (false, 0, nil, true), (false, 100, nil, true), (false, 101, nil, false), (true, 0, nil, false),
+            (false, 0, 0, true), (false, 0, 20, true), (false, 10, 20, true), (false, 11, 20, false),
+            (false, 100, 1000, true), (false, 101, 1000, false),
+        ] as [(Bool, Int64, Int64?, Bool)])
+    func earlyResets(isAnswered: Bool, age: Int64, timeout: Int64?, counts: Bool) {
+        var budget = Self.budget { $0.unansweredResets = .init(burst: 0, perSecond: 0) }
+        budget.callWasReset(
+            isAnswered: isAnswered, age: .milliseconds(age), timeout: timeout.map { .milliseconds($0) })
+        #expect((budget.violation == .tooManyUnansweredResets) == counts)
+    }
+
+    /// An outage: thousands of calls a second reach their deadlines, and are reset by the client, found late by the server,
+    /// or both.
+    @Test func deadlineStorms() {
+        var budget = Self.budget()
+        for tick in 0..<3000 {
+            budget.refill(at: Self.at(Double(tick) / 100))
+            for number in 0..<50 {
+                budget.received(.reset)
+                if number % 2 == 0 {
+                    budget.callWasReset(isAnswered: false, age: .seconds(1), timeout: .seconds(1))
+                } else {
+                    budget.callAnswered()
+                }
+            }
+        }
+        #expect(budget.violation == nil)
+    }
+
+    /// Who gives its calls next to no time, to have their resets count as late, stays within the budget of all resets.
+    @Test func tinyTimeouts() {
+        var budget = Self.budget { $0.resets = .init(burst: 100, perSecond: 0) }
+        for _ in 0..<101 {
+            budget.received(.reset)
+            budget.callWasReset(isAnswered: false, age: .milliseconds(1), timeout: .milliseconds(1))
+        }
+        #expect(budget.violation == .tooManyResets)
     }
 
     @Test func errors() {
