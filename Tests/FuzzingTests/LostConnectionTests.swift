@@ -67,6 +67,47 @@ import Testing
         }
     }
 
+    /// Requests that are not whole and take too much memory: one call at a time gets credit, and however calls end, each
+    /// byte and each reference is let go of once.
+    @Test func callsThatWaitForCreditLetGo() async {
+        await Self.isFreed { endpoint, connection in
+            func expect(_ bytes: Int, favoured: Int32?, waiting: [Int32]) {
+                #expect(connection.bufferedBytes == bytes)
+                #expect(connection.favoured?.id == favoured)
+                #expect(connection.withoutCredit.map(\.id) == waiting)
+            }
+            func reset(_ stream: UInt32) {
+                endpoint.append(Frame(kind: Frame.Kind.reset, stream: stream, payload: Frame.bigEndian(8)).bytes)
+                endpoint.read(.max, piece: .max)
+            }
+            // A message of 1000 bytes, but for the last of them.
+            let part = [0, 0, 0, 0x03, 0xE8] + [UInt8](repeating: 7, count: 995)
+            for stream: UInt32 in [1, 3, 5, 7, 9] {
+                endpoint.append(
+                    ServedConnection.headers("/f.F/Echo", on: stream)
+                        + Frame(kind: Frame.Kind.data, stream: stream, payload: part).bytes)
+            }
+            endpoint.read(.max, piece: .max)
+            expect(5000, favoured: 5, waiting: [7, 9])
+            // Waiting costs nothing; the favoured call has its time, and the next one has all of it once it is its turn.
+            for stream in connection.session?.streams ?? [] {
+                let call = stream as? ServerCall
+                #expect(call?.waitsForCredit == [7, 9].contains(stream.id))
+            }
+            reset(7)
+            expect(4000, favoured: 5, waiting: [9])
+            reset(5)
+            expect(3000, favoured: 9, waiting: [])
+            endpoint.append(
+                Frame(
+                    kind: Frame.Kind.data, flags: Frame.Flag.endStream, stream: 9, payload: [7, 7, 7, 7, 7]
+                ).bytes)
+            endpoint.read(.max, piece: .max)
+            endpoint.runTasks()
+            expect(2000, favoured: nil, waiting: [])
+        }
+    }
+
     /// A channel that is closed before it was active has no session, and its end was never told: the server waited for
     /// it for ever when it shut down.
     @Test func connectionsThatNeverBeganAreTold() async {

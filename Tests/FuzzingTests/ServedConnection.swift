@@ -14,6 +14,7 @@ enum ServedConnection {
     ) {
         var configuration = RPCServerConfiguration()
         configuration.limits.maximumUnreadBytes = 1000
+        configuration.limits.maximumBufferedRequestBytes = 2000
         let gate = Gate()
         let shared = Self.shared(configuration, gate) { _ in }
         let connection = ServerConnection(loop: EventLoopContext(eventLoop: eventLoop), shared: shared)

@@ -26,6 +26,10 @@ public struct RPCLimits: Sendable {
     /// wait. At eight times that (what was already running) the connection is closed.
     public var maximumUnreadBytes = 16 << 20
 
+    /// Bytes of a connection's requests whose handlers have not begun, past which only one of its calls may send more
+    /// than its window has room for.
+    public var maximumBufferedRequestBytes = 16 << 20
+
     /// How long a request's message may take to arrive once it was begun, that of a unary call from its headers on…
     public var requestTimeout = Duration.seconds(30)
     /// …and a second more for so many of its bytes. A response must be read at least as fast.

@@ -34,8 +34,16 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     case slowRequest = "slow_request"
     case slowResponse = "slow_response"
 
+    // Calls that have to wait.
+    /// The connection's requests that are not whole take too much memory.
+    case tooMuchBuffered = "too_much_buffered"
+
     /// What it cost the client.
-    public enum Scope: String, Sendable { case connection, call }
+    public enum Scope: String, Sendable {
+        case connection, call
+        /// Time.
+        case delay
+    }
 
     public var scope: Scope {
         switch self {
@@ -47,6 +55,7 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
         case .tooManyHandlers, .headersTooLarge, .messageTooLarge, .messageInflates, .messageTooComplex, .slowRequest,
             .slowResponse:
             .call
+        case .tooMuchBuffered: .delay
         }
     }
 }

@@ -31,7 +31,7 @@ final class RefusalReporter: Sendable {
         guard let line else { return }
         NIOThreadPool.singleton.submit { _ in
             self.logger.warning(
-                "Refused a \(refusal.scope.rawValue)",
+                refusal.scope == .delay ? "Held back a call" : "Refused a \(refusal.scope.rawValue)",
                 metadata: [
                     "reason": "\(refusal.rawValue)", "peer": "\(peer)",
                     "unlogged_before": "\(line.leftOut + line.leftOutOfOthers)",

@@ -34,6 +34,12 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var requestWatch: ProgressWatch?
     /// Bytes of the request so far.
     @exclusivity(unchecked) var requestBytes = 0
+    /// Bytes of the request that are kept for a handler which has not begun.
+    @exclusivity(unchecked) var bufferedBytes = 0
+    /// Flow-control credit for some of them that the client doesn't get back yet…
+    @exclusivity(unchecked) var withheldCredit = 0
+    /// …because it is not this call's turn.
+    @exclusivity(unchecked) var waitsForCredit = false
     /// The request is whole, and waits until the client has read more of other answers.
     @exclusivity(unchecked) var isHeldBack = false
     /// How the client takes what waits for it; nil if nothing does.

@@ -55,7 +55,8 @@ extension ServerConnection {
     }
 
     private func isRequestTooSlow(_ call: ServerCall, at now: NIODeadline) -> Bool {
-        guard call.pending != nil || call.machine?.isInMessage == true, !call.isHeldBack else {
+        guard call.pending != nil || call.machine?.isInMessage == true, !call.isHeldBack, !call.waitsForCredit
+        else {
             call.requestWatch = nil
             return false
         }
@@ -122,6 +123,57 @@ extension ServerConnection {
             let (call, message) = self.heldBack.removeFirst()
             call.isHeldBack = false
             self.start(call, message)
+        }
+    }
+
+    // MARK: Requests that are not whole
+
+    /// Keeps bytes of a call whose one message is still coming. Their credit goes back at once: a message larger than
+    /// the window could not come otherwise. While the connection has us keep too many of them, one call gets credit and
+    /// the others wait for it: what is kept stays within the bound and what the streams' windows had room for, and a
+    /// client that completes its requests gets on with one after the other.
+    func buffer(_ count: Int, of call: ServerCall, _ session: HTTP2Session) {
+        guard call.pending != nil else { return session.returnCredit(count, to: call) }
+        call.bufferedBytes += count
+        self.bufferedBytes += count
+        guard self.bufferedBytes > self.shared.configuration.limits.maximumBufferedRequestBytes,
+            call !== self.favoured, !call.isRemoteEnded
+        else { return session.returnCredit(count, to: call) }
+        call.withheldCredit += count
+        guard !call.waitsForCredit else { return }
+        call.waitsForCredit = true
+        self.withoutCredit.append(call)
+        self.giveCredit()
+        if call.waitsForCredit { self.shared.refusals.report(.tooMuchBuffered, peer: self.peer) }
+    }
+
+    /// The call's handler begins or never will. The favoured call keeps its place until then, also while it is held
+    /// back: if it lost it when it is whole, requests would pile up of a client that doesn't read.
+    func unbuffer(_ call: ServerCall) {
+        guard call.bufferedBytes > 0 else { return }
+        self.bufferedBytes -= call.bufferedBytes
+        call.bufferedBytes = 0
+        if call.waitsForCredit {
+            call.waitsForCredit = false
+            self.withoutCredit.removeAll { $0 === call }
+        }
+        if self.favoured === call { self.favoured = nil }
+        if !self.withoutCredit.isEmpty { self.giveCredit() }
+    }
+
+    private func giveCredit() {
+        guard let session = self.session else { return }
+        let limit = self.shared.configuration.limits.maximumBufferedRequestBytes
+        while !self.withoutCredit.isEmpty, self.bufferedBytes <= limit || self.favoured == nil {
+            let call = self.withoutCredit.removeFirst()
+            call.waitsForCredit = false
+            if self.bufferedBytes > limit { self.favoured = call }
+            session.returnCredit(call.withheldCredit, to: call)
+            call.withheldCredit = 0
+            // Its time begins now.
+            call.requestWatch = ProgressWatch(bytes: call.requestBytes, at: .now())
+            self.wantsSweep = true
+            self.setNeedsFlush()
         }
     }
 }

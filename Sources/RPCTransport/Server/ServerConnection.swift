@@ -58,6 +58,13 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     /// Calls whose requests are whole and whose handlers wait until the client has read more of what it asked for.
     @exclusivity(unchecked) var heldBack: [(ServerCall, MessageAssembler.Message)] = []
 
+    /// Bytes of requests whose handlers have not begun.
+    @exclusivity(unchecked) var bufferedBytes = 0
+    /// Calls that get no credit for now, in the order in which they will.
+    @exclusivity(unchecked) var withoutCredit: [ServerCall] = []
+    /// The one call that gets credit while the connection keeps too many bytes.
+    @exclusivity(unchecked) var favoured: ServerCall?
+
     /// The IP address of the client, for the server's count; set before the connection is.
     var address = ""
     /// The server has been told that the handshake is over.
@@ -337,6 +344,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func begin(_ call: ServerCall, _ list: consuming HeaderList, isOversized: Bool) {
         call.machine = ServerStreamMachine(takesManyRequests: false, messageLimit: 0)
+        call.begunAt = self.lastRead
         // Reset before we got to look at it: nothing to do, and nothing started (CVE-2023-44487).
         guard !call.isClosed else { return }
         if isOversized {
@@ -344,7 +352,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 call,
                 RPCError(
                     .resourceExhausted,
-        call.begunAt = self.lastRead
                     "the request's headers exceed \(self.shared.http2.headerListBytes) bytes or "
                         + "\(self.shared.http2.headerFields) fields"
                 ).counted(as: .headersTooLarge))
@@ -387,6 +394,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if let nanoseconds = self.timeout(of: head, route) {
             guard nanoseconds > 0 else { return self.finish(call, Self.late) }
             deadline = .now + .nanoseconds(nanoseconds)
+            call.timeout = .nanoseconds(nanoseconds)
             self.loop.schedule(call, at: .now() + .nanoseconds(nanoseconds))
         }
         let context = RPCContext(
@@ -394,7 +402,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             peerCertificate: self.peerCertificate)
         call.endsAtDrain = route.method.endsAtDrain
         if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
-            call.timeout = .nanoseconds(nanoseconds)
         let limit = self.messageLimit(of: route.method)
         switch route.method.handler {
         case .unary, .immediate, .serverStreaming:
@@ -456,7 +463,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 session.returnCredit(call.machine?.takeCreditOfIncompleteMessage() ?? 0, to: call)
                 self.watchMessage(of: call)
             } else {
-                session.returnCredit(chunk.readableBytes, to: call)
+                self.buffer(chunk.readableBytes, of: call, session)
                 try call.machine?.receivedUnaryBytes(chunk)
             }
         } catch {
@@ -493,6 +500,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     func start(_ call: ServerCall, _ message: MessageAssembler.Message) {
         // Closed or finished meanwhile: no handler for it.
         guard !call.isClosed, call.machine?.isResponseEnded == false, var pending = call.pending.take() else { return }
+        self.unbuffer(call)
         let method = pending.route.method
         let limit = self.messageLimit(of: method)
         if message.compression != nil { pending.context.requestIsCompressed = true }
@@ -793,6 +801,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             call.isHeldBack = false
             self.heldBack.removeAll { $0.0 === call }
         }
+        self.unbuffer(call)
         call.outboundPipe?.close(error)
         call.inboundPipe?.finish(.failure(error), discarding: true)
         call.outboundPipe = nil

@@ -61,6 +61,14 @@ extension Settings {
                         + "next requests wait, and at eight times that the connection is closed.")
             ),
             (
+                \.limits.maximumBufferedRequestBytes,
+                .integer(
+                    "limits.max-buffered-request-bytes", "DEVICERPC_MAX_BUFFERED_REQUEST_BYTES", .limits,
+                    default: 16 << 20, in: 65536...1_073_741_824,
+                    "Bytes of a connection's requests whose handlers have not begun. Beyond it, one of its calls at a "
+                        + "time may send more than the 64 KiB that each may send at first.")
+            ),
+            (
                 \.limits.minimumBytesPerSecond,
                 .integer(
                     "limits.min-bytes-per-second", "DEVICERPC_MIN_BYTES_PER_SECOND", .limits, default: 1024,

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from support.bounds import connections, refusals
+from support.bounds import connections, refusals, resident_bytes
 from support.postgres import Cluster
+from support.raw_calls import RawClient
 from support.rawhttp2 import (
-    ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_WATCH, INITIAL_WINDOW_SIZE,
+    ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, HEALTH_WATCH, INITIAL_WINDOW_SIZE,
     PREFACE, PROTOCOL_ERROR, REFLECTION, REFUSED_STREAM, RST_STREAM, SETTINGS, RawConnection, frame, message, reset,
     settings,
 )
@@ -21,6 +22,7 @@ from support.world import World
 pytestmark = pytest.mark.xdist_group("limits")
 
 SYMBOL = b"cloudphone.device.v1.DeviceService"
+CREATE = "/cloudphone.device.v1.DeviceService/CreateDevice"
 SMALL = {
     "DEVICERPC_MAX_CONNECTIONS": "3",
     "DEVICERPC_MAX_STREAMS": "25",
@@ -155,3 +157,51 @@ def test_streams_beyond_the_limit(server: Server) -> None:
         raw.open()
         goaway = raw.wait_closed()
     assert goaway is not None and goaway.error_code == PROTOCOL_ERROR
+
+
+STREAMS = 200
+# As large as CreateDevice takes them: a description that is far too long.
+LARGE = message(b"\x1a\xfc\xff\x0f" + b"d" * 0x3FFFC)
+
+
+def _send_what_fits(client: RawClient, rest: dict[int, bytes], keeping: int) -> bool:
+    """Sends on each stream all that its window has room for, but for the last bytes; false if that was nothing."""
+    moved = False
+    for stream in rest:
+        while True:
+            body = rest[stream]
+            room = min(client.send_window[0], client.send_window.setdefault(stream, 65535))
+            count = min(16384, len(body) - keeping, room)
+            if count <= 0:
+                break
+            client.send_window[0] -= count
+            client.send_window[stream] -= count
+            client.send(client.data(stream, body[:count], end=count == len(body)))
+            rest[stream] = body[count:]
+            moved = True
+    return moved
+
+
+def test_requests_that_are_never_whole(place: World) -> None:
+    """All but the last byte of as many requests as there may be: the server keeps what its windows had room for, and of
+    only one of them more. Once the client goes on, all of them come through."""
+    server = place.server(
+        "unbuffered", environment={
+            "DEVICERPC_MAX_STREAMS": str(STREAMS + 1), "DEVICERPC_MAX_BUFFERED_REQUEST_BYTES": str(1 << 20)})
+    before = resident_bytes(server)
+    with RawClient(server.port) as client:
+        rest = {client.begin(CREATE): LARGE for _ in range(STREAMS)}
+        # A call that is answered is a round trip: by then the windows are as wide as they will be.
+        while _send_what_fits(client, rest, keeping=1) or client.send_window[0] <= 0:
+            assert client.unary(HEALTH_CHECK).status == 0
+        kept = sum(len(LARGE) - len(body) for body in rest.values())
+        assert kept < (1 << 20) + len(LARGE) + STREAMS * 65535
+        grown = resident_bytes(server) - before
+        assert grown < 2 * kept, f"{kept >> 20} MiB were sent, and {grown >> 20} MiB are taken"
+        held_back = refusals(server)["too_much_buffered"]
+        assert held_back > STREAMS // 2
+        while not all(client.has_ended(stream) for stream in rest):
+            if not _send_what_fits(client, rest, keeping=0):
+                client.pump(0.1)
+            assert not client.is_closed
+        assert {client.responses[stream].status for stream in rest} == {3}

@@ -98,6 +98,7 @@ enum ServerFuzz {
         configuration.maximumUnaryTimeout = choice & 64 == 0 ? nil : .seconds(1)
         configuration.maximumHeaderListBytes = choice & 128 == 0 ? 16384 : 512
         if choice & 6 == 6 { configuration.limits.maximumUnreadBytes = 50_000 }
+        if choice & 10 == 10 { configuration.limits.maximumBufferedRequestBytes = 100 }
         // What is on by default only in part, and costs most: a reply is compressed if the client may have it so.
         configuration.compressedResponseBytes = choice & 3 == 3 ? 100 : nil
         configuration.maximumConnectionIdle = choice & 5 == 5 ? .seconds(5) : nil
@@ -129,6 +130,18 @@ enum ServerFuzz {
         let limit = configuration.streamOutboundBytes + FuzzService.largestMessage + 5
         let unread = session.streams.reduce(0) { $0 + ($1.hasProvider ? $1.outbound.byteCount : 0) }
         if session.unreadBytes != unread { broken.append("\(session.unreadBytes) unread bytes, but \(unread) wait") }
+        let calls = session.streams.compactMap { $0 as? ServerCall }
+        let buffered = calls.reduce(0) { $0 + $1.bufferedBytes }
+        if connection.bufferedBytes != buffered {
+            broken.append("\(connection.bufferedBytes) bytes of requests, but \(buffered) are kept")
+        }
+        let waiting = calls.filter(\.waitsForCredit).map(\.id)
+        if waiting.sorted() != connection.withoutCredit.map(\.id).sorted() {
+            broken.append("\(waiting) wait for credit, but not in their queue")
+        }
+        if !waiting.isEmpty, connection.favoured?.bufferedBytes ?? 0 == 0 {
+            broken.append("\(waiting) wait for credit, and nobody has it")
+        }
         for stream in session.streams where stream.outbound.byteCount > limit {
             broken.append("\(stream.outbound.byteCount) bytes wait on stream \(stream.id)")
         }

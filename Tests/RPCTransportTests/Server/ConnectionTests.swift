@@ -367,6 +367,28 @@ import Testing
         try await server.run()
     }
 
+    /// Requests that are together far larger than what is kept of them: all of them come through, one after the other.
+    @Test func largeRequestsInParallelGetOn() async throws {
+        try await withLoopback(
+            [Self.echo],
+            configure: {
+                $0.limits.maximumBufferedRequestBytes = 65_536
+                $0.limits.requestTimeout = .seconds(10)
+            }
+        ) { client, _, _ in
+            try await withThrowingTaskGroup(of: Void.self) { group in
+                for number in 0..<40 {
+                    group.addTask {
+                        let message = ByteBuffer(repeating: UInt8(number), count: 300_000)
+                        let reply = try await client.unary("/test.Echo/Get", message)
+                        #expect(reply.message == message)
+                    }
+                }
+                try await group.waitForAll()
+            }
+        }
+    }
+
     @Test func tooManyConnections() async throws {
         try await withLoopback([Self.echo], configure: { $0.maximumConnections = 1 }) { client, _, port in
             _ = try await client.unary("/test.Echo/Get", ByteBuffer())
