@@ -55,6 +55,8 @@ public final class Authenticator: RPCInterceptor {
         }
     }
 
+    public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool { self.rules.access(context.method) == .open }
+
     private func caller(_ context: RPCContext) async throws(RPCError) -> Caller {
         if self.configuration.mode == .tokens {
             if let caller = try await self.caller(in: "x-service-token", context, isBearer: false) {

@@ -5,4 +5,9 @@ public struct OpenAccess: RPCInterceptor {
     public init() {}
 
     public func intercept(_ context: inout RPCContext) async throws { context.identity = Caller.anyone }
+
+    public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool {
+        context.identity = Caller.anyone
+        return true
+    }
 }

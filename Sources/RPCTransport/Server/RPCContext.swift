@@ -55,9 +55,18 @@ public struct RPCReply: Sendable {
 
 /// Looks at each call before its handler: who may call, what is known about the caller.
 ///
-/// It begins on the connection's event loop and goes on elsewhere after its first real suspension. It throws an `RPCError` to end the call. Health and reflection calls come by as well.
+/// It begins on the connection's event loop and goes on elsewhere after its first real suspension. It throws an `RPCError`
+/// to end the call. Health and reflection calls come by as well.
 public protocol RPCInterceptor: Sendable {
     func intercept(_ context: inout RPCContext) async throws
+    /// The same for a call whose handler answers at once (`RPCMethod.immediate`), on the event loop, so that it needs no task.
+    ///
+    /// - Returns: false if it has to wait for something: `intercept` is asked instead. Default: false.
+    func interceptAtOnce(_ context: inout RPCContext) throws -> Bool
+}
+
+extension RPCInterceptor {
+    public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool { false }
 }
 
 /// Is told of each call that reached a method, for metrics. Called on event loops: must not block.

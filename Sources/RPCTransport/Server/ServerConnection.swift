@@ -510,12 +510,16 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 try await handler(try await Self.decoded(message, limit), $0)
             }
         case .immediate(let handler):
-            guard message.compression == nil, self.shared.interceptors.isEmpty else {
-                return self.runReplying(call, pending.context) {
-                    try handler(try await Self.decoded(message, limit), $0)
+            do {
+                if message.compression == nil, let context = try self.interceptedAtOnce(pending.context) {
+                    return self.replyImmediately(call, context, message.bytes, handler)
                 }
+            } catch {
+                return self.finish(call, RPCError(thrownByHandler: error))
             }
-            self.replyImmediately(call, pending.context, message.bytes, handler)
+            self.runReplying(call, pending.context) {
+                try handler(try await Self.decoded(message, limit), $0)
+            }
         case .serverStreaming(let handler):
             let writer = self.makeWriter(call)
             if method.staysOnEventLoop {
@@ -659,6 +663,15 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         if self.shared.interceptors.isEmpty { return context }
         var context = context
         for interceptor in self.shared.interceptors { try await interceptor.intercept(&context) }
+        return context
+    }
+
+    /// `nil` if an interceptor has to wait for something.
+    private func interceptedAtOnce(_ context: RPCContext) throws -> RPCContext? {
+        var context = context
+        for interceptor in self.shared.interceptors {
+            guard try interceptor.interceptAtOnce(&context) else { return nil }
+        }
         return context
     }
 

@@ -226,9 +226,26 @@ import Testing
         }
     }
 
-    @Test(arguments: [true, false]) func interceptorsAndObserver(isImmediate: Bool) async throws {
-        struct Gate: RPCInterceptor {
+    /// - Parameter atOnce: the interceptor needs no task for a handler that needs none.
+    @Test(arguments: [true, false], [true, false])
+    func interceptorsAndObserver(isImmediate: Bool, atOnce: Bool) async throws {
+        final class Gate: RPCInterceptor {
+            let atOnce: Bool
+            let tasks = Atomic(0)
+
+            init(atOnce: Bool) { self.atOnce = atOnce }
+
             func intercept(_ context: inout RPCContext) async throws {
+                self.tasks.add(1, ordering: .relaxed)
+                try self.check(&context)
+            }
+
+            func interceptAtOnce(_ context: inout RPCContext) throws -> Bool {
+                if self.atOnce { try self.check(&context) }
+                return self.atOnce
+            }
+
+            private func check(_ context: inout RPCContext) throws {
                 guard let name = context.metadata.first("x-name") else { throw RPCError(.unauthenticated, "who?") }
                 context.identity = name
             }
@@ -249,13 +266,15 @@ import Testing
                 isImmediate ? .unary("Get", immediately: answer) : .unary("Get") { try answer($0, $1) }
             ])
         let recorder = Recorder()
+        let gate = Gate(atOnce: atOnce)
         let server = RPCServer(
-            configuration: RPCServerConfiguration(port: 0), services: [service], interceptors: [Gate()],
+            configuration: RPCServerConfiguration(port: 0), services: [service], interceptors: [gate],
             observer: recorder)
         let client = RPCClient(RPCClientConfiguration(port: try await server.start().port ?? 0))
         let named = RPCCallOptions(metadata: Metadata([("x-name", "ada")]))
         #expect(try await client.unary("/test.Who/Get", ByteBuffer(), options: named).message.text == "ada")
         #expect(await status { _ = try await client.unary("/test.Who/Get", ByteBuffer()) }?.code == .unauthenticated)
+        #expect(gate.tasks.load(ordering: .relaxed) == (isImmediate && atOnce ? 0 : 2))
         _ = await status { _ = try await client.unary("/made.Up/Path", ByteBuffer()) }
         await client.close()
         server.beginGracefulShutdown()
