@@ -55,7 +55,9 @@ public final class Authenticator: RPCInterceptor {
         }
     }
 
-    public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool { self.rules.access(context.method) == .open }
+    public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool {
+        self.rules.access(context.method) == .open
+    }
 
     private func caller(_ context: RPCContext) async throws(RPCError) -> Caller {
         if self.configuration.mode == .tokens {
