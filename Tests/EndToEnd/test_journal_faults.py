@@ -158,7 +158,7 @@ def test_real_deadlocks(world: World) -> None:
     client = world.server().client()
     calls = [client.start(create_request(options={"latency_ms": "200", "boot_ms": "200"})) for _ in range(40)]
     deadline = time.monotonic() + 3
-    with world.cluster.connect(world.database.name) as stranger:
+    with world.database.cluster.connect(world.database.name) as stranger:
         while time.monotonic() < deadline:
             try:
                 with stranger.transaction():
@@ -299,3 +299,53 @@ def test_a_process_clock_is_off(world: World, off: int) -> None:
     saga = straight.client().wait_finished(accepted.saga_id, timeout=30)
     assert status_name(saga) == "COMPLETED"
     world.audit(straight.client())
+
+
+def _refuse_events(world: World, sqlstate: str) -> None:
+    world.database.execute(
+        "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS "
+        f"$$BEGIN RAISE EXCEPTION 'the test' USING ERRCODE = '{sqlstate}'; END$$"
+    )
+    world.database.execute("CREATE TRIGGER refuse BEFORE INSERT ON saga_event FOR EACH ROW EXECUTE FUNCTION refuse()")
+
+
+@pytest.mark.parametrize("sqlstate", ["53100", "57014", "40001"], ids=["disk full", "cancelled", "conflicts"])
+def test_a_database_that_takes_nothing(world: World, sqlstate: str) -> None:
+    """It can be connected to, and every flush fails: callers are told so, and not kept waiting until their deadline."""
+    client = world.server().client()
+    _refuse_events(world, sqlstate)
+    started = time.monotonic()
+    with pytest.raises(RPCFailure) as caught:
+        client.create(timeout=30)
+    took = time.monotonic() - started
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    assert took < 3, f"told after {took:.1f} s"
+    world.database.execute("DROP TRIGGER refuse ON saga_event")
+    assert client.create().saga_id
+    # The first may start after all: its record still waits for a flush.
+    wait_until(lambda: world.count("COMPLETED") == 2, 20, "both to be there")
+    world.audit(client)
+
+
+def test_a_database_that_became_read_only(world: World) -> None:
+    """As the old primary after a failover: callers are told so, nobody hammers it, and all goes on once it is writable."""
+    server = world.server()
+    client = server.client()
+    name = world.database.name
+    with world.database.cluster.connect("postgres") as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
+    world.database.terminate_backends()
+    started = time.monotonic()
+    with pytest.raises(RPCFailure) as caught:
+        client.create(timeout=30)
+    took = time.monotonic() - started
+    assert (caught.value.code, caught.value.reason) == (grpc.StatusCode.UNAVAILABLE, "DATABASE_UNAVAILABLE")
+    assert took < 4, f"told after {took:.1f} s"
+    assert server.log_text().count("the journal has no connection") < 20
+    with world.database.cluster.connect("postgres") as connection:
+        connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = off')
+    world.database.terminate_backends()
+    wait_until(lambda: client.health() == "SERVING", 20, "it to serve again")
+    assert client.create().saga_id
+    world.wait_all_over(timeout=20)
+    world.audit(client)

@@ -17,6 +17,9 @@ final class Journal: Sendable {
         var maximumQueuedAdmissions = 8192
     }
 
+    /// Conflicts in a row (each may be a second of waiting for a lock) before callers of new sagas are kept waiting no longer.
+    private static let patience = 10
+
     private struct State {
         var queue = FlushQueue<JournalEntry>()
         var idleWriters: [CheckedContinuation<Void, Never>] = []
@@ -30,15 +33,15 @@ final class Journal: Sendable {
     private let logger: Logger
     private let observer: any SagaRuntimeObserver
     /// Told which backends write for this instance, so that whoever fences it can end them.
-    private let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async -> Void
-    /// Told while the database can't be reached and records wait.
+    private let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async throws -> Void
+    /// Told while the database can't be reached, or takes nothing, and records wait.
     private let unreachable: @Sendable () -> Void
     private let state = Mutex(State())
 
     init(
         configuration: Configuration, owner: Int64, clock: DatabaseClock, logger: Logger,
         observer: any SagaRuntimeObserver,
-        registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async -> Void,
+        registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async throws -> Void,
         unreachable: @escaping @Sendable () -> Void = {}
     ) {
         self.configuration = configuration
@@ -123,6 +126,8 @@ final class Journal: Sendable {
         var failures = 0
         /// Flushes lost in a row, each on a connection that could be made.
         var lostFlushes = 0
+        /// Flushes in a row that had to give way to others.
+        var conflicts = 0
         var lostBackend: (pid: Int32, start: Timestamp)?
     }
 
@@ -147,7 +152,7 @@ final class Journal: Sendable {
     private func connect(_ line: inout WriterLine) async -> Bool {
         do {
             let connection = try await PostgresConnection.connect(self.configuration.connection)
-            await self.registerBackends(line.number, connection)
+            try await self.registerBackends(line.number, connection)
             line.connection = connection
             line.failures = 0
             return true
@@ -184,6 +189,7 @@ final class Journal: Sendable {
                 for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).before") }
                 let results = try await connection.transaction(queries.map(\.query))
                 line.lostFlushes = 0
+                line.conflicts = 0
                 for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).after") }
                 let outcomes = try batch.outcomes(queries.map(\.part), results)
                 var doubted: [JournalEntry] = []
@@ -216,6 +222,8 @@ final class Journal: Sendable {
         _ entries: [JournalEntry], from error: PostgresError, on line: inout WriterLine
     ) async -> [JournalEntry] {
         if error.isSerialization {
+            line.conflicts += 1
+            if line.conflicts > Self.patience { self.unreachable() }
             try? await Task.sleep(for: .milliseconds(Int.random(in: 1...10)))
             return entries
         }
@@ -228,6 +236,8 @@ final class Journal: Sendable {
             line.connection = nil
             line.lostFlushes += 1
             // Whoever is out of disk or memory (class 53) still takes connections, and must not be hammered with them.
+            // It answers, and has taken nothing for most of a second.
+            if line.lostFlushes > 4 { self.unreachable() }
             if line.lostFlushes > 1 {
                 try? await Task.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
             }

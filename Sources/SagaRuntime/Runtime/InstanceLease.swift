@@ -165,10 +165,11 @@ final class InstanceLease: Sendable {
         "UPDATE saga_instance SET backend_pids[$2] = $3, backend_starts[$2] = $4 WHERE instance_id = $1")
 
     /// Writes down which backend writes for this instance, so that whoever fences it can end it. A connection that
-    /// can't be written down is closed: it must not be used.
+    /// can't be written down (the database may be read-only) is closed: it must not be used.
     ///
     /// - Parameter slot: from 0; a later connection in the same slot takes the place of the one before.
-    func register(backend: PostgresConnection, slot: Int) async {
+    /// - Throws: what went wrong with the connection.
+    func register(backend: PostgresConnection, slot: Int) async throws(PostgresError) {
         var parameters = SQLParameters()
         parameters.append(self.instanceID)
         parameters.append(Int32(clamping: slot + 1))
@@ -178,8 +179,8 @@ final class InstanceLease: Sendable {
             // By that very connection: nothing that it writes can come before the news of it.
             _ = try await backend.run(SQLQuery(Self.recordBackend, parameters))
         } catch {
-            self.logger.warning("[SAGA] a journal connection can't be registered: \(error)")
             await backend.close()
+            throw error
         }
     }
 
@@ -249,11 +250,14 @@ final class InstanceLease: Sendable {
     /// doesn't count as after a crash. Best effort.
     func release() async {
         if let connection = try? await PostgresConnection.connect(self.configuration.leaseConnection) {
-            // In this order: once it is fenced, nothing of this instance is still being written.
-            if (try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)) != nil {
-                var parameters = SQLParameters()
-                parameters.append(self.instanceID)
-                _ = try? await connection.run(SQLQuery(Self.disown, parameters))
+            var owner = SQLParameters()
+            owner.append(self.instanceID)
+            // At once, so that nobody takes a saga in between. In this order: nothing of a fenced instance is being written.
+            let leave = [
+                Self.fencing(self.instanceID, nonce: nil, evenIfAlive: true), SQLQuery(Self.disown, owner),
+            ]
+            if (try? await connection.transaction(leave)) == nil {
+                _ = try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)
             }
             await connection.close()
         }
@@ -305,10 +309,15 @@ final class InstanceLease: Sendable {
     private static func fence(
         _ instance: Int64, nonce: String?, evenIfAlive: Bool, on connection: PostgresConnection
     ) async throws(PostgresError) -> Bool {
+        let query = Self.fencing(instance, nonce: nonce, evenIfAlive: evenIfAlive)
+        return try await connection.run(query).single().int64(0) > 0
+    }
+
+    private static func fencing(_ instance: Int64, nonce: String?, evenIfAlive: Bool) -> SQLQuery {
         var parameters = SQLParameters()
         parameters.append(instance)
         parameters.append(uuid: nonce)
         parameters.append(evenIfAlive)
-        return try await connection.run(SQLQuery(Self.fence, parameters)).single().int64(0) > 0
+        return SQLQuery(Self.fence, parameters)
     }
 }

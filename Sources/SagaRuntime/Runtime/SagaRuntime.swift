@@ -223,7 +223,7 @@ public final class SagaRuntime: Sendable {
             configuration: Journal.Configuration(
                 connection: self.configuration.connection, writers: self.configuration.journalWriters),
             owner: lease.instanceID, clock: self.clock, logger: self.logger, observer: self.observer,
-            registerBackends: { writer, connection in await lease.register(backend: connection, slot: writer) },
+            registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations() })
         let relay = self.relay
         let worker = SagaWorker(

@@ -249,8 +249,8 @@ import Testing
         let first = try await fixture.database.connect()
         let second = try await fixture.database.connect()
         let bystander = try await fixture.database.connect()
-        await dead.register(backend: first, slot: 0)
-        await dead.register(backend: second, slot: 3)
+        try await dead.register(backend: first, slot: 0)
+        try await dead.register(backend: second, slot: 3)
         // A backend that has got the number of one that is gone.
         try await fixture.connection.execute(
             """
@@ -270,7 +270,7 @@ import Testing
         let fixture = try await self.makeFixture()
         let dead = try await fixture.register("dead")
         let stopped = try await fixture.database.connect()
-        await dead.register(backend: stopped, slot: 0)
+        try await dead.register(backend: stopped, slot: 0)
         try await fixture.connection.execute("CREATE TABLE held (n int); INSERT INTO held VALUES (1)")
         try await stopped.execute("BEGIN; UPDATE held SET n = 2")
         try await fixture.expire(dead)
