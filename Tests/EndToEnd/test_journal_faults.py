@@ -349,3 +349,21 @@ def test_a_database_that_became_read_only(world: World) -> None:
     assert client.create().saga_id
     world.wait_all_over(timeout=20)
     world.audit(client)
+
+
+def test_a_stop_without_a_database_takes_no_longer_than_it_may(make_world: Any, own_cluster: Cluster) -> None:
+    """What can't be recorded is left to whoever takes the sagas up: `drain-timeout` for calls, and as long for sagas."""
+    world = make_world(cluster_=own_cluster, migrated=False)
+    server = world.server(environment={"DEVICERPC_DRAIN_TIMEOUT": "1s"})
+    client = server.client()
+    for _ in range(5):
+        client.create(when="ACCEPTED", options={"boot_ms": "3000"})
+    own_cluster.stop("immediate")
+    started = time.monotonic()
+    server.terminate()
+    server.wait_ended(25)
+    assert time.monotonic() - started < 15
+    own_cluster.start()
+    world.server()
+    world.wait_all_over(timeout=40)
+    world.audit(world.servers[-1].client())

@@ -21,6 +21,8 @@ public struct SagaRuntimeConfiguration: Sendable {
     public var leaseRenewal: Duration = .seconds(2)
     /// How often sagas without a living owner are looked for.
     public var sweepInterval: Duration = .seconds(1)
+    /// How long a graceful shutdown waits for what sagas have under way.
+    public var drainTimeout: Duration = .seconds(30)
     /// False behind a transaction pooler: watchers of other replicas' sagas are served by polling alone.
     public var usesNotifications = true
 
@@ -265,7 +267,8 @@ public final class SagaRuntime: Sendable {
                 sweep.cancel()
                 incarnation.worker.beginDraining()
                 // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
-                for _ in 0..<600 where incarnation.worker.count > 0 {
+                let limit = BootTime.now + self.configuration.drainTimeout
+                while incarnation.worker.count > 0, BootTime.now < limit, !Task.isCancelled {
                     try? await Task.sleep(for: .milliseconds(50))
                     await adoption.giveBack(incarnation.worker.takeQuiet())
                 }

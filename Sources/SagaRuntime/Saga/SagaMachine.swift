@@ -90,6 +90,8 @@ struct SagaMachine: Sendable {
     private var doubtIsOver = false
     /// Per step in doubt: the last instant at which an effect may have been sent.
     private var lastPossibleSend: [Int: Timestamp] = [:]
+    /// Why the newest call ended without a definite answer.
+    private var unansweredReason = "it was not answered"
     /// Undo of a step in doubt that found nothing: asked again once the settle time is over.
     private var undoNotBefore: [Int: Timestamp] = [:]
     /// Undos that may have been sent before without an answer.
@@ -353,6 +355,7 @@ struct SagaMachine: Sendable {
             self.position = .ready
 
         case (.execute, .failed(let error)) where error.errorClass == .unknownOutcome:
+            self.unansweredReason = error.message
             self.becomeDoubtful(step: call.step, now: now)
 
         case (.execute, .failed(let error)):
@@ -363,6 +366,7 @@ struct SagaMachine: Sendable {
             }
 
         case (.execute, _):
+            self.unansweredReason = "it took longer than its limit"
             self.becomeDoubtful(step: call.step, now: now)
 
         case (.resolve, .resolved(.happened(let output))):
@@ -454,7 +458,7 @@ struct SagaMachine: Sendable {
         let error = StepError(
             .unknownOutcome, reason: self.definition.steps[index].unavailableReason,
             message:
-                "the outcome of attempt \(self.snapshot.steps[index].attempts) was unknown; asking again under its key")
+                "the outcome of attempt \(self.executeCall(step: index).attempt) is unknown: \(self.unansweredReason)")
         self.position = .returned(.failure(error))
     }
 

@@ -28,7 +28,7 @@ enum Settings {
             + "installations on one provider account may.")
     static let drainTimeout = Setting<Duration>.duration(
         "drain-timeout", "DEVICERPC_DRAIN_TIMEOUT", .server, default: .seconds(30), in: .zero ... .seconds(3600),
-        "How long a stopping server waits for calls and provider requests under way before it leaves the rest to "
+        "How long a stopping server waits for calls, and then for what sagas have under way, before it leaves the rest to "
             + "the other replicas.")
     static let eventLoops = Setting<Int>.integer(
         "event-loops", "DEVICERPC_EVENT_LOOPS", .server, default: 0, in: 0...256,

@@ -214,6 +214,7 @@ struct Server {
         runtime.maximumInFlight = self.configuration.engine.maximumSagas
         runtime.journalWriters = self.configuration.database.journalConnections
         runtime.readers = self.configuration.database.queryConnections
+        runtime.drainTimeout = self.configuration.listeners.drainTimeout
         runtime.usesNotifications = self.configuration.database.usesNotifications
         return runtime
     }

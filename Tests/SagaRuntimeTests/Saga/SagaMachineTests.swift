@@ -141,6 +141,19 @@ import Testing
         #expect(call?.attempt == 2)
     }
 
+    @Test func failureSaysWhyNobodyKnows() {
+        let saga = MachineHarness()
+        saga.commit()
+        for _ in 0..<4 {
+            saga.answer(.failed(StepError(.unknownOutcome, reason: "PROVIDER_UNAVAILABLE", message: "answered 500")))
+            saga.answer(.resolved(.repeatable))
+            saga.commit()
+            saga.wait()
+        }
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.failure?.message == "the outcome of attempt 4 is unknown: answered 500")
+    }
+
     /// An attempt whose reply was lost may still take effect after a later attempt was refused.
     @Test func refusalAfterALostReplyIsStillInDoubt() {
         let saga = MachineHarness()
