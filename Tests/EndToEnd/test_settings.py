@@ -3,16 +3,13 @@
 
 from __future__ import annotations
 
-import datetime
 import json
 import pathlib
 import subprocess
 from collections.abc import Callable
 
 import pytest
-from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from support.certificates import Authority, replace
 from support.server import run_command
@@ -21,25 +18,12 @@ from support.tokens import SigningKey
 SECRET = "topsecret-topsecret-topsecret-0123456789"
 
 
-class Expired(Authority):
-    """Neither it nor what it has signed is valid any more."""
-
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(subject).issuer_name(self._name).public_key(key.public_key())
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(days=2)).not_valid_after(now - datetime.timedelta(days=1))
-        )
-
-
 class Files:
     """All kinds of files that somebody might name."""
 
     def __init__(self, folder: pathlib.Path) -> None:
         self.folder = folder
-        authority, stranger, expired = Authority(), Authority(), Expired()
+        authority, stranger, expired = Authority(), Authority(), Authority(is_expired=True)
         self.certificate, self.key = map(str, authority.issue_for_server().write(folder, "server"))
         _, self.other_key = map(str, stranger.issue_for_server().write(folder, "other"))
         self.expired, self.expired_key = map(str, expired.issue_for_server().write(folder, "expired"))

@@ -42,7 +42,11 @@ def replace(path: pathlib.Path, content: bytes) -> pathlib.Path:
 class Authority:
     """Signs certificates; itself trusted by whoever is given `pem`."""
 
-    def __init__(self, name: str = "a test's authority") -> None:
+    def __init__(self, name: str = "a test's authority", *, is_expired: bool = False) -> None:
+        """is_expired: neither it nor what it signs is valid any more."""
+        now = datetime.datetime.now(datetime.UTC)
+        hour, day = datetime.timedelta(hours=1), datetime.timedelta(days=1)
+        self._validity = (now - 2 * day, now - day) if is_expired else (now - hour, now + day)
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
         self._certificate = (
@@ -53,12 +57,12 @@ class Authority:
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
-        now = datetime.datetime.now(datetime.UTC)
+        begin, end = self._validity
         return (
             x509.CertificateBuilder()
             .subject_name(subject).issuer_name(self._name).public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - datetime.timedelta(hours=1)).not_valid_after(now + datetime.timedelta(days=1))
+            .not_valid_before(begin).not_valid_after(end)
         )
 
     def issue(self, *, dns: Sequence[str] = (), uris: Sequence[str] = (), addresses: Sequence[str] = ()) -> Identity:
