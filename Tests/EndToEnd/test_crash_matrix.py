@@ -68,14 +68,15 @@ def crash(world: World, point: str, direction: str) -> None:
         world.ledger.delay = 0.06
         environment |= {"DEVICERPC_SIMULATED_LATENCY": "60ms", "DEVICERPC_SIMULATED_BOOT": "60ms"}
     server = world.server(start=False, environment=environment)
-    if point.startswith("flush.adopt."):
+    is_of_adoption = point.startswith(("claim.", "flush.adopt."))
+    if is_of_adoption:
         # Hit by who takes over: a first process leaves its sagas behind.
         server.start()
         calls = scenario.start(server.client())
         wait_until(lambda: world.count("COMPLETED") + world.count("COMPENSATING") > 0, 10, "sagas under way")
         server.kill()
     server.launch({"DEVICERPC_FAULT": point, "DEVICERPC_FAULT_LOG": str(log)})
-    if not point.startswith("flush.adopt."):
+    if not is_of_adoption:
         server.wait_ready()
         calls = scenario.start(server.client())
 

@@ -16,6 +16,7 @@ from support.client import (
     status_name,
     unique,
 )
+from support.server import Server
 from support.waiting import wait_until
 from support.world import World
 
@@ -163,6 +164,49 @@ def test_poison_with_two_replicas(world: World) -> None:
         servers[1].client().call("CreateDevice", poison)
     assert caught.value.reason == "PARKED"
     world.audit(servers[0].client())
+
+
+def _take_up_and_die(server: Server) -> None:
+    """A start that is killed once it has claimed what its predecessor left, before it has read any of it."""
+    server.launch({"DEVICERPC_FAULT": "claim.after"})
+    wait_until(lambda: not server.is_running, 30, "the server to die of what it claimed")
+    assert server.returncode == -signal.SIGKILL, server.log_tail()
+
+
+def test_a_saga_that_kills_whoever_reads_it(world: World) -> None:
+    """An adoption counts from its claim on: four that end before the first record are crashes like any other."""
+    server = world.server()
+    client = server.client()
+    saga_id = client.create(when="ACCEPTED", options={"boot_ms": "60000"}, saga_timeout=120).saga_id
+    server.kill()
+    for count in range(1, 5):
+        _take_up_and_die(server)
+        assert world.database.value("SELECT adoptions FROM saga_state WHERE saga_id = %s", saga_id) == count
+    server.start()
+    wait_until(lambda: world.count("PARKED") == 1, 15, "it to park")
+    parked = [event for event in server.client().watch(saga_id) if event_name(event) == "SAGA_PARKED"]
+    assert [event.reason for event in parked] == ["POISON"]
+    world.audit(server.client())
+
+
+def test_a_saga_that_kills_whoever_parks_it(world: World) -> None:
+    """What can't even be parked is held without being read; the server works, and tells."""
+    server = world.server()
+    saga_id = server.client().create(when="ACCEPTED", options={"boot_ms": "3000"}).saga_id
+    server.kill()
+    world.database.execute("UPDATE saga_state SET adoptions = 4 WHERE saga_id = %s", saga_id)
+    for _ in range(2):
+        _take_up_and_die(server)
+    server.start()
+    wait_until(lambda: "quarantined unread" in server.log_text(), 15, "it to be set aside")
+    assert server.client().create().saga_id
+    assert status_name(server.client().saga(saga_id)) == "RUNNING"
+    # An operator who has found the cause lets it go on.
+    server.kill()
+    world.database.execute("UPDATE saga_state SET adoptions = 0 WHERE saga_id = %s", saga_id)
+    server.start()
+    assert status_name(server.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
+    world.audit(server.client())
 
 
 def test_hand_overs_are_no_crashes(world: World) -> None:

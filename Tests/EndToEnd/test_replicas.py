@@ -304,25 +304,37 @@ def test_sagas_that_run_alone_delay_nobody(world: World) -> None:
 
 
 def test_the_last_time_a_saga_is_alone(world: World) -> None:
-    """Before it would park, a saga runs alone until it has made progress, however long its call takes."""
+    """Before it would park, a saga runs alone until it has made progress, however long its call takes; those that have
+    another chance come first, and wait for none that has not."""
     server = world.server()
     client = server.client()
-    hanging = client.create(when="ACCEPTED", options={"fail": "create:hang"}, saga_timeout=15).saga_id
-    others = [client.create(when="ACCEPTED", options={"fail": "create:hang"}, saga_timeout=60).saga_id for _ in range(2)]
+
+    def hanging(saga_timeout: int) -> str:
+        options = {"fail": "create:hang"}
+        return client.create(when="ACCEPTED", options=options, saga_timeout=saga_timeout).saga_id
+
+    last = [hanging(saga_timeout=12), hanging(saga_timeout=16)]
+    others = [hanging(saga_timeout=8) for _ in range(3)]
     server.kill()
     adoptions = "UPDATE saga_state SET adoptions = %s WHERE saga_id = ANY(%s)"
-    world.database.execute(adoptions, 3, [hanging])
+    world.database.execute(adoptions, 3, last)
     world.database.execute(adoptions, 2, others)
     server.start()
     client = server.client()
-    saga = client.wait_finished(hanging, timeout=60)
-    assert status_name(saga) == "COMPENSATED" and cause_name(saga) == "TIMED_OUT"
-    turned = next(event for event in client.watch(hanging) if event_name(event) == "SAGA_COMPENSATING")
-    for saga_id in others:
-        events = client.watch(saga_id)
-        adopted = next(event for event in events if event_name(event) == "SAGA_ADOPTED")
-        assert adopted.time.ToNanoseconds() >= turned.time.ToNanoseconds()
-    server.kill()
+    adopted: dict[str, int] = {}
+    progressed: dict[str, int] = {}
+    for saga_id in last + others:
+        saga = client.wait_finished(saga_id, timeout=60)
+        assert status_name(saga) == "COMPENSATED" and cause_name(saga) == "TIMED_OUT"
+        events = list(client.watch(saga_id))
+        index = next(index for index, event in enumerate(events) if event_name(event) == "SAGA_ADOPTED")
+        adopted[saga_id], progressed[saga_id] = (
+            event.time.ToNanoseconds() for event in events[index : index + 2]
+        )
+    assert max(adopted[saga_id] for saga_id in others) < min(progressed[saga_id] for saga_id in others)
+    assert adopted[last[0]] >= max(progressed[saga_id] for saga_id in others)
+    assert adopted[last[1]] >= progressed[last[0]]
+    world.audit(client)
 
 
 def test_graceful_stop_hands_over(world: World) -> None:

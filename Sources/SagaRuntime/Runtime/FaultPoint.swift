@@ -22,7 +22,7 @@ public enum FaultPoint {
         let resolutions = ["CREATE_PROVIDER_DEVICE", "REPORT_QUOTA_USAGE", "START_DEVICE"].flatMap { step in
             ["call.\(step).resolve.before", "call.\(step).resolve.after"]
         }
-        return flushes + calls + resolutions
+        return flushes + ["claim.after"] + calls + resolutions
     }()
 
     #if FAULT_POINTS

@@ -8,6 +8,8 @@ struct SagaAdoption: Sendable {
     static let quarantineFrom = 2
     /// Adoptions without progress after which a saga parks.
     static let poisonFrom = 4
+    /// Adoptions without progress after which a saga is not even read: what was to park it was killed too.
+    static let unreadFrom = 6
     static let batchSize = 200
     /// How long a saga that runs alone for the first time keeps the next one waiting.
     static let moment: Duration = .seconds(1)
@@ -49,7 +51,7 @@ struct SagaAdoption: Sendable {
         try await self.lease.fenceDeadInstances(using: self.pool)
         var free = self.maximumInFlight - self.worker.count
         while free > 0, !Task.isCancelled {
-            let claimed = try await self.claim(limit: min(free, Self.batchSize), alone: false)
+            let claimed = try await self.claim(.together, limit: min(free, Self.batchSize))
             if claimed.isEmpty { return }
             for (machine, secrets) in try await self.machines(claimed) {
                 _ = self.worker.takeUp(machine, secrets: secrets)
@@ -64,26 +66,67 @@ struct SagaAdoption: Sendable {
     ///
     /// Progress clears a count and makes room for the next. A call may last minutes, and many may have to run alone, so the
     /// first time the next one starts after a moment: a crash then names the few that were under way. The last time, before
-    /// it would park, a saga is alone for as long as any call may take; those come first.
+    /// it would park, a saga is alone for as long as any call may take; its turn comes once no other is left, so that those
+    /// that have most likely crashed the server keep nobody waiting.
     private func sweepAlone() async throws {
         // First let what was taken up at the same time make its progress, which clears its count.
         try await Task.sleep(for: Self.moment)
+        var underWay: [Trial] = []
         while self.worker.count < self.maximumInFlight, !Task.isCancelled {
-            let claimed = try await self.claim(limit: 1, alone: true)
-            if claimed.isEmpty { return }
-            for (machine, secrets) in try await self.machines(claimed) {
-                let isLastTime = machine.adoptions >= Self.poisonFrom
-                self.logger.warning(
-                    "[SAGA] running alone\(isLastTime ? " for the last time" : "") after \(machine.adoptions) adoptions",
-                    metadata: ["saga_id": "\(machine.snapshot.id)"])
-                let adopted = machine.snapshot.lastSequence + 1
-                guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
-                _ = await Race.run(limit: isLastTime ? machine.longestCall : Self.moment) {
-                    await handle.wait(until: .event(after: adopted))
-                } meanwhile: {
-                }
+            if let trial = try await self.begin(.afterAnother) {
+                await trial.wait(limit: Self.moment)
+                underWay.append(trial)
+                continue
+            }
+            for trial in underWay { await trial.wait(limit: trial.longestCall - (.now - trial.start)) }
+            underWay = []
+            guard let trial = try await self.begin(.lastTime) else { return }
+            await trial.wait(limit: trial.longestCall)
+        }
+    }
+
+    /// A saga that was taken up to see whether it makes progress.
+    private struct Trial {
+        var handle: SagaHandle
+        /// The sequence of its adoption.
+        var adopted: Int
+        var longestCall: Duration
+        var start = ContinuousClock.now
+
+        /// Until it has made progress, or has ended here.
+        func wait(limit: Duration) async {
+            guard limit > .zero else { return }
+            _ = await Race.run(limit: limit) {
+                await self.handle.wait(until: .event(after: self.adopted))
+            } meanwhile: {
             }
         }
+    }
+
+    /// Takes up the next saga of a turn; nil if there is none.
+    private func begin(_ turn: Turn) async throws -> Trial? {
+        while true {
+            let claimed = try await self.claim(turn, limit: 1)
+            if claimed.isEmpty { return nil }
+            for (machine, secrets) in try await self.machines(claimed) {
+                self.logger.warning(
+                    "[SAGA] running alone\(turn == .lastTime ? " for the last time" : "") after \(machine.adoptions) adoptions",
+                    metadata: ["saga_id": "\(machine.snapshot.id)"])
+                guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
+                return Trial(
+                    handle: handle, adopted: machine.snapshot.lastSequence + 1, longestCall: machine.longestCall)
+            }
+        }
+    }
+
+    /// How a saga is taken up, by its count of adoptions without progress.
+    private enum Turn: String {
+        /// In batches: what has hardly been taken up before, and what only has to be parked.
+        case together
+        /// Alone, but for what was taken up a moment before and is still under way.
+        case afterAnother
+        /// Truly alone; the next time it parks.
+        case lastTime
     }
 
     private struct Claim {
@@ -98,34 +141,37 @@ struct SagaAdoption: Sendable {
     /// row counts as left alone only after a while.
     ///
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
-    /// raises it by one.
+    /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
+    /// first record is told apart like everything else.
     private static let claim = SQLStatement(
         "saga_claim",
         """
         WITH taken AS (
-            SELECT s.saga_id, s.owner
+            SELECT s.saga_id, s.adoptions + (s.owner <> 0)::int AS adoptions
             FROM saga_state s
             WHERE s.status IN ('RUNNING', 'COMPENSATING')
                 AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                     AND o.instance_id <> $1)
                 AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-                AND (s.adoptions >= \(Self.quarantineFrom) AND (s.adoptions < \(Self.poisonFrom) OR s.owner = 0)) = $7
+                AND CASE WHEN s.adoptions < \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
+                    WHEN s.adoptions + (s.owner <> 0)::int > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
+                    WHEN s.adoptions + (s.owner <> 0)::int = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
+                    ELSE '\(Turn.afterAnother.rawValue)' END = $7
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > clock_timestamp())
-            ORDER BY s.adoptions DESC, s.saga_id
+            ORDER BY s.adoptions, s.saga_id
             LIMIT $5
             FOR UPDATE OF s SKIP LOCKED
         )
         UPDATE saga_state s
-        SET owner = $1, version = s.version + 2
+        SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000)
         FROM taken t
         WHERE s.saga_id = t.saga_id
-        RETURNING s.saga_id, s.version, s.adoptions::int + (t.owner <> 0)::int
+        RETURNING s.saga_id, s.version, s.adoptions::int
         """)
 
-    /// - Parameter alone: those that have to run alone, or all the others.
-    private func claim(limit: Int, alone: Bool) async throws -> [Claim] {
+    private func claim(_ turn: Turn, limit: Int) async throws -> [Claim] {
         var parameters = SQLParameters()
         parameters.append(self.lease.instanceID)
         parameters.append(array: self.worker.heldIDs.map(\.rawValue))
@@ -133,18 +179,26 @@ struct SagaAdoption: Sendable {
         parameters.append(array: self.registry.all.map { Int32(clamping: $0.version) })
         parameters.append(Int64(limit))
         parameters.append(self.clock.now() - Self.leftAloneAfter)
-        parameters.append(alone)
+        parameters.append(turn.rawValue)
         let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
         var claims: [Claim] = []
         for row in rows {
             guard let id = SagaID(try row.text(0)) else { continue }
             claims.append(Claim(id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2))))
         }
+        if !claims.isEmpty { FaultPoint.hit("claim.after") }
         return claims
     }
 
     /// The machines of what was claimed, with their secrets. What can't be read is held, and not driven.
-    private func machines(_ claims: [Claim]) async throws -> [(machine: SagaMachine, secrets: [UInt8])] {
+    private func machines(_ claimed: [Claim]) async throws -> [(machine: SagaMachine, secrets: [UInt8])] {
+        let claims = claimed.filter { $0.adoptions <= Self.unreadFrom }
+        for claim in claimed where claim.adoptions > Self.unreadFrom {
+            self.logger.critical(
+                "[SAGA] quarantined unread: servers that took it up were killed before they could park it",
+                metadata: ["saga_id": "\(claim.id)", "adoptions": "\(claim.adoptions)"])
+            self.worker.quarantine(claim.id)
+        }
         let histories = try await self.reader.decodable(claims.map(\.id))
         let secrets = try await self.secrets(claims.map(\.id))
         var machines: [(machine: SagaMachine, secrets: [UInt8])] = []
