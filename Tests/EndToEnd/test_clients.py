@@ -574,7 +574,8 @@ def test_failure(
     saga = client.saga(failure.saga_id)
     assert saga.user_id == user
     if reason == "PARKED":
-        # The answer names the step that failed; the saga, the one that needs an operator.
+        # The answer's details name the step that failed; its message and the saga, the one that needs an operator.
+        assert "CREATE_PROVIDER_DEVICE could not be undone" in failure.message, failure.message
         assert status_name(saga) == "PARKED"
         assert saga.failure.step == step
         assert saga.current_step == "CREATE_PROVIDER_DEVICE"

@@ -150,7 +150,8 @@ public struct DeviceService: Sendable {
         if let failure = snapshot.failure, !snapshot.status.isActive {
             throw RPCError.sagaFailed(
                 submission.id, step: failure.step, reason: failure.reason, message: failure.message,
-                isParked: snapshot.status == .parked)
+                isParked: snapshot.status == .parked,
+                obstacles: snapshot.steps.filter { $0.status == .compensationFailed }.map { ($0.name, $0.error) })
         }
         return V1.CreateDeviceResponse.with {
             $0.sagaID = submission.id.rawValue

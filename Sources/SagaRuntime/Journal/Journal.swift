@@ -24,6 +24,8 @@ final class Journal: Sendable {
         var queue = FlushQueue<JournalEntry>()
         var idleWriters: [CheckedContinuation<Void, Never>] = []
         var isClosed = false
+        /// Writers that the database can't be reached by, or that it takes nothing from.
+        var stuck: Set<Int> = []
     }
 
     private let configuration: Configuration
@@ -55,6 +57,16 @@ final class Journal: Sendable {
 
     /// Records waiting for a writer.
     var queued: Int { self.state.withLock { $0.queue.count } }
+
+    /// Whether the database takes no records: it can't be reached, or answers and refuses every flush.
+    var isStuck: Bool { self.state.withLock { !$0.stuck.isEmpty } }
+
+    private func setStuck(_ isStuck: Bool, _ line: WriterLine) {
+        self.state.withLock { state in
+            if isStuck { state.stuck.insert(line.number) } else { state.stuck.remove(line.number) }
+        }
+        if isStuck { self.unreachable() }
+    }
 
     /// Hands a record in and returns when its fate is known; that takes as long as the database is away.
     func write(_ record: SagaRecord) async -> JournalOutcome {
@@ -110,6 +122,7 @@ final class Journal: Sendable {
         var line = WriterLine(number: writer)
         while !Task.isCancelled {
             if line.connection == nil, !(await self.connect(&line)) { continue }
+            self.setStuck(false, line)
             let entries = await self.nextEntries()
             if entries.isEmpty { continue }
             let started = BootTime.now
@@ -160,7 +173,7 @@ final class Journal: Sendable {
             line.failures += 1
             if line.failures == 1 { self.logger.warning("[SAGA] the journal has no connection: \(error)") }
             // A few hundred milliseconds of back-off, or one connect time-out.
-            if line.failures > 2 { self.unreachable() }
+            if line.failures > 2 { self.setStuck(true, line) }
             try? await Task.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
             return false
         }
@@ -223,6 +236,7 @@ final class Journal: Sendable {
     ) async -> [JournalEntry] {
         if error.isSerialization {
             line.conflicts += 1
+            // That may be one row that somebody has locked: no reason to refuse all.
             if line.conflicts > Self.patience { self.unreachable() }
             try? await Task.sleep(for: .milliseconds(Int.random(in: 1...10)))
             return entries
@@ -237,7 +251,7 @@ final class Journal: Sendable {
             line.lostFlushes += 1
             // Whoever is out of disk or memory (class 53) still takes connections, and must not be hammered with them.
             // It answers, and has taken nothing for most of a second.
-            if line.lostFlushes > 4 { self.unreachable() }
+            if line.lostFlushes > 4 { self.setStuck(true, line) }
             if line.lostFlushes > 1 {
                 try? await Task.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
             }

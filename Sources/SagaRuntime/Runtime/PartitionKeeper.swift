@@ -9,7 +9,7 @@ import Synchronization
 final class PartitionKeeper: Sendable {
     /// Days from today on that have their partitions.
     static let daysKept = 7
-    static let interval: Duration = .seconds(600)
+    static let interval: Duration = .seconds(60)
 
     private struct Table {
         var name: String
@@ -49,11 +49,19 @@ final class PartitionKeeper: Sendable {
         }
     }
 
-    /// Makes what is missing from yesterday (sagas minted just before midnight) to a week ahead.
+    /// Makes what is missing from today to a week ahead, and yesterday's, for sagas minted just before midnight.
     func ensure() async throws(PostgresError) {
         let today = Self.day(self.clock.now())
-        for day in (today - 1)...(today + Int64(Self.daysKept)) {
-            for table in Self.tables { try await self.ensure(table, day: day) }
+        for day in Array(today...(today + Int64(Self.daysKept))) + [today - 1] {
+            do {
+                for table in Self.tables { try await self.ensure(table, day: day) }
+            } catch {
+                // A database that is away says nothing of its tables; one that refuses lacks this day.
+                if day >= today, !error.isConnectionClass, !error.isSerialization {
+                    self.lastDay.withLock { $0 = min($0, day - 1) }
+                }
+                throw error
+            }
             self.lastDay.withLock { $0 = max($0, day) }
         }
     }

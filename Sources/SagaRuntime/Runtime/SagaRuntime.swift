@@ -333,9 +333,12 @@ public final class SagaRuntime: Sendable {
         } else if !current.lease.isTrusted {
             problems.append("the lease is not renewed")
         }
+        if current.journal.isStuck { problems.append(Self.takesNothing) }
         if self.partitions.daysAhead < 1 { problems.append("no partitions ahead") }
         return problems
     }
+
+    private static let takesNothing = "the database takes no records"
 
     // MARK: Sagas
 
@@ -383,6 +386,7 @@ public final class SagaRuntime: Sendable {
         guard let current = self.shared.current else { throw .databaseUnavailable("no registered instance") }
         guard current.lease.isTrusted else { throw .databaseUnavailable("the lease is not renewed") }
         if let problem = self.shared.state.withLock({ $0.databaseProblem }) { throw .databaseUnavailable(problem) }
+        guard !current.journal.isStuck else { throw .databaseUnavailable(Self.takesNothing) }
         guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
         guard current.worker.count < self.configuration.maximumInFlight else {
             throw Self.overloaded

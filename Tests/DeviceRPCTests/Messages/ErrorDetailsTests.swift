@@ -60,7 +60,12 @@ import Testing
     @Test func parkedSagasNeedAnOperator() throws {
         let id = try #require(Self.sagaID)
         let error = RPCError.sagaFailed(
-            id, step: "REPORT_QUOTA_USAGE", reason: "QUOTA_UNAVAILABLE", message: "in doubt", isParked: true)
+            id, step: "REPORT_QUOTA_USAGE", reason: "TIMED_OUT", message: "too late", isParked: true,
+            obstacles: [("REPORT_QUOTA_USAGE", "it may have been counted")])
+        #expect(
+            error.message
+                == "\(id) is parked and needs an operator: REPORT_QUOTA_USAGE could not be undone "
+                + "(it may have been counted); it failed in REPORT_QUOTA_USAGE: too late")
         #expect(error.code == .failedPrecondition)
         #expect(error.errorInfo?.reason == "PARKED")
         #expect(error.errorInfo?.metadata["saga_id"] == id.rawValue)

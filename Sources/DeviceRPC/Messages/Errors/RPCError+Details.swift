@@ -79,15 +79,18 @@ extension RPCError {
     /// - Parameters:
     ///   - reason: `SagaFailure.reason`; decides the code of a saga that is undone.
     ///   - isParked: not everything is undone: an operator is needed.
+    ///   - obstacles: why steps of a parked saga could not be undone, by step; empty if it parked on its way forward.
     public static func sagaFailed(
-        _ sagaID: SagaID, step: String, reason: String, message: String, isParked: Bool
+        _ sagaID: SagaID, step: String, reason: String, message: String, isParked: Bool,
+        obstacles: [(step: String, error: String)] = []
     ) -> RPCError {
         var metadata = ["saga_id": sagaID.rawValue, "step": step]
         guard !isParked else {
             metadata["failure_reason"] = reason
+            let why = obstacles.map { "\($0.step) could not be undone (\($0.error)); " }.joined()
             return RPCError(
-                .parked, "\(sagaID) is parked in \(step) and needs an operator: \(message)", metadata: metadata,
-                retry: .never)
+                .parked, "\(sagaID) is parked and needs an operator: \(why)it failed in \(step): \(message)",
+                metadata: metadata, retry: .never)
         }
         return RPCError(
             .undone(reason), "\(sagaID) failed in \(step) and is undone: \(message)", metadata: metadata,
