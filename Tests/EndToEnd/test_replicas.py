@@ -228,6 +228,25 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
     _ends_or_starts_anew(world, sleeper, instance)
 
 
+def test_a_graceful_stop_waits_for_what_is_cleared_away(world: World) -> None:
+    """The process that comes back is told to stop at once: it takes away what its late request made all the same."""
+    sleeper, other = world.server(name="sleeper", start=False), world.server(name="other")
+    sleeper.start({"DEVICERPC_FAULT": "call.CREATE_PROVIDER_DEVICE.execute.sending", "DEVICERPC_FAULT_SIGNAL": "STOP"})
+    time.sleep(LEASE_SECONDS + 1)
+    options = {"lose_reply": "create", "unique_keys": "false", "late_ms": "1500", "lookup_lag_ms": "500"}
+    saga_id = sleeper.client().create(when="ACCEPTED", options=options).saga_id
+    wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
+    world.wait_all_over(timeout=30)
+    made = "SELECT count(*) FROM simulated_device WHERE saga_id = %s"
+    assert world.database.value(made, saga_id) == 1
+    sleeper.terminate()
+    sleeper.resume()
+    assert sleeper.wait_ended(45) == 0
+    assert world.database.value(made, saga_id) == 2, "the request was never sent"
+    findings = world.audit(other.client())
+    assert findings.sagas[saga_id] == "COMPLETED"
+
+
 def _stop_in_mid_flush(world: World, proxy: PostgresProxy, sleeper: Server) -> None:
     """SIGSTOP while PostgreSQL has all of a transaction but its COMMIT; returns once the process stands still."""
     held = proxy.hold_before_commit()

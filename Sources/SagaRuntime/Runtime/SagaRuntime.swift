@@ -180,9 +180,16 @@ public final class SagaRuntime: Sendable {
 
     private var isDraining: Bool { self.shared.state.withLock { $0.isDraining } }
 
+    private enum FencedEnd {
+        case clearedAway
+        /// A draining server waits for them no longer.
+        case timeIsUp
+    }
+
     /// Runs one instance after the other; a new one takes over when the one before finds itself fenced.
     private func runIncarnations() async -> (any Error)? {
-        await withTaskGroup(of: Void.self) { fenced in
+        await withTaskGroup(of: FencedEnd.self) { fenced in
+            var leftovers = 0
             while !Task.isCancelled, !self.isDraining {
                 let incarnation: Incarnation
                 do {
@@ -197,6 +204,7 @@ public final class SagaRuntime: Sendable {
                 }
                 let tasks = await self.run(incarnation)
                 // Its journal lives on until its last saga is let go of, its worker until what its calls made is cleared away.
+                leftovers += 1
                 fenced.addTask {
                     await withTaskCancellationHandler {
                         while incarnation.worker.count > 0, !Task.isCancelled {
@@ -208,8 +216,14 @@ public final class SagaRuntime: Sendable {
                     } onCancel: {
                         tasks.worker.cancel()
                     }
+                    return .clearedAway
                 }
             }
+            fenced.addTask {
+                try? await Task.sleep(for: self.configuration.drainTimeout)
+                return .timeIsUp
+            }
+            while leftovers > 0, await fenced.next() == .clearedAway { leftovers -= 1 }
             fenced.cancelAll()
             return nil
         }
@@ -268,7 +282,7 @@ public final class SagaRuntime: Sendable {
                 incarnation.worker.beginDraining()
                 // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
                 let limit = BootTime.now + self.configuration.drainTimeout
-                while incarnation.worker.count > 0, BootTime.now < limit, !Task.isCancelled {
+                while incarnation.worker.isBusy, BootTime.now < limit, !Task.isCancelled {
                     try? await Task.sleep(for: .milliseconds(50))
                     await adoption.giveBack(incarnation.worker.takeQuiet())
                 }

@@ -27,6 +27,8 @@ final class SagaWorker: Sendable {
         /// Let go of by a drain with nothing under way: others may have them at once.
         var quiet: [SagaID] = []
         var isDraining = false
+        /// Fenced calls whose effects are being cleared away.
+        var clearing = 0
     }
 
     private struct Assignment: Sendable {
@@ -53,7 +55,9 @@ final class SagaWorker: Sendable {
 
     /// Sagas that this process drives.
     var count: Int { self.state.withLock { $0.held.count } }
-    /// Those, and the quarantined ones.
+    /// Whether it drives sagas, or clears away what its fenced calls made.
+    var isBusy: Bool { self.state.withLock { !$0.held.isEmpty || $0.clearing > 0 } }
+    /// Those that it drives, and the quarantined ones.
     var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys).union($0.quarantined) } }
     func handle(_ id: SagaID) -> SagaHandle? { self.state.withLock { $0.held[id] } }
 
@@ -242,11 +246,13 @@ final class SagaWorker: Sendable {
         permit.release()
         self.created(id, .fenced)
         if uncommitted == nil, self.isDraining { self.state.withLock { $0.quiet.append(id) } }
-        self.release(id)
         // A journal that was merely stopped says "fenced" too; then the rows still belong to this call.
-        if let uncommitted, isFenced || self.dependencies.lease.isFenced, !Task.isCancelled {
-            await self.clearAway(uncommitted, machine, assignment.secrets)
-        }
+        let remains = isFenced || self.dependencies.lease.isFenced ? uncommitted : nil
+        if remains != nil { self.state.withLock { $0.clearing += 1 } }
+        self.release(id)
+        guard let remains else { return }
+        await self.clearAway(remains, machine, assignment.secrets)
+        self.state.withLock { $0.clearing -= 1 }
     }
 
     private var isDraining: Bool { self.state.withLock { $0.isDraining } }
@@ -345,7 +351,8 @@ final class SagaWorker: Sendable {
 
     /// This instance was fenced while a call was under way: what it made goes, unless the saga, as others leave it, holds it.
     ///
-    /// Takes as long as those others need to decide; ends with this process.
+    /// Takes as long as those others need to decide; ends with this process, which a graceful stop puts off for
+    /// `drain-timeout`.
     private func clearAway(_ fenced: FencedCall, _ machine: SagaMachine, _ secrets: [UInt8]) async {
         guard case .remote(let step) = machine.definition.steps[fenced.call.step].action else { return }
         var context = self.context(fenced.call, machine, secrets)
