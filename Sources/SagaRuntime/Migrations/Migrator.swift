@@ -26,11 +26,12 @@ public struct Migrator: Sendable {
     private static let table = SQLStatement("migration_table", "SELECT to_regclass('saga_migration') IS NOT NULL")
     private static let applied = SQLStatement(
         "migration_applied", "SELECT version, name, excludes_older FROM saga_migration ORDER BY version")
-    private static let tryLock = SQLStatement("migration_try_lock", "SELECT pg_try_advisory_lock($1)")
     private static let record = "INSERT INTO saga_migration (version, name, excludes_older) VALUES"
 
     /// "devicerp" in ASCII: a number that no other program locks in this database.
     private static let lockKey: Int64 = 0x6465_7669_6365_7270
+    /// SQLSTATEs of our own, of a class that neither the standard nor PostgreSQL uses.
+    private static let (isLocked, isApplied) = ("DR001", "DR002")
     private static let lockPatience = Duration.seconds(300)
     private static let migrationTimeout = Duration.seconds(3600)
 
@@ -41,16 +42,13 @@ public struct Migrator: Sendable {
     @discardableResult
     public func run(on connection: PostgresConnection) async throws -> [Int] {
         try self.validate()
-        try await self.lock(connection)
-        do {
-            let result = try await self.runLocked(connection)
-            try await connection.execute("SELECT pg_advisory_unlock(\(Self.lockKey))")
-            return result
-        } catch {
-            // The session's end would unlock too; an error here is not the one to report.
-            try? await connection.execute("SELECT pg_advisory_unlock(\(Self.lockKey))")
-            throw error
+        try await self.locked(Self.createTable, on: connection)
+        let applied = try await self.appliedVersions(connection)
+        var result: [Int] = []
+        for migration in self.migrations where !applied.contains(migration.version) {
+            if try await self.apply(migration, connection) { result.append(migration.version) }
         }
+        return result
     }
 
     /// Checks, without changing anything, that this program can serve the database as it is.
@@ -76,29 +74,36 @@ public struct Migrator: Sendable {
         }
     }
 
-    /// Asks again and again rather than wait in the server, where a waiting statement runs into its time-out and holds
-    /// a snapshot.
-    private func lock(_ connection: PostgresConnection) async throws {
+    /// Runs a script as one transaction that keeps others out. The lock is the transaction's, not the session's, which a
+    /// pooler may give to somebody else.
+    ///
+    /// Asks for it again and again rather than wait in the server, where a waiting statement holds a snapshot.
+    private func locked(_ sql: String, on connection: PostgresConnection) async throws {
         let deadline = BootTime.now + Self.lockPatience
-        var parameters = SQLParameters()
-        parameters.append(Self.lockKey)
-        while try await !connection.run(SQLQuery(Self.tryLock, parameters)).single().bool(0) {
-            guard BootTime.now < deadline else {
-                throw Failure(description: "another process has been migrating the database for five minutes")
+        while true {
+            do throws(PostgresError) {
+                try await connection.execute(
+                    """
+                    BEGIN;
+                    SET LOCAL statement_timeout = 0;
+                    DO $lock$ BEGIN
+                        IF NOT pg_try_advisory_xact_lock(\(Self.lockKey)) THEN
+                            RAISE SQLSTATE '\(Self.isLocked)' USING MESSAGE = 'another process migrates the database';
+                        END IF;
+                    END $lock$;
+                    \(sql)
+                    ;
+                    COMMIT
+                    """, timeout: Self.migrationTimeout)
+                return
+            } catch {
+                guard error.sqlstate == Self.isLocked else { throw error }
+                guard BootTime.now < deadline else {
+                    throw Failure(description: "another process has been migrating the database for five minutes")
+                }
             }
             try await Task.sleep(for: .milliseconds(50))
         }
-    }
-
-    private func runLocked(_ connection: PostgresConnection) async throws -> [Int] {
-        try await connection.execute(Self.createTable)
-        let applied = try await self.appliedVersions(connection)
-        var result: [Int] = []
-        for migration in self.migrations where !applied.contains(migration.version) {
-            try await self.apply(migration, connection)
-            result.append(migration.version)
-        }
-        return result
     }
 
     private func appliedVersions(_ connection: PostgresConnection) async throws -> Set<Int> {
@@ -120,17 +125,25 @@ public struct Migrator: Sendable {
         return result
     }
 
-    private func apply(_ migration: Migration, _ connection: PostgresConnection) async throws {
+    /// - Returns: false if another process has applied it meanwhile.
+    private func apply(_ migration: Migration, _ connection: PostgresConnection) async throws -> Bool {
         // The name is the program's own; quoted all the same.
         let name = migration.name.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
-        try await connection.execute(
-            """
-            BEGIN;
-            SET LOCAL statement_timeout = 0;
-            \(migration.sql)
-            ;
-            \(Self.record) (\(migration.version), '\(name)', \(migration.excludesOlderPrograms));
-            COMMIT
-            """, timeout: Self.migrationTimeout)
+        do {
+            try await self.locked(
+                """
+                DO $applied$ BEGIN
+                    IF EXISTS (SELECT 1 FROM saga_migration WHERE version = \(migration.version)) THEN
+                        RAISE SQLSTATE '\(Self.isApplied)' USING MESSAGE = 'applied already';
+                    END IF;
+                END $applied$;
+                \(migration.sql)
+                ;
+                \(Self.record) (\(migration.version), '\(name)', \(migration.excludesOlderPrograms))
+                """, on: connection)
+            return true
+        } catch let error as PostgresError where error.sqlstate == Self.isApplied {
+            return false
+        }
     }
 }

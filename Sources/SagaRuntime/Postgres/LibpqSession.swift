@@ -39,6 +39,7 @@ struct LibpqSession: ~Copyable {
     private enum Slot {
         case prepare(SQLStatement)
         case begin
+        case settings
         case transactionID
         case query(Int)
         case commit
@@ -47,6 +48,8 @@ struct LibpqSession: ~Copyable {
 
     private let connection: OpaquePointer
     private let requestTimeout: Duration
+    /// Made at the start of every transaction, where the next one may be another session's.
+    private let transactionSettings: SQLQuery?
     private(set) var info = Info()
     /// Of the transaction that ran last, if it was tracked and its id arrived.
     private(set) var transactionID: Int64?
@@ -66,16 +69,29 @@ struct LibpqSession: ~Copyable {
         "devicerpc_setup",
         """
         SELECT pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-               current_setting('server_encoding'), (SELECT count(set_config(name, value, false))
+               current_setting('server_encoding'), (SELECT count(set_config(name, value, $3))
                FROM unnest($1::text[], $2::text[]) AS setting(name, value))
         """)
+    private static let setLocally = SQLStatement(
+        "devicerpc_settings",
+        "SELECT count(set_config(name, value, true)) FROM unnest($1::text[], $2::text[]) AS setting(name, value)")
 
     // MARK: Connecting
 
     /// Takes ownership of `connection`.
-    private init(owning connection: OpaquePointer, requestTimeout: Duration) {
+    private init(owning connection: OpaquePointer, _ configuration: PostgresConfiguration) {
         self.connection = connection
-        self.requestTimeout = requestTimeout
+        self.requestTimeout = configuration.requestTimeout
+        self.transactionSettings =
+            configuration.isTransactionPooled
+            ? SQLQuery(Self.setLocally, Self.parameters(of: configuration.allSettings)) : nil
+    }
+
+    private static func parameters(of settings: [(name: String, value: String)]) -> SQLParameters {
+        var parameters = SQLParameters()
+        parameters.append(array: settings.map(\.name))
+        parameters.append(array: settings.map(\.value))
+        return parameters
     }
 
     deinit { PQfinish(self.connection) }
@@ -90,7 +106,7 @@ struct LibpqSession: ~Copyable {
         guard let connection = Self.startConnecting(configuration.connectParameters) else {
             throw PostgresError(.connectFailed, "no memory for a connection")
         }
-        var session = LibpqSession(owning: connection, requestTimeout: configuration.requestTimeout)
+        var session = LibpqSession(owning: connection, configuration)
         try session.finishConnecting(deadline)
         PQsetNoticeReceiver(connection, ignoreNotice, nil)
         // 0 and 1 are success; they fail only without a connection.
@@ -137,14 +153,13 @@ struct LibpqSession: ~Copyable {
     }
 
     private mutating func setUp(_ configuration: PostgresConfiguration, _ deadline: BootTime) throws(PostgresError) {
-        let settings = configuration.allSettings
-        var parameters = SQLParameters()
-        parameters.append(array: settings.map(\.name))
-        parameters.append(array: settings.map(\.value))
+        let isPooled = configuration.isTransactionPooled
+        var parameters = Self.parameters(of: configuration.allSettings)
+        parameters.append(isPooled)
         do throws(PostgresError) {
             let row = try self.run([SQLQuery(Self.setUp, parameters)], .implicit, deadline)[0].single()
             self.info = Info(
-                backendPID: try row.int32(0), backendStart: try row.timestamp(1),
+                backendPID: isPooled ? 0 : try row.int32(0), backendStart: try row.timestamp(1),
                 serverVersion: PQserverVersion(self.connection))
             let encoding = try row.text(2)
             guard encoding == "UTF8" else {
@@ -154,6 +169,10 @@ struct LibpqSession: ~Copyable {
             var failure = error
             failure.code = .connectFailed
             failure.isOutcomeUnknown = false
+            // 42P05 duplicate_prepared_statement, 26000 invalid_sql_statement_name: in a session that is new?
+            if error.sqlstate == "42P05" || error.sqlstate == "26000" {
+                failure.message += " (behind a pooler in transaction mode, DEVICERPC_TRANSACTION_POOLER must be true)"
+            }
             throw failure
         }
         guard self.info.serverVersion >= 140_000 else {
@@ -198,13 +217,9 @@ struct LibpqSession: ~Copyable {
         }
         var slots: [Slot] = []
         slots.reserveCapacity(queries.count + 4)
-        switch transaction {
-        case .implicit:
-            break
-        case .explicit:
-            try self.send(SQLQuery(Self.begin), as: .begin, &slots)
-        case .tracked:
-            try self.send(SQLQuery(Self.begin), as: .begin, &slots)
+        if transaction != .implicit { try self.send(SQLQuery(Self.begin), as: .begin, &slots) }
+        if let settings = self.transactionSettings { try self.send(settings, as: .settings, &slots) }
+        if transaction == .tracked {
             try self.send(SQLQuery(Self.transactionID), as: .transactionID, &slots)
             // 0 only with a broken connection; the next call tells.
             PQsendFlushRequest(self.connection)
@@ -242,7 +257,9 @@ struct LibpqSession: ~Copyable {
     private mutating func send(_ query: SQLQuery, as slot: Slot, _ slots: inout [Slot]) throws(PostgresError) {
         let statement = query.statement
         let parameters = query.parameters
-        if let known = self.prepared[statement.name] {
+        if self.transactionSettings != nil {
+            // Parsed for this transaction alone.
+        } else if let known = self.prepared[statement.name] {
             // Only where both are new in this pipeline. It has no Sync yet, so the session can't be used again.
             if let problem = known.mismatch(query) { throw self.lost(problem, code: .invalidParameter) }
         } else {
@@ -271,6 +288,11 @@ struct LibpqSession: ~Copyable {
                     self.values.append(UnsafeRawPointer(Self.empty.utf8Start).assumingMemoryBound(to: CChar.self))
                 }
                 self.lengths.append(max(0, entry.length))
+            }
+            guard self.transactionSettings == nil else {
+                return PQsendQueryParams(
+                    self.connection, statement.text, Int32(count), parameters.types, self.values, self.lengths,
+                    self.formats, 1)
             }
             return PQsendQueryPrepared(
                 self.connection, statement.name, Int32(count), self.values, self.lengths, self.formats, 1)
@@ -331,7 +353,7 @@ struct LibpqSession: ~Copyable {
         switch result.status {
         case PGRES_COMMAND_OK, PGRES_TUPLES_OK, PGRES_EMPTY_QUERY:
             switch slot {
-            case .prepare, .begin, .rollback:
+            case .prepare, .begin, .settings, .rollback:
                 break
             case .transactionID:
                 self.transactionID = try self.rows(result).single().int64(0)

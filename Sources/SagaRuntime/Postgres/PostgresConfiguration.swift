@@ -21,12 +21,17 @@ public struct PostgresConfiguration: Sendable {
     public var tcpUserTimeout: Duration
     /// Further `SET`s of each new session.
     public var sessionSettings: [(name: String, value: String)]
+    /// Whether `conninfo` leads to a pooler that gives each transaction another session (PgBouncer's `pool_mode =
+    /// transaction`). Statements are not prepared then, settings are made for each transaction, there is no LISTEN, and
+    /// nobody knows which backend serves a connection. Default: false.
+    public var isTransactionPooled: Bool
 
     public init(
         conninfo: String, applicationName: String = "devicerpc", connectTimeout: Duration = .seconds(5),
         statementTimeout: Duration = .seconds(10), lockTimeout: Duration = .seconds(5),
         requestTimeout: Duration = .seconds(15), idleInTransactionTimeout: Duration = .seconds(10),
-        tcpUserTimeout: Duration = .seconds(10), sessionSettings: [(name: String, value: String)] = []
+        tcpUserTimeout: Duration = .seconds(10), sessionSettings: [(name: String, value: String)] = [],
+        isTransactionPooled: Bool = false
     ) {
         self.conninfo = conninfo
         self.applicationName = applicationName
@@ -37,16 +42,20 @@ public struct PostgresConfiguration: Sendable {
         self.idleInTransactionTimeout = idleInTransactionTimeout
         self.tcpUserTimeout = tcpUserTimeout
         self.sessionSettings = sessionSettings
+        self.isTransactionPooled = isTransactionPooled
     }
 
     /// What the engine's connections use: plans are made once, and by index. A plan that was chosen while a day's
     /// partition was empty stays, and costs 30 times more once it is full.
-    public static func engine(conninfo: String, applicationName: String = "devicerpc") -> PostgresConfiguration {
+    public static func engine(
+        conninfo: String, applicationName: String = "devicerpc", isTransactionPooled: Bool = false
+    ) -> PostgresConfiguration {
         PostgresConfiguration(
-            conninfo: conninfo, applicationName: applicationName, sessionSettings: Self.engineSettings)
+            conninfo: conninfo, applicationName: applicationName, sessionSettings: Self.engineSettings,
+            isTransactionPooled: isTransactionPooled)
     }
 
-    /// The planner settings of `engine(conninfo:applicationName:)`.
+    /// The planner settings of `engine(conninfo:applicationName:isTransactionPooled:)`.
     public static let engineSettings: [(name: String, value: String)] = [
         ("plan_cache_mode", "force_generic_plan"), ("enable_seqscan", "off"), ("enable_hashjoin", "off"),
         ("enable_mergejoin", "off"), ("jit", "off"),

@@ -6,7 +6,7 @@ public final class PostgresConnection: Sendable {
     private let mailbox: ConnectionMailbox
     private let info: LibpqSession.Info
 
-    /// The process id of the server's backend, for `pg_terminate_backend`.
+    /// The process id of the server's backend, for `pg_terminate_backend`; 0 behind a transaction pooler.
     public var backendPID: Int32 { self.info.backendPID }
     /// When that backend started: with the process id it names the backend for good.
     public var backendStart: Timestamp { self.info.backendStart }

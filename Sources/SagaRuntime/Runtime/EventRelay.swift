@@ -8,10 +8,11 @@ import Synchronization
 final class EventRelay: Sendable {
     struct Configuration: Sendable {
         var connection: PostgresConfiguration
-        /// False behind a transaction pooler, where LISTEN does not work: poll only.
-        var usesNotifications = true
         var notifyInterval: Duration = .milliseconds(5)
         var pollInterval: Duration = .milliseconds(500)
+
+        /// Behind a transaction pooler LISTEN does not work: poll only.
+        var usesNotifications: Bool { !self.connection.isTransactionPooled }
     }
 
     private static let channel = "saga_event"

@@ -24,6 +24,8 @@ struct SagaAdoption: Sendable {
     var clock: DatabaseClock
     var interval: Duration
     var maximumInFlight: Int
+    /// Nobody knows which backends wrote for a fenced instance: they are found by what they hold.
+    var isTransactionPooled: Bool
     var logger: Logger
 
     /// Two loops: one takes up in batches, the other, beside it, what has to run alone.
@@ -49,6 +51,7 @@ struct SagaAdoption: Sendable {
 
     private func sweep() async throws {
         try await self.lease.fenceDeadInstances(using: self.pool)
+        if self.isTransactionPooled { _ = try await self.pool.run([SQLQuery(Self.endHolders)]) }
         var free = self.maximumInFlight - self.worker.count
         while free > 0, !Task.isCancelled {
             let claimed = try await self.claim(.together, limit: min(free, Self.batchSize))
@@ -84,6 +87,17 @@ struct SagaAdoption: Sendable {
             await trial.wait(limit: trial.longestCall)
         }
     }
+
+    /// Ends transactions that have stood still for seconds with a row of a fenced instance written: its process was stopped
+    /// in mid-pipeline, where no time-out of PostgreSQL applies. An uncommitted writer's id is the row's xmax.
+    private static let endHolders = SQLStatement(
+        "saga_end_holders",
+        """
+        SELECT count(pg_terminate_backend(a.pid))
+        FROM saga_state s, saga_instance o, pg_stat_activity a
+        WHERE s.status IN ('RUNNING', 'COMPENSATING') AND o.instance_id = s.owner AND o.fenced
+            AND a.backend_xid = s.xmax AND a.state_change < clock_timestamp() - interval '3 seconds'
+        """)
 
     /// A saga that was taken up to see whether it makes progress.
     private struct Trial {

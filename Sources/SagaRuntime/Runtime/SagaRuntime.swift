@@ -23,8 +23,6 @@ public struct SagaRuntimeConfiguration: Sendable {
     public var sweepInterval: Duration = .seconds(1)
     /// How long a graceful shutdown waits for what sagas have under way.
     public var drainTimeout: Duration = .seconds(30)
-    /// False behind a transaction pooler: watchers of other replicas' sagas are served by polling alone.
-    public var usesNotifications = true
 
     public init(connection: PostgresConfiguration, instanceName: String, dataDirectory: String?) {
         self.connection = connection
@@ -109,8 +107,7 @@ public final class SagaRuntime: Sendable {
         self.clock = DatabaseClock()
         self.partitions = PartitionKeeper(pool: pool, clock: self.clock, logger: logger)
         self.relay = EventRelay(
-            configuration: EventRelay.Configuration(
-                connection: configuration.connection, usesNotifications: configuration.usesNotifications),
+            configuration: EventRelay.Configuration(connection: configuration.connection),
             pool: pool, feed: feed, reader: reader, isHeld: { shared.current?.worker.handle($0) != nil },
             hasPeers: { shared.current?.lease.hasPeers ?? false }, logger: logger)
     }
@@ -269,7 +266,8 @@ public final class SagaRuntime: Sendable {
         let adoption = SagaAdoption(
             lease: incarnation.lease, worker: incarnation.worker, pool: self.pool, reader: self.reader,
             registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
-            maximumInFlight: self.configuration.maximumInFlight, logger: self.logger)
+            maximumInFlight: self.configuration.maximumInFlight,
+            isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
         // Not structured under this function: after a fencing they go on until their last call is answered for.
         let journal = Task { await incarnation.journal.run() }
         let worker = Task { await incarnation.worker.run() }

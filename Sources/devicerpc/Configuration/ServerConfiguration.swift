@@ -22,7 +22,7 @@ struct ServerConfiguration: Sendable {
         var url: String?
         var journalConnections: Int
         var queryConnections: Int
-        var usesNotifications: Bool
+        var isTransactionPooled: Bool
     }
 
     struct Engine: Sendable {
@@ -109,7 +109,7 @@ struct ServerConfiguration: Sendable {
         self.database = Database(
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),
-            usesNotifications: reader.read(Settings.notifications))
+            isTransactionPooled: reader.read(Settings.transactionPooler))
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas))

@@ -93,9 +93,10 @@ enum Settings {
         "database.query-connections", "DEVICERPC_QUERY_CONNECTIONS", .database, default: 4, in: 1...64,
         "Connections for reads.")
 
-    static let notifications = Setting<Bool>.boolean(
-        "database.notifications", "DEVICERPC_NOTIFICATIONS", .database, default: true,
-        "Whether replicas wake each other by NOTIFY. false behind a transaction pooler: they poll, twice a second.")
+    static let transactionPooler = Setting<Bool>.boolean(
+        "database.transaction-pooler", "DEVICERPC_TRANSACTION_POOLER", .database, default: false,
+        "Whether DATABASE_URL leads to a pooler in transaction mode (PgBouncer's pool_mode = transaction). Statements are "
+            + "not prepared then, and replicas poll twice a second instead of waking each other by NOTIFY.")
 
     // MARK: Provisioning
 
@@ -235,7 +236,7 @@ enum Settings {
             tlsCertificate.description, tlsKey.description,
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
-            notifications.description,
+            transactionPooler.description,
             provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
             simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
             adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,

@@ -41,7 +41,8 @@ struct Server {
         if let directory = self.configuration.lockDirectory { try Self.makeDirectory(directory) }
         let applied = try await database.migrate(logger: self.logger)
         if !applied.isEmpty { self.logger.info("migrated the database", metadata: ["versions": "\(applied)"]) }
-        let connection = PostgresConfiguration.engine(conninfo: database.conninfo)
+        let connection = PostgresConfiguration.engine(
+            conninfo: database.conninfo, isTransactionPooled: database.isTransactionPooled)
         let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
         let providers = try self.makeProviders(tools)
         let quota = try self.makeQuotaClient()
@@ -215,7 +216,6 @@ struct Server {
         runtime.journalWriters = self.configuration.database.journalConnections
         runtime.readers = self.configuration.database.queryConnections
         runtime.drainTimeout = self.configuration.listeners.drainTimeout
-        runtime.usesNotifications = self.configuration.database.usesNotifications
         return runtime
     }
 

@@ -9,16 +9,20 @@ struct ServerDatabase: Sendable {
 
     /// May hold a password: never log it.
     let conninfo: String
+    let isTransactionPooled: Bool
     private let embedded: EmbeddedPostgres?
 
     static let migrator = Migrator(migrations: SagaMigrations.all + DeviceMigrations.all)
 
     static func open(_ configuration: ServerConfiguration, logger: Logger) async throws(PostgresError) -> ServerDatabase
     {
-        if let url = configuration.database.url { return ServerDatabase(conninfo: url, embedded: nil) }
+        if let url = configuration.database.url {
+            return ServerDatabase(
+                conninfo: url, isTransactionPooled: configuration.database.isTransactionPooled, embedded: nil)
+        }
         logger.info("starting the embedded PostgreSQL", metadata: ["data_dir": "\(configuration.dataDirectory)"])
         let embedded = try await EmbeddedPostgres.start(dataDirectory: configuration.dataDirectory)
-        return ServerDatabase(conninfo: embedded.conninfo, embedded: embedded)
+        return ServerDatabase(conninfo: embedded.conninfo, isTransactionPooled: false, embedded: embedded)
     }
 
     /// Brings the schema up to date; waits for a database that is not there yet.
@@ -54,7 +58,9 @@ struct ServerDatabase: Sendable {
         while true {
             do throws(PostgresError) {
                 return try await PostgresConnection.connect(
-                    PostgresConfiguration(conninfo: self.conninfo, applicationName: "devicerpc-migrate"))
+                    PostgresConfiguration(
+                        conninfo: self.conninfo, applicationName: "devicerpc-migrate",
+                        isTransactionPooled: self.isTransactionPooled))
             } catch {
                 // Anything but a server that isn't there (a wrong password, no such database) won't mend itself.
                 let mayMend = error.sqlstate == nil || error.sqlstateClass == "57"

@@ -53,8 +53,9 @@ class World:
             server.start()
         return server
 
-    def proxy(self) -> PostgresProxy:
-        proxy = PostgresProxy(self.cluster.port)
+    def proxy(self, target_port: int | None = None) -> PostgresProxy:
+        """In front of PostgreSQL, or of what else takes its connections."""
+        proxy = PostgresProxy(target_port or self.cluster.port)
         self._proxies.append(proxy)
         return proxy
 

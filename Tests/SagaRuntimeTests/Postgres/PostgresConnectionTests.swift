@@ -339,6 +339,41 @@ import Testing
         #expect(!connection.isOpen)
     }
 
+    // MARK: Transaction poolers
+
+    /// The next transaction may be another session's: nothing is left in this one, and each has what it needs.
+    @Test func transactionPoolersAreLeftNothing() async throws {
+        let database = try await TestDatabase.make()
+        var configuration = database.configuration
+        configuration.isTransactionPooled = true
+        configuration.statementTimeout = .milliseconds(7300)
+        let connection = try await PostgresConnection.connect(configuration)
+        #expect(connection.backendPID == 0)
+        let look = SQLQuery(
+            SQLStatement(
+                "look",
+                """
+                SELECT current_setting('statement_timeout'),
+                    (SELECT count(*) FROM pg_prepared_statements WHERE NOT from_sql)
+                """))
+        for _ in 0..<2 {
+            for row in [try await connection.run(look), try await connection.transaction([look])[0]] {
+                #expect(try row.single().text(0) == "7300ms")
+                #expect(try row.single().int64(1) == 0)
+            }
+        }
+        // As a session of its own it shows what is left: the simple protocol gets no settings.
+        let error = await #expect(throws: PostgresError.self) {
+            try await connection.execute(
+                "DO $$ BEGIN RAISE EXCEPTION '%', current_setting('statement_timeout'); END $$")
+        }
+        #expect(error?.message == "0")
+        _ = await #expect(throws: PostgresError.self) {
+            _ = try await connection.transaction([look, SQLQuery(SQLStatement("broken", "SELECT 1 / 0"))])
+        }
+        #expect(try await connection.run(look).single().text(0) == "7300ms")
+    }
+
     // MARK: LISTEN
 
     @Test func notificationsArrive() async throws {
