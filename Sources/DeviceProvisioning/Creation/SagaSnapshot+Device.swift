@@ -3,7 +3,7 @@ public import SagaRuntime
 extension SagaSnapshot {
     /// What the provider made, once it is recorded.
     public var providerDevice: ProviderDevice? {
-        self.outputs[DeviceStep.createProviderDevice].flatMap { try? ProviderDevice(output: $0) }
+        self.output(of: DeviceStep.createProviderDevice).flatMap { try? ProviderDevice(output: $0) }
     }
 
     /// When the device's record was last written: its row's `updated_at`.
@@ -16,7 +16,7 @@ extension SagaSnapshot {
 
     /// How to reach the device, once it runs.
     public var deviceConnection: DeviceConnection? {
-        self.outputs[DeviceStep.startDevice].flatMap { DeviceConnection(output: $0) }
+        self.output(of: DeviceStep.startDevice).flatMap { DeviceConnection(output: $0) }
     }
 }
 

@@ -1,6 +1,7 @@
 /// Reads JSON (RFC 8259): strict, with a bound on nesting, refusing a key that comes twice.
 package struct JSONParser {
     private static let maximumDepth = 64
+    private static let fewMembers = 16
     /// Longest text that is read from the journal or a service.
     static let maximumStoredBytes = 64 * 1024
 
@@ -36,9 +37,7 @@ package struct JSONParser {
     }
 
     private mutating func skipWhitespace() {
-        while self.position < self.bytes.count, [0x20, 0x09, 0x0a, 0x0d].contains(self.bytes[self.position]) {
-            self.position += 1
-        }
+        while let byte = self.next, byte == 0x20 || byte == 0x09 || byte == 0x0a || byte == 0x0d { self.position += 1 }
     }
 
     private var next: UInt8? { self.position < self.bytes.count ? self.bytes[self.position] : nil }
@@ -75,6 +74,7 @@ package struct JSONParser {
 
     private mutating func parseObject(depth: Int) throws(JSONError) -> [(key: String, value: JSONValue)] {
         var members: [(key: String, value: JSONValue)] = []
+        // For few members looking at each is quicker than a set of them.
         var keys: Set<String> = []
         self.position += 1
         self.skipWhitespace()
@@ -86,7 +86,11 @@ package struct JSONParser {
             guard self.next == UInt8(ascii: "\"") else { throw self.failure("a member name in quotes expected") }
             let start = self.position
             let key = try self.parseString()
-            guard keys.insert(key).inserted else {
+            if members.count == Self.fewMembers { keys = Set(members.map(\.key)) }
+            let isNew =
+                members.count < Self.fewMembers
+                ? !members.contains { $0.key == key } : keys.insert(key).inserted
+            guard isNew else {
                 self.position = start
                 throw self.failure("\"\(key)\" comes twice")
             }

@@ -103,6 +103,13 @@ struct JSONWriter {
     mutating func string(_ value: String) {
         self.separate()
         self.bytes.append(UInt8(ascii: "\""))
+        let isPlain = value.utf8.allSatisfy { $0 >= 0x20 && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }
+        if isPlain { self.bytes.append(contentsOf: value.utf8) } else { self.escape(value) }
+        self.bytes.append(UInt8(ascii: "\""))
+        self.needsComma = true
+    }
+
+    private mutating func escape(_ value: String) {
         for byte in value.utf8 {
             switch byte {
             case UInt8(ascii: "\""), UInt8(ascii: "\\"):
@@ -118,8 +125,6 @@ struct JSONWriter {
                 self.bytes.append(byte)
             }
         }
-        self.bytes.append(UInt8(ascii: "\""))
-        self.needsComma = true
     }
 
     private static let hexadecimal = Array("0123456789abcdef".utf8)

@@ -64,6 +64,7 @@ public final class AuditLog: Sendable {
 
     /// What a caller made up, checked or not: cut, and without control characters, whatever the log does with them.
     static func shown(_ text: String) -> String {
+        if text.utf8.count <= Self.maximumCharacters, text.utf8.allSatisfy({ (32..<127).contains($0) }) { return text }
         var shown = ""
         for scalar in text.unicodeScalars.prefix(Self.maximumCharacters) {
             switch scalar.properties.generalCategory {

@@ -157,13 +157,13 @@ public struct SQLRow: Sendable {
         switch type {
         case PostgresType.text, PostgresType.varchar, PostgresType.bpchar, PostgresType.name, PostgresType.json,
             PostgresType.unknown:
-            return String(validating: bytes, as: UTF8.self)
+            return String(utf8: bytes)
         case PostgresType.jsonb:
             // One byte of version, then the text (jsonb_send).
             guard bytes.first == 1 else { return nil }
-            return String(validating: UnsafeRawBufferPointer(rebasing: bytes[1...]), as: UTF8.self)
+            return String(utf8: UnsafeRawBufferPointer(rebasing: bytes[1...]))
         case PostgresType.firstUserDefined...:
-            return String(validating: bytes, as: UTF8.self)
+            return String(utf8: bytes)
         default:
             return nil
         }

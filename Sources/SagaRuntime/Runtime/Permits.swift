@@ -10,6 +10,18 @@ final class Permits: Sendable {
         /// New ones; they give way.
         var admissions: [CheckedContinuation<Bool, Never>] = []
 
+        /// False: all are taken, and `continuation` has its place in the queue.
+        mutating func take(
+            _ limit: Int, isAdmission: Bool, orQueue continuation: CheckedContinuation<Bool, Never>
+        ) -> Bool {
+            if self.taken < limit {
+                self.taken += 1
+                return true
+            }
+            if isAdmission { self.admissions.append(continuation) } else { self.waiting.append(continuation) }
+            return false
+        }
+
         mutating func popFirst() -> CheckedContinuation<Bool, Never>? {
             if !self.waiting.isEmpty { return self.waiting.removeFirst() }
             return self.admissions.isEmpty ? nil : self.admissions.removeFirst()
@@ -25,16 +37,7 @@ final class Permits: Sendable {
     private func take(_ name: String, isAdmission: Bool) async -> Bool {
         await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
             let isFree = self.gates.withLock { gates in
-                guard gates[name, default: Gate()].taken < self.limit else {
-                    if isAdmission {
-                        gates[name, default: Gate()].admissions.append(continuation)
-                    } else {
-                        gates[name, default: Gate()].waiting.append(continuation)
-                    }
-                    return false
-                }
-                gates[name, default: Gate()].taken += 1
-                return true
+                gates[name, default: Gate()].take(self.limit, isAdmission: isAdmission, orQueue: continuation)
             }
             if isFree { continuation.resume(returning: false) }
         }

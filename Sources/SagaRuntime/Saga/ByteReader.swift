@@ -46,7 +46,7 @@ package struct ByteReader {
     package mutating func blob() throws(StoredDataError) -> [UInt8] { Array(try self.lengthPrefixed()) }
 
     package mutating func text() throws(StoredDataError) -> String {
-        guard let text = String(validating: try self.lengthPrefixed(), as: UTF8.self) else {
+        guard let text = try self.lengthPrefixed().withUnsafeBytes({ String(utf8: $0) }) else {
             throw StoredDataError(message: "text is not UTF-8")
         }
         return text

@@ -7,6 +7,8 @@ public struct SagaID: Hashable, Sendable, Comparable, CustomStringConvertible {
 
     static let randomLength = 10
     static let alphabet: [UInt8] = Array("0123456789abcdefghijklmnopqrstuvwxyz".utf8)
+    /// 36 to the power of 10.
+    private static let randomCount: UInt64 = 3_656_158_440_062_976
 
     /// Reads an id as it came from a caller; `nil` unless it has the one shape that `init(milliseconds:using:)` makes.
     public init?(_ text: String) {
@@ -27,8 +29,11 @@ public struct SagaID: Hashable, Sendable, Comparable, CustomStringConvertible {
         bytes.append(contentsOf: repeatElement(UInt8(ascii: "0"), count: 13 - digits.utf8.count))
         bytes.append(contentsOf: digits.utf8)
         bytes.append(UInt8(ascii: "_"))
+        // One draw for all ten: each is a call of the kernel.
+        var random = generator.next(upperBound: Self.randomCount)
         for _ in 0..<Self.randomLength {
-            bytes.append(Self.alphabet[Int(generator.next(upperBound: UInt32(Self.alphabet.count)))])
+            bytes.append(Self.alphabet[Int(random % UInt64(Self.alphabet.count))])
+            random /= UInt64(Self.alphabet.count)
         }
         self.rawValue = String(decoding: bytes, as: UTF8.self)
     }

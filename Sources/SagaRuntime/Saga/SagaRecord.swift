@@ -1,11 +1,19 @@
 /// What one flush writes for one saga: the only way a saga changes.
 struct SagaRecord: Sendable {
     /// What is written if this comes to pass: the events, and the state after them.
-    struct Outcome: Sendable {
-        var events: [JournalEvent]
+    ///
+    /// A class, since a flush takes it up a dozen times and copies of it are wide.
+    final class Outcome: Sendable {
+        let events: [JournalEvent]
         /// The state after the events. (The output of a database step in this record is still missing from it.)
-        var snapshot: SagaSnapshot
-        var sideEffects: [SideEffect]
+        let snapshot: SagaSnapshot
+        let sideEffects: [SideEffect]
+
+        init(events: [JournalEvent], snapshot: SagaSnapshot, sideEffects: [SideEffect]) {
+            self.events = events
+            self.snapshot = snapshot
+            self.sideEffects = sideEffects
+        }
     }
 
     /// The version of the row that this record replaces; 0 inserts the saga.

@@ -42,11 +42,15 @@ public struct SagaSnapshot: Sendable, Equatable {
     /// Outputs of the steps that have one, by name.
     public var outputs: [String: String] {
         var outputs: [String: String] = [:]
+        outputs.reserveCapacity(self.steps.count)
         for step in self.steps {
             if let output = step.output { outputs[step.name] = output }
         }
         return outputs
     }
+
+    /// One of them.
+    public func output(of step: String) -> String? { self.steps.first { $0.name == step }?.output }
 }
 
 /// One step as the events tell it.

@@ -2,6 +2,15 @@
 enum JSONText {
     static func append(_ text: String, to output: inout String) {
         output += "\""
+        if text.allBytes({ (32..<127).contains($0) && $0 != UInt8(ascii: "\"") && $0 != UInt8(ascii: "\\") }) {
+            output += text
+        } else {
+            Self.appendEscaped(text, to: &output)
+        }
+        output += "\""
+    }
+
+    private static func appendEscaped(_ text: String, to output: inout String) {
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\"": output += "\\\""
@@ -18,7 +27,6 @@ enum JSONText {
                 }
             }
         }
-        output += "\""
     }
 
     static func quoted(_ text: String) -> String {

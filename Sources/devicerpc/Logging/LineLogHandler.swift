@@ -29,7 +29,9 @@ struct LineLogHandler: LogHandler {
     func log(event: LogEvent) {
         var metadata = self.metadata
         if let provided = self.metadataProvider?.get() { metadata.merge(provided) { $1 } }
-        if let own = event.metadata { metadata.merge(own) { $1 } }
+        if let own = event.metadata {
+            if metadata.isEmpty { metadata = own } else { metadata.merge(own) { $1 } }
+        }
         if let error = event.error { metadata["error"] = "\(error)" }
         let line = LogLine(
             time: WallClock.now(), level: event.level, label: self.label, message: "\(event.message)",

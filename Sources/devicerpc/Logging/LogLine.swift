@@ -9,16 +9,34 @@ struct LogLine {
     let message: String
     let metadata: Logger.Metadata
 
+    /// Room for most lines, so that they grow but once.
+    private static let usualBytes = 384
+    /// Eight wide.
+    private static let words = Dictionary(
+        uniqueKeysWithValues: Logger.Level.allCases.map { level in
+            let word = level.rawValue.uppercased()
+            return (level, word + String(repeating: " ", count: max(0, 8 - word.utf8.count)))
+        })
+
     /// `2026-01-31T12:00:00.123Z INFO  devicerpc.saga: [SAGA] step started  saga_id=… step=…`
     func text() -> String {
-        var line = "\(WallClock.render(self.time)) "
-        let level = self.level.rawValue.uppercased()
-        line += level + String(repeating: " ", count: max(0, 8 - level.utf8.count)) + " \(self.label): "
+        var line = WallClock.render(self.time)
+        line.reserveCapacity(Self.usualBytes)
+        line += " "
+        line += Self.words[self.level] ?? ""
+        line += " "
+        line += self.label
+        line += ": "
         Self.appendPlain(self.message, to: &line)
         for (key, value) in self.metadata.sorted(by: { $0.key < $1.key }) {
-            line += line.hasSuffix("  ") ? "" : " "
-            line += "\(key)="
-            Self.appendWord("\(value)", to: &line)
+            line += " "
+            line += key
+            line += "="
+            if case .string(let text) = value {
+                Self.appendWord(text, to: &line)
+            } else {
+                Self.appendWord("\(value)", to: &line)
+            }
         }
         line += "\n"
         return line
@@ -27,7 +45,12 @@ struct LogLine {
     /// `{"time":"…","level":"info","logger":"…","message":"…","saga_id":"…"}`; metadata that is named like one of
     /// ours gets an underscore.
     func json() -> String {
-        var line = "{\"time\":\"\(WallClock.render(self.time))\",\"level\":\"\(self.level.rawValue)\",\"logger\":"
+        var line = "{\"time\":\""
+        line.reserveCapacity(Self.usualBytes)
+        line += WallClock.render(self.time)
+        line += "\",\"level\":\""
+        line += self.level.rawValue
+        line += "\",\"logger\":"
         JSONText.append(self.label, to: &line)
         line += ",\"message\":"
         JSONText.append(self.message, to: &line)
@@ -72,6 +95,10 @@ struct LogLine {
 
     /// A line stays one line, and a terminal is safe from control characters.
     private static func appendPlain(_ text: String, to line: inout String) {
+        if text.allBytes({ (32..<127).contains($0) }) {
+            line += text
+            return
+        }
         for scalar in text.unicodeScalars {
             switch scalar {
             case "\n": line += "\\n"

@@ -34,6 +34,16 @@ import Testing
         #expect(throws: JSONError.self) { try JSONValue(parsing: text) }
     }
 
+    @Test(arguments: [2, 16, 17, 40]) func refusesAKeyThatComesTwice(count: Int) throws {
+        let members = (1...count).map { "\"k\($0)\":\($0)" }
+        let value = try JSONValue(parsing: "{" + members.joined(separator: ",") + "}")
+        #expect(value["k\(count)"]?.integer == count)
+        for repeated in members {
+            let text = "{" + (members + [repeated]).joined(separator: ",") + "}"
+            #expect(throws: JSONError.self) { try JSONValue(parsing: text) }
+        }
+    }
+
     @Test func readsEscapes() throws {
         #expect(try JSONValue(parsing: #""\u0041\ud83d\ude00\/\b\f\n\r\t""#).string == "A😀/\u{8}\u{c}\n\r\t")
         guard case .array(let elements) = try JSONValue(parsing: " [ -0.5e+3 , true ] ").content else {

@@ -11,6 +11,13 @@ import Testing
         #expect(id.rawValue.utf8.count == 29)
     }
 
+    @Test func theRandomPartHasAllDigitsEverywhere() {
+        var generator = SplitMix64(state: 7)
+        let ids = (0..<2000).map { _ in SagaID(milliseconds: 1, using: &generator) }
+        #expect(Set(ids).count == ids.count)
+        for place in 19..<29 { #expect(Set(ids.map { Array($0.rawValue.utf8)[place] }) == Set(SagaID.alphabet)) }
+    }
+
     @Test(arguments: [
         "", "saga_", "saga_1730188800000_7k2m9x4q1", "saga_1730188800000_7k2m9x4q1cc", "saga_17301888000000_k2m9x4q1c",
         "saga_1730188800000_7K2M9X4Q1C", "Saga_1730188800000_7k2m9x4q1c", "saga_1730188800000_7k2m9x4q1\u{e9}",

@@ -15,12 +15,13 @@ struct SimulatedDeviceKey: Hashable, Sendable, Comparable {
 
     /// `sim-<milliseconds>-<random>-<generation>-<repeat>`; the first two are the saga id's.
     var externalID: String {
-        let parts = self.sagaID.split(separator: "_").dropFirst().joined(separator: "-")
-        return "sim-\(parts)-\(self.generation)-\(self.repeated)"
+        let parts = self.sagaID.utf8.split(separator: UInt8(ascii: "_")).dropFirst()
+        return "sim-\(parts.map { String(Substring($0)) }.joined(separator: "-"))-\(self.generation)-\(self.repeated)"
     }
 
     init?(externalID: String) {
-        let parts = externalID.split(separator: "-", omittingEmptySubsequences: false)
+        let parts = externalID.utf8.split(separator: UInt8(ascii: "-"), omittingEmptySubsequences: false)
+            .map { Substring($0) }
         guard parts.count == 5, parts[0] == "sim", let generation = Int32(parts[3]), let repeated = Int32(parts[4])
         else { return nil }
         self.init(sagaID: "saga_\(parts[1])_\(parts[2])", generation: generation, repeated: repeated)
