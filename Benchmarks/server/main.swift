@@ -16,7 +16,7 @@ func streamed(_ request: ByteBuffer) throws(RPCError) -> (count: UInt32, message
 let service = RPCService(
     name: "bench.Bench",
     methods: [
-        .unary("Echo", immediately: { message, _ in RPCReply(message: message) }),
+        .unaryAtOnce("Echo") { message, _ in RPCReply(message: message) },
         .unary("EchoInTask") { message, _ in RPCReply(message: message) },
         .serverStreaming("Stream") { request, _, writer in
             let (count, message) = try streamed(request)

@@ -4,7 +4,7 @@ public import RPCTransport
 public struct OpenAccess: RPCInterceptor {
     public init() {}
 
-    public func intercept(_ context: inout RPCContext) async throws { context.identity = Caller.anyone }
+    public func intercept(_ context: inout RPCContext) async throws { _ = try self.interceptAtOnce(&context) }
 
     public func interceptAtOnce(_ context: inout RPCContext) throws -> Bool {
         context.identity = Caller.anyone

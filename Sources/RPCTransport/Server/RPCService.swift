@@ -73,8 +73,8 @@ public struct RPCMethod: Sendable {
 
     /// One message in, one message out, by a handler that never waits. It needs no task of its own, which is a fifth
     /// of what a small call costs, and must be as short as what others do before they first suspend.
-    public static func unary(
-        _ name: String, maximumMessageBytes: Int? = nil, immediately handler: @escaping ImmediateHandler
+    public static func unaryAtOnce(
+        _ name: String, maximumMessageBytes: Int? = nil, handler: @escaping ImmediateHandler
     ) -> RPCMethod {
         RPCMethod(name, .immediate(handler), endsAtDrain: false, maximumMessageBytes: maximumMessageBytes)
     }

@@ -40,16 +40,14 @@ public final class HealthService: Sendable {
         RPCService(
             name: "grpc.health.v1.Health",
             methods: [
-                .unary(
-                    "Check", maximumMessageBytes: 4096,
-                    immediately: { message, _ in
-                        let name = try Self.serviceName(message)
-                        guard let status = self.state.withLock({ $0.statuses[name] }) else {
-                            throw RPCError(.notFound, "unknown service")
-                        }
-                        return RPCReply(message: Self.replies[status] ?? ByteBuffer())
-                    }),
-                .unary("List", maximumMessageBytes: 4096, immediately: { _, _ in try self.list() }),
+                .unaryAtOnce("Check", maximumMessageBytes: 4096) { message, _ in
+                    let name = try Self.serviceName(message)
+                    guard let status = self.state.withLock({ $0.statuses[name] }) else {
+                        throw RPCError(.notFound, "unknown service")
+                    }
+                    return RPCReply(message: Self.replies[status] ?? ByteBuffer())
+                },
+                .unaryAtOnce("List", maximumMessageBytes: 4096) { _, _ in try self.list() },
                 .serverStreaming("Watch", staysOnEventLoop: true, maximumMessageBytes: 4096) { message, _, writer in
                     let name = try Self.serviceName(message)
                     // The last one counts: a slow watcher isn't told what has been superseded meanwhile.

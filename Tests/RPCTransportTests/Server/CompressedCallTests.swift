@@ -23,13 +23,11 @@ import Testing
                 reply.trailingMetadata.append("x-compressed", "\(context.requestIsCompressed)")
                 return reply
             },
-            .unary(
-                "GetAtOnce",
-                immediately: { message, context in
-                    var reply = RPCReply(message: message, compression: Self.choice(message))
-                    reply.trailingMetadata.append("x-compressed", "\(context.requestIsCompressed)")
-                    return reply
-                }),
+            .unaryAtOnce("GetAtOnce") { message, context in
+                var reply = RPCReply(message: message, compression: Self.choice(message))
+                reply.trailingMetadata.append("x-compressed", "\(context.requestIsCompressed)")
+                return reply
+            },
             .serverStreaming("Thrice") { message, context, writer in
                 try await writer.write(message, compression: .never)
                 try await writer.write(message, compression: .always)

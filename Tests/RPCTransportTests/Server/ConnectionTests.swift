@@ -263,7 +263,7 @@ import Testing
         let service = RPCService(
             name: "test.Who",
             methods: [
-                isImmediate ? .unary("Get", immediately: answer) : .unary("Get", handler: { try answer($0, $1) })
+                isImmediate ? .unaryAtOnce("Get", handler: answer) : .unary("Get", handler: { try answer($0, $1) })
             ])
         let recorder = Recorder()
         let gate = Gate(atOnce: atOnce)

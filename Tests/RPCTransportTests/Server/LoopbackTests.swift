@@ -26,9 +26,9 @@ import Testing
             .unary("Fail") { message, _ in
                 throw RPCError(.failedPrecondition, message.text, details: [1, 2, 255])
             },
-            .unary(
-                "FailAtOnce",
-                immediately: { message, _ in throw RPCError(.failedPrecondition, message.text, details: [1, 2, 255]) }),
+            .unaryAtOnce("FailAtOnce") { message, _ in
+                throw RPCError(.failedPrecondition, message.text, details: [1, 2, 255])
+            },
             .unary("Break") { _, _ in
                 struct Secret: Error {}
                 throw Secret()
