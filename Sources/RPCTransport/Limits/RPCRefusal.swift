@@ -12,6 +12,8 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     case slowHeaders = "slow_headers"
     case slowReader = "slow_reader"
     case tooMuchUnread = "too_much_unread"
+    /// All connections together have the server keep too much, and this one more than its share.
+    case tooMuchKept = "too_much_kept"
     case tooManyQueuedFrames = "too_many_queued_frames"
     case tooManyPings = "too_many_pings"
     case tooManyControlFrames = "too_many_control_frames"
@@ -48,7 +50,7 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     public var scope: Scope {
         switch self {
         case .tooManyConnections, .tooManyConnectionsOfAddress, .tooManyHandshakes, .notHTTP2, .slowHandshake,
-            .slowHeaders, .slowReader, .tooMuchUnread, .tooManyQueuedFrames, .tooManyPings, .tooManyControlFrames,
+            .slowHeaders, .slowReader, .tooMuchUnread, .tooMuchKept, .tooManyQueuedFrames, .tooManyPings, .tooManyControlFrames,
             .tooManyResets, .tooManyUnansweredResets, .tooManyErrors, .headerBlockTooLarge, .tooManyContinuations,
             .protocolError:
             .connection

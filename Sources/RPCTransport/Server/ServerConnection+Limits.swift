@@ -39,6 +39,7 @@ extension ServerConnection {
         if session.unreadBytes > 8 * self.shared.configuration.limits.maximumUnreadBytes {
             return self.refuse(.tooMuchUnread)
         }
+        if self.hasTooMuch { return self.refuse(.tooMuchKept) }
         if isWatching { self.nextSweep = now + self.sweepInterval }
     }
 
@@ -125,6 +126,21 @@ extension ServerConnection {
             self.start(call, message)
         }
     }
+
+    // MARK: What all connections keep
+
+    /// - Returns: whether it is notably more than it was.
+    @discardableResult
+    func countKept(_ bytes: Int) -> Bool {
+        let old = self.countedBytes
+        let new = bytes / KeptBytes.step * KeptBytes.step
+        guard new != old else { return false }
+        self.countedBytes = new
+        self.shared.kept.change(from: old, to: new)
+        return new > old
+    }
+
+    var hasTooMuch: Bool { self.countedBytes > 0 && self.shared.kept.isTooMuch(self.countedBytes) }
 
     // MARK: Requests that are not whole
 

@@ -65,6 +65,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     /// The one call that gets credit while the connection keeps too many bytes.
     @exclusivity(unchecked) var favoured: ServerCall?
 
+    /// What the server's sum holds for this connection, in whole steps.
+    @exclusivity(unchecked) var countedBytes = 0
+
     /// The IP address of the client, for the server's count; set before the connection is.
     var address = ""
     /// The server has been told that the handshake is over.
@@ -105,6 +108,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         // Calls hold their connection: what it keeps of them now would keep it for ever. (What was held back is let go of
         // with its streams.)
         self.unsent = []
+        self.countKept(0)
         self.shared.connectionClosed(self)
     }
 
@@ -148,6 +152,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.close()
         }
         if !self.heldBack.isEmpty { self.startHeldBack(session) }
+        if self.countKept(self.bufferedBytes + session.unreadBytes), self.hasTooMuch { return self.refuse(.tooMuchKept) }
         if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
         if session.isInHeaderBlock {
             if self.headerBlockDeadline == nil {

@@ -9,6 +9,7 @@ final class ServerShared: Sendable {
     let observer: (any RPCObserver)?
     let logger: Logger
     let refusals: RefusalReporter
+    let kept: KeptBytes
     /// These are called on the connection's event loop.
     let connectionEstablished: @Sendable (ServerConnection) -> Void
     let connectionClosed: @Sendable (ServerConnection) -> Void
@@ -26,6 +27,7 @@ final class ServerShared: Sendable {
         self.observer = observer
         self.logger = logger
         self.refusals = refusals
+        self.kept = KeptBytes(limit: configuration.limits.maximumKeptBytes)
         self.connectionEstablished = connectionEstablished
         self.connectionClosed = connectionClosed
     }

@@ -69,6 +69,14 @@ extension Settings {
                         + "time may send more than the 64 KiB that each may send at first.")
             ),
             (
+                \.limits.maximumKeptBytes,
+                .integer(
+                    "limits.max-kept-bytes", "DEVICERPC_MAX_KEPT_BYTES", .limits, default: 1 << 30,
+                    in: 1 << 20...1 << 40,
+                    "Bytes of such requests and responses of all connections together. Beyond it, connections with more "
+                        + "than an equal share of it, and more than 256 KiB, are closed.")
+            ),
+            (
                 \.limits.minimumBytesPerSecond,
                 .integer(
                     "limits.min-bytes-per-second", "DEVICERPC_MIN_BYTES_PER_SECOND", .limits, default: 1024,

@@ -141,6 +141,40 @@ def test_too_much_unread(server: Server) -> None:
     assert refusals(server)["too_much_unread"] == before + 1
 
 
+def _fill(raw: RawConnection, calls: int) -> None:
+    """Has the server keep some 60 KiB a call: answers for which the client has no window."""
+    ask = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
+    for _ in range(calls):
+        raw.send(frame(DATA, 0, raw.open(REFLECTION), ask * 100))
+
+
+def test_many_that_keep_much(place: World) -> None:
+    """Two clients, each far within what one may have the server keep, and together beyond what all may: who has more than
+    its share goes, who has little stays, and what was kept for those that are gone is forgotten."""
+    server = place.server("keeps little", environment={"DEVICERPC_MAX_KEPT_BYTES": str(1 << 20)})
+
+    def kept() -> int:
+        return refusals(server)["too_much_kept"]
+
+    for repetition in range(1, 3):
+        with (
+            RawClient(server.port) as polite,
+            RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as first,
+            RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as second,
+        ):
+            _fill(first, 12)
+            first.pump(1)
+            assert not first.is_closed and kept() == repetition - 1
+            _fill(second, 20)
+            goaway = second.wait_closed()
+            assert goaway is not None
+            assert (goaway.error_code, goaway.debug_data) == (ENHANCE_YOUR_CALM, "too_much_kept")
+            assert kept() == repetition
+            assert polite.unary(HEALTH_CHECK).status == 0
+            assert not first.is_closed
+        wait_until(lambda: connections(server) == 0, 10, "them to be gone")
+
+
 def test_streams_beyond_the_limit(server: Server) -> None:
     """Before its client has acknowledged the limit they are refused unprocessed, afterwards they break HTTP/2."""
     with RawConnection(server.port, handshake=False) as raw:
