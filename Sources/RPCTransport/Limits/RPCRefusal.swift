@@ -50,7 +50,8 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     public var scope: Scope {
         switch self {
         case .tooManyConnections, .tooManyConnectionsOfAddress, .tooManyHandshakes, .notHTTP2, .slowHandshake,
-            .slowHeaders, .slowReader, .tooMuchUnread, .tooMuchKept, .tooManyQueuedFrames, .tooManyPings, .tooManyControlFrames,
+            .slowHeaders, .slowReader, .tooMuchUnread, .tooMuchKept, .tooManyQueuedFrames, .tooManyPings,
+            .tooManyControlFrames,
             .tooManyResets, .tooManyUnansweredResets, .tooManyErrors, .headerBlockTooLarge, .tooManyContinuations,
             .protocolError:
             .connection

@@ -152,7 +152,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.close()
         }
         if !self.heldBack.isEmpty { self.startHeldBack(session) }
-        if self.countKept(self.bufferedBytes + session.unreadBytes), self.hasTooMuch { return self.refuse(.tooMuchKept) }
+        if self.countKept(self.bufferedBytes + session.unreadBytes), self.hasTooMuch {
+            return self.refuse(.tooMuchKept)
+        }
         if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
         if session.isInHeaderBlock {
             if self.headerBlockDeadline == nil {
