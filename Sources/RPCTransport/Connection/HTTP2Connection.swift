@@ -16,9 +16,6 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// How many such writes a connection has in its turn of the event loop: enough for a message of 1 MiB.
     private static let writesInTurn = 5
 
-    /// How long it is put off then: any time at all lets the event loop look at its other sockets first.
-    private static let timeToNextTurn = TimeAmount.microseconds(50)
-
     /// How much is read from a peer that has been told that this is the end.
     private static let mostDiscarded = 256 * 1024
 
@@ -254,7 +251,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     private func putOffFlush(_ context: ChannelHandlerContext) {
         self.isPutOff = true
-        context.eventLoop.scheduleTask(in: Self.timeToNextTurn) {
+        context.eventLoop.scheduleTask(in: EventLoopContext.timeToNextTurn) {
             self.isPutOff = false
             self.flushIfNeeded()
         }
