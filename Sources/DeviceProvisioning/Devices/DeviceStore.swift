@@ -49,13 +49,13 @@ public final class DeviceStore: Sendable {
             parameters.append(tenant)
             statement = Self.listOfTenant
         case (.user(let user), false):
-            guard userID == user else { return [] }
+            guard Visibility.isSame(userID, user) else { return [] }
             parameters.append(userID)
             statement = Self.listOfUser
         case (.tenant(let tenant, let user), false):
             parameters.append(userID)
             // One's own are seen in whatever tenant they are.
-            parameters.append(userID == user ? nil : tenant)
+            parameters.append(Visibility.isSame(userID, user) ? nil : tenant)
             statement = Self.listOfTenantsUser
         case (.all, false):
             parameters.append(userID)

@@ -64,8 +64,8 @@ public final class Caller: Sendable {
     /// - Throws: PERMISSION_DENIED for another's.
     func owner(userID: String, tenantID: String) throws(RPCError) -> (userID: String, tenantID: String) {
         guard case .user(let id) = self.kind else { return (userID, tenantID) }
-        let isOwn = userID.isEmpty || userID == id
-        if isOwn, tenantID.isEmpty || tenantID == self.tenantID { return (id, self.tenantID) }
+        let isOwn = userID.isEmpty || Visibility.isSame(userID, id)
+        if isOwn, tenantID.isEmpty || Visibility.isSame(tenantID, self.tenantID) { return (id, self.tenantID) }
         guard self.permissions.contains(.sagaAdmin) else {
             let field = isOwn ? "tenant_id" : "user_id"
             throw RPCError(

@@ -9,10 +9,15 @@ public enum Visibility: Sendable, Equatable {
     public func includes(userID: String, tenantID: String) -> Bool {
         switch self {
         case .all: true
-        case .user(let user): userID == user
-        case .tenant(let tenant, let user): userID == user || (!tenant.isEmpty && tenantID == tenant)
+        case .user(let user): Self.isSame(userID, user)
+        case .tenant(let tenant, let user):
+            Self.isSame(userID, user) || (!tenant.isEmpty && Self.isSame(tenantID, tenant))
         }
     }
+
+    /// Byte by byte, as the database compares. To Swift's `==` é in one scalar and é in two are equal, and so are K and
+    /// the Kelvin sign; whoever gives out names may have given both.
+    public static func isSame(_ name: String, _ other: String) -> Bool { name.utf8.elementsEqual(other.utf8) }
 
     /// As parameters of a condition: (user, tenant), both nil for everything.
     var parameters: (user: String?, tenant: String?) {

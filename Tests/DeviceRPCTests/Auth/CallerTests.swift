@@ -29,6 +29,18 @@ import Testing
         #expect(!Visibility.user("ann").includes(userID: "", tenantID: ""))
     }
 
+    /// To Swift's `==` each pair is equal.
+    @Test(arguments: [("jos\u{e9}", "jose\u{301}"), ("Kim", "\u{212a}im")])
+    func namesAreComparedByteByByte(name: String, other: String) throws {
+        #expect(!Visibility.user(name).includes(userID: other, tenantID: ""))
+        #expect(!Visibility.tenant(name, user: "max").includes(userID: "ann", tenantID: other))
+        #expect(!Visibility.tenant("north", user: name).includes(userID: other, tenantID: ""))
+        let user = Caller(.user(name), tenantID: name, permissions: .deviceCreate)
+        #expect(throws: RPCError.self) { try user.owner(userID: other, tenantID: "") }
+        #expect(throws: RPCError.self) { try user.owner(userID: "", tenantID: other) }
+        #expect(try user.owner(userID: name, tenantID: name) == (name, name))
+    }
+
     @Test func sagaAdminReadsSagas() {
         #expect(Caller(.service("s"), permissions: .sagaAdmin).permissions.contains(.sagaRead))
     }
