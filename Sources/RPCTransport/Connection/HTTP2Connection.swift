@@ -22,6 +22,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// How long a closed connection waits for the peer to close its side.
     private static let lingerTime = TimeAmount.seconds(1)
 
+    /// How long a peer that has done nothing wrong may take for the last bytes, which are few by then.
+    private static let timeForTheRest = TimeAmount.seconds(20)
+
     final let loop: EventLoopContext
     private let role: HTTP2Session.Role
     private let configuration: HTTP2Configuration
@@ -49,9 +52,14 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// The channel was active, for however short a time.
     private(set) final var hasBegun = false
     private final var isTornDown = false
+    /// The peer has done nothing wrong, and may take its time for the end of its last answers.
+    @exclusivity(unchecked) final var isPatient = false
 
     /// The connection has said its last word, or is about to.
     final var isClosingDown: Bool { self.closesWhenFlushed }
+
+    /// Whether the socket takes bytes. While it doesn't, answers wait for the peer, and closing would drop them.
+    final var isWritable: Bool { self.context?.channel.isWritable ?? true }
 
     init(loop: EventLoopContext, role: HTTP2Session.Role, configuration: HTTP2Configuration) {
         self.loop = loop
@@ -246,7 +254,9 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         // Who is to go and doesn't even take the GOAWAY goes without it.
         if self.closesWhenFlushed, !context.channel.isWritable { return context.close(promise: nil) }
         guard let session = self.session, !self.isUnflushed else { return }
-        if self.closesWhenFlushed || (!session.wantsRead && !session.wantsWrite) { self.closeBehindWrites(context) }
+        // Without calls a session that said goodbye wants nothing more, but their answers may be on their way still.
+        let isOver = !session.wantsRead && !session.wantsWrite && context.channel.isWritable
+        if self.closesWhenFlushed || isOver { self.closeBehindWrites(context) }
     }
 
     private func putOffFlush(_ context: ChannelHandlerContext) {
@@ -268,9 +278,14 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         let written = context.eventLoop.makePromise(of: Void.self)
         context.writeAndFlush(self.wrapOutboundOut(ByteBuffer()), promise: written)
         let channel = context.channel
-        written.futureResult.whenComplete { _ in channel.close(mode: .output, promise: nil) }
-        let timer = context.eventLoop.scheduleTask(in: Self.lingerTime) { channel.close(promise: nil) }
+        let patience = self.isPatient ? Self.timeForTheRest : Self.lingerTime
+        let timer = context.eventLoop.scheduleTask(in: patience) { channel.close(promise: nil) }
         channel.closeFuture.whenComplete { _ in timer.cancel() }
+        written.futureResult.whenComplete { _ in
+            channel.close(mode: .output, promise: nil)
+            let timer = channel.eventLoop.scheduleTask(in: Self.lingerTime) { channel.close(promise: nil) }
+            channel.closeFuture.whenComplete { _ in timer.cancel() }
+        }
     }
 
     /// One buffer of frames. True if there may be more.

@@ -7,6 +7,7 @@ extension ServerConnection {
     /// GOAWAY with the name of the rule, then the end. At once if the client doesn't even take that.
     func refuse(_ refusal: RPCRefusal) {
         guard let session = self.session, !self.isClosingDown else { return }
+        self.isPatient = false
         self.shared.refusals.report(refusal, peer: self.peer)
         session.goAway(HTTP2ErrorCode.enhanceYourCalm, refusal.rawValue)
         self.close()

@@ -344,6 +344,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func closeIfDrained() {
         guard case .final = self.drain, let session = self.session, session.streams.isEmpty else { return }
+        // The last answers may still wait for a client that reads slowly: it comes here again once they have left.
+        guard self.isWritable else { return }
+        self.isPatient = true
         self.close()
     }
 

@@ -83,8 +83,10 @@ class RawClient(RawConnection):
     """Acknowledges SETTINGS and PING unless `answers` is false; does nothing else by itself."""
 
     def __init__(
-        self, port: int, initial: Mapping[int, int] | None = None, *, preface: bool = True, answers: bool = True
+        self, port: int, initial: Mapping[int, int] | None = None, *, preface: bool = True, answers: bool = True,
+        is_slow: bool = False,
     ) -> None:
+        """is_slow: the server's kernel takes little of what the client has not read yet."""
         self.answers = answers
         # Sending reads on the way: an answer must not go in the middle of what is being sent.
         self._is_sending = False
@@ -93,7 +95,8 @@ class RawClient(RawConnection):
         self.send_window = {0: 65535}
         # Of the server; None until they have come.
         self.peer_settings: dict[int, int] | None = None
-        super().__init__(port, handshake=False)
+        super().__init__(
+            port, handshake=False, receive_buffer=8192 if is_slow else None, segment=536 if is_slow else None)
         if preface:
             self.send(PREFACE + settings(initial or {}))
 

@@ -76,9 +76,12 @@ class RawConnection:
 
     def __init__(
         self, port: int, *, handshake: bool = True, initial: Mapping[int, int] | None = None, source: str | None = None,
-        receive_buffer: int | None = None,
+        receive_buffer: int | None = None, segment: int | None = None,
     ) -> None:
         self.socket = socket.socket()
+        if segment:
+            # Small segments, as to far away, have the other side's kernel keep little of what it sends.
+            self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_MAXSEG, segment)
         if receive_buffer:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
