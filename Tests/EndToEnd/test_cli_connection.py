@@ -55,8 +55,8 @@ class StubServer:
         self.folder = folder
         self.authority = Authority()
         self.service = StubService()
-        # Without the address: NIOSSL accepts a certificate for the address that is connected to under any name.
-        identity = self.authority.issue(dns=["localhost"])
+        # With the address: that makes it no certificate for every name that leads there.
+        identity = self.authority.issue(dns=["localhost"], addresses=["127.0.0.1"])
         credentials = grpc.ssl_server_credentials(
             [(identity.key_pem, identity.certificate_pem)], self.authority.pem, require_client_auth=True
         )

@@ -32,16 +32,16 @@ final class ClientTLSContext: Sendable {
     ///   - handshake: succeeds once the server is known to be the one that was asked for and speaks h2. Fails with what
     ///     is wrong; the channel is closed then.
     func addHandlers(to channel: any Channel, host: String, handshake: EventLoopPromise<Void>) throws {
-        let name = self.serverName ?? host
+        let host = self.serverName ?? host
+        let name = Self.isAddress(host) ? nil : host
         let handler: NIOSSLClientHandler
         do {
-            handler = try NIOSSLClientHandler(
-                context: self.context, serverHostname: Self.isAddress(name) ? nil : name)
+            handler = try NIOSSLClientHandler(context: self.context, serverHostname: name)
         } catch {
             handshake.fail(error)
             throw error
         }
-        let gate = TLSGate(handler: handler) { handshake.completeWith($0.map { _ in }) }
+        let gate = TLSGate(handler: handler, serverName: name) { handshake.completeWith($0.map { _ in }) }
         try channel.pipeline.syncOperations.addHandlers([handler, gate])
     }
 

@@ -31,6 +31,22 @@ public final class PeerCertificate: Sendable, Equatable {
     /// URIs first.
     public var names: [String] { self.uris + self.dnsNames }
 
+    /// Whether it was issued for the host of this name; `*.` at the beginning of a name of the certificate stands for one
+    /// label (RFC 9525, section 6.3).
+    func isFor(_ host: String) -> Bool {
+        let host = Self.normal(host)
+        let rest = host.firstIndex(of: ".").map { host[$0...] }
+        return self.dnsNames.contains { name in
+            let name = Self.normal(name)
+            return name == host || (name.hasPrefix("*.") && rest.map { name.dropFirst() == $0 } == true)
+        }
+    }
+
+    private static func normal(_ name: String) -> String {
+        let name = name.lowercased()
+        return name.hasSuffix(".") ? String(name.dropLast()) : name
+    }
+
     public static func == (a: PeerCertificate, b: PeerCertificate) -> Bool {
         a.uris == b.uris && a.dnsNames == b.dnsNames
     }

@@ -17,6 +17,11 @@ public struct RPCTLSError: Error, Sendable, Equatable, CustomStringConvertible {
 }
 
 /// Why a connection is no good after a handshake that succeeded.
+struct WrongServer: Error, CustomStringConvertible {
+    var name: String
+    var description: String { "the certificate is not one of \(self.name)" }
+}
+
 struct NoCommonProtocol: Error, CustomStringConvertible {
     var description: String { "the other side does not speak h2 (ALPN)" }
 }

@@ -10,20 +10,31 @@ final class TLSGate: ChannelInboundHandler {
     typealias InboundIn = ByteBuffer
 
     private let handler: NIOSSLHandler
+    /// What the peer's certificate must be for, beside what NIOSSL checks: that takes a certificate of the address that is
+    /// connected to for one of any name, and whoever can lead a name astray may well have one of his own address.
+    private let serverName: String?
     private var isOpen = false
     /// Told once how the handshake went.
     private var negotiated: ((Result<PeerCertificate?, any Error>) -> Void)?
 
-    init(handler: NIOSSLHandler, negotiated: @escaping (Result<PeerCertificate?, any Error>) -> Void) {
+    init(
+        handler: NIOSSLHandler, serverName: String? = nil,
+        negotiated: @escaping (Result<PeerCertificate?, any Error>) -> Void
+    ) {
         self.handler = handler
+        self.serverName = serverName
         self.negotiated = negotiated
     }
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted(let negotiatedProtocol)? = event as? TLSUserEvent {
-            if negotiatedProtocol == "h2" {
+            let certificate = self.handler.peerCertificate.map { PeerCertificate($0) }
+            if let serverName, certificate?.isFor(serverName) != true {
+                self.tell(.failure(WrongServer(name: serverName)))
+                context.close(promise: nil)
+            } else if negotiatedProtocol == "h2" {
                 self.isOpen = true
-                self.tell(.success(self.handler.peerCertificate.map { PeerCertificate($0) }))
+                self.tell(.success(certificate))
             } else {
                 self.tell(.failure(NoCommonProtocol()))
                 context.close(promise: nil)
