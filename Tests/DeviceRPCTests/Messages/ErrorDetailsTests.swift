@@ -93,8 +93,11 @@ import Testing
 
     @Test func longMessagesFitIntoTrailers() throws {
         let error = RPCError(.databaseUnavailable, String(repeating: "☺", count: 5000))
-        #expect(error.message.utf8.count <= 1024)
+        #expect(error.message.utf8.count <= 1536 / 3)
         #expect(error.message.hasSuffix("☺…"))
+        #expect(RPCError(.databaseUnavailable, String(repeating: "x", count: 5000)).message.utf8.count == 1024)
+        #expect(RPCError(.databaseUnavailable, String(repeating: "x", count: 1024)).message.hasSuffix("x"))
+        #expect(RPCError(.databaseUnavailable, String(repeating: "%", count: 512)).message.hasSuffix("%"))
         #expect(error.details.count < 2048)
         let worst = V1.CreateDeviceRequest.with { request in
             for index in 0..<1000 { request.metadata[String(repeating: "😈", count: 70) + "\(index)"] = "" }

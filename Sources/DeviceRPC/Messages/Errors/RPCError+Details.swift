@@ -9,6 +9,9 @@ extension RPCError {
     public static let pushbackTrailer = "grpc-retry-pushback-ms"
     /// Longer messages are cut, since clients accept no more than 8 KiB of trailers by default.
     private static let maximumMessageBytes = 1024
+    /// As `grpc-message` carries it, percent-encoded. The transport would cut what is longer, and the two messages that a
+    /// client gets would differ.
+    private static let maximumEncodedBytes = 1536
 
     /// - Parameters:
     ///   - metadata: for `ErrorInfo.metadata`.
@@ -18,7 +21,7 @@ extension RPCError {
         _ reason: ErrorReason, _ message: String, metadata: [String: String] = [:], details: [PackedMessage] = [],
         retry: RetryAdvice = .unsaid
     ) {
-        let message = message.cut(toBytes: Self.maximumMessageBytes)
+        let message = message.cut(toBytes: Self.maximumMessageBytes, encoded: Self.maximumEncodedBytes)
         let info = GoogleRPC.ErrorInfo.with {
             $0.reason = reason.name
             $0.domain = ErrorReason.domain
@@ -133,16 +136,25 @@ public enum RetryAdvice: Sendable, Hashable {
 }
 
 extension String {
-    /// The longest beginning that ends between scalars and has at most `limit` bytes, with an ellipsis if it is cut.
-    fileprivate func cut(toBytes limit: Int) -> String {
-        guard self.utf8.count > limit else { return self }
+    /// The longest beginning that ends between scalars and has at most `limit` bytes, and `encodedLimit` once it is
+    /// percent-encoded; with an ellipsis if it is cut.
+    fileprivate func cut(toBytes limit: Int, encoded encodedLimit: Int) -> String {
+        guard self.utf8.count > limit || self.utf8.reduce(0, { $0 + Self.encodedWidth($1) }) > encodedLimit else {
+            return self
+        }
         var result = String.UnicodeScalarView()
-        var count = 0
+        // The ellipsis is one scalar of three bytes.
+        var (count, encoded) = (3, 9)
         for scalar in self.unicodeScalars {
             count += UTF8.width(scalar)
-            if count > limit - 3 { break }
+            encoded += String(scalar).utf8.reduce(0) { $0 + Self.encodedWidth($1) }
+            if count > limit || encoded > encodedLimit { break }
             result.append(scalar)
         }
         return String(result) + "…"
+    }
+
+    private static func encodedWidth(_ byte: UInt8) -> Int {
+        (0x20...0x7E).contains(byte) && byte != UInt8(ascii: "%") ? 1 : 3
     }
 }
