@@ -112,6 +112,16 @@ import Testing
         #expect(failure.isRetryable == isRetryable)
     }
 
+    /// gRFC A6: no number is as bad as a negative one. Zero is no reason to ask without pause.
+    @Test(arguments: [("20", true), ("0", true), ("-1", false), ("soon", false), ("", false), ("1e3", false)])
+    func pushbackIsHonoured(text: String, isRetryable: Bool) throws {
+        var metadata = Metadata()
+        metadata.append("grpc-retry-pushback-ms", text)
+        let failure = CallFailure(RPCError(.unavailable, "", metadata: metadata))
+        #expect(failure.isRetryable == isRetryable)
+        if isRetryable { #expect(try #require(failure.pushback) >= .milliseconds(10)) }
+    }
+
     @Test(arguments: [(false, CommandStatus.failed), (true, .parked)])
     func failedSagasHaveExitCodes(isParked: Bool, status: CommandStatus) throws {
         let sagaID = try #require(SagaID("saga_1730188800000_7k2m9x4q1c"))

@@ -23,8 +23,17 @@ struct CallFailure: Error {
         self.reason = info?.reason ?? ""
         self.info = info?.metadata ?? [:]
         self.violations = status?.detail(GoogleRPC.BadRequest.self)?.fieldViolations ?? []
-        self.pushback = error.metadata.first("grpc-retry-pushback-ms").flatMap { Int64($0) }.map { .milliseconds($0) }
+        self.pushback =
+            switch error.retryAdvice {
+            case .unsaid: nil
+            // No number: as bad as a negative one (gRFC A6).
+            case .never: .milliseconds(-1)
+            // Zero would have a server that says so for long be asked without pause.
+            case .after(let wait): max(wait, Self.shortestWait)
+            }
     }
+
+    private static let shortestWait = Duration.milliseconds(10)
 
     /// The saga that failed; `nil`: no saga is known to have started.
     var sagaID: String? { self.info["saga_id"] }
