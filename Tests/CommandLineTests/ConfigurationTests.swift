@@ -186,6 +186,9 @@ import Testing
         #expect(ListenAddress(text)?.isLoopback == true)
     }
 
+    @Test(arguments: ["127.example:1", "127.0.0.1.example:1", "127.:1", "0.0.0.0:1", "[::]:1", "localhost.example:1"])
+    func namesThatLookLikeLoopbackAreNot(text: String) { #expect(ListenAddress(text)?.isLoopback == false) }
+
     @Test(arguments: ["", ":1", "host", "host:", "host:65536", "::1:5", "host:-1", "a b:1"])
     func wrongAddressesAreNot(text: String) { #expect(ListenAddress(text) == nil) }
 

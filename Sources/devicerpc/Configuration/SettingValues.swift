@@ -1,3 +1,5 @@
+import NIOCore
+
 /// Where a server listens: an IPv4 address, an IPv6 address in brackets or a host name, and a port (0: any free one).
 struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
     var host: String
@@ -23,8 +25,11 @@ struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
         self.init(host: host, port: port)
     }
 
-    /// Whether only this machine can connect.
-    var isLoopback: Bool { self.host == "localhost" || self.host == "::1" || self.host.hasPrefix("127.") }
+    /// Whether only this machine can connect. Names that look like numbers (127.example) may lead anywhere.
+    var isLoopback: Bool {
+        self.host == "localhost" || self.host == "::1"
+            || self.host.hasPrefix("127.") && (try? SocketAddress(ipAddress: self.host, port: 0)) != nil
+    }
 
     var description: String { self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)" }
 }
