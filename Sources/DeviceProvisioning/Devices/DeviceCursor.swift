@@ -23,7 +23,9 @@ public struct DeviceCursor: Sendable, Equatable {
             return
         }
         let parts = text.split(separator: ".", omittingEmptySubsequences: false)
-        guard parts.count == 2, let microseconds = Int64(parts[0]), let deviceID = DeviceID.canonical(String(parts[1]))
+        // What a device's record can hold: the database refuses an instant outside of its own range.
+        guard parts.count == 2, let microseconds = Int64(parts[0]), microseconds >= 0,
+            let deviceID = DeviceID.canonical(String(parts[1]))
         else { return nil }
         self.position = Position(createdAt: Timestamp(microseconds: microseconds), deviceID: deviceID)
     }

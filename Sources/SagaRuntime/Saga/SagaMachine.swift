@@ -563,7 +563,11 @@ struct SagaMachine: Sendable {
     }
 
     /// Goes forward from `index`; a database step on the way makes it a record of two outcomes.
-    private func forwardRecord(_ draft: SagaDraft, from index: Int, kind: SagaRecord.Kind) -> SagaRecord {
+    ///
+    /// - Parameter withdrawn: a step that was started, did nothing, and waits for the database step.
+    private func forwardRecord(
+        _ draft: SagaDraft, from index: Int, kind: SagaRecord.Kind, withdrawn: (step: Int, error: StepError)? = nil
+    ) -> SagaRecord {
         var granted = draft
         guard case .databaseStep(let step, let databaseStep) = granted.advance(from: index) else {
             return self.record(granted, kind: kind)
@@ -581,6 +585,9 @@ struct SagaMachine: Sendable {
         var record = self.record(granted, kind: kind)
         record.databaseStep = databaseStep
         if let refusal = databaseStep.refusal {
+            if let (step, error) = withdrawn {
+                refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: error)
+            }
             refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: refusal)
             refused.turnBack(cause: .stepFailed, step: step, error: refusal)
             record.refused = refused.outcome
@@ -632,7 +639,7 @@ struct SagaMachine: Sendable {
         draft.emit(
             .stepRetrying, step: index, attempt: attempt, generation: self.snapshot.steps[index].generation + 1,
             flags: .withdrawn, error: error, retryAt: now)
-        return self.forwardRecord(draft, from: target, kind: .retry)
+        return self.forwardRecord(draft, from: target, kind: .retry, withdrawn: (index, error))
     }
 
     private func failRecord(step index: Int, error: StepError, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {

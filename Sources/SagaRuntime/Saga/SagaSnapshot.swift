@@ -161,6 +161,7 @@ extension SagaSnapshot {
         case .stepFailed:
             self.update(event) { step in
                 step.status = .failed
+                step.isDone = false  // it may have been, before it was done again
                 step.attempts = max(step.attempts, event.attempt)
                 step.error = event.message
                 step.isInDoubt = event.flags.contains(.outcomeUnknown)

@@ -51,6 +51,8 @@ import Testing
         #expect(try await store.list(userID: "user-0", statuses: ["RUNNING", "DELETING"], limit: 100).isEmpty)
         #expect(try await store.list(userID: "nobody", limit: 100).isEmpty)
         #expect(DeviceCursor("x") == nil && DeviceCursor("1.2") == nil && DeviceCursor("1.2.3") == nil)
+        // Before the epoch there is no device, and long before it no instant that the database can hold.
+        #expect(DeviceCursor("-211813488000000000.ffffffff-ffff-ffff-ffff-ffffffffffff") == nil)
         await fixture.close()
     }
 

@@ -53,7 +53,7 @@ def replay(events: Sequence[Any]) -> Replayed:
                 state.steps[event.step] = status
             if status in ("SUCCEEDED", "SKIPPED"):
                 done.add(event.step)
-            elif status == "COMPENSATED":
+            elif status in ("COMPENSATED", "FAILED"):
                 done.discard(event.step)
         elif name == "SAGA_ADOPTED":
             state.adoptions += 1

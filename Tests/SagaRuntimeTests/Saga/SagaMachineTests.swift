@@ -206,6 +206,10 @@ import Testing
         saga.commit(granted: false)
         #expect(saga.snapshot.status == .compensated)
         #expect(saga.snapshot.failure?.reason == "PORTS_EXHAUSTED")
+        #expect(saga.snapshot.failure?.step == "PORTS")
+        // Nothing of it is left running, or counted as done.
+        #expect(saga.snapshot.steps.map(\.status).prefix(2) == [.failed, .failed])
+        #expect(saga.snapshot.stepsDone == 0)
     }
 
     @Test func deadlineDuringACallUndoesTheStepInDoubt() {
