@@ -91,6 +91,16 @@ struct RedroidHostileEngineTests {
         }
     }
 
+    /// No word of the engine's against the request: to be asked again, and no reason to park a saga.
+    @Test(arguments: ["", "null", "<html>", "{\"Volumes\":5}"])
+    func listThatCanNotBeReadIsUnavailable(body: String) async throws {
+        let server = try RawHTTPServer(status: 200, body: body)
+        let provider = try self.provider(dockerHost: server.dockerHost)
+        let error = try await stepError { _ = try await provider.find(self.request()) }
+        #expect(error.errorClass == .unavailable)
+        #expect(error.reason == "PROVIDER_UNAVAILABLE")
+    }
+
     @Test func endlessBodyIsCutOff() async throws {
         let head = "HTTP/1.1 200 OK\r\nContent-Length: 4000000000\r\n\r\n"
         let server = try RawHTTPServer { _, _ in

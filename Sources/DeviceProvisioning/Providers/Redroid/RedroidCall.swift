@@ -61,10 +61,12 @@ struct RedroidCall {
             message: self.withoutSecrets(message))
     }
 
-    /// What a status that is not a success means.
+    /// What an answer means that is no success, or none that can be read.
     func failure(_ response: DockerResponse, doing what: String) -> StepError {
         let message = self.withoutSecrets("\(what): \(response.message)")
         switch response.status {
+        case 200..<300:
+            return self.unavailable("\(what): the Docker engine's answer can't be read")
         case 429:
             return StepError(
                 self.mayHaveActed ? .unknownOutcome : .throttled(after: nil), reason: "PROVIDER_UNAVAILABLE",
