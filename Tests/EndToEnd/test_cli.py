@@ -149,6 +149,15 @@ def test_batch(world: World, cli: CommandLine) -> None:
     assert findings.count("COMPLETED") == 25
 
 
+def test_batch_whose_results_can_go_nowhere(world: World, cli: CommandLine) -> None:
+    """It is told before anything starts."""
+    cli.run(
+        "batch", "--name", "p-{n}", "--count", "30", "--user", "ann", "--results", "no/such/folder.json", code=USAGE
+    )
+    assert "can't be written: no such folder" in cli.errors and "NSError" not in cli.errors, cli.errors
+    assert world.database.value("SELECT count(*) FROM saga_state") == 0
+
+
 def test_batch_of_requests_over_a_restart(world: World, cli: CommandLine) -> None:
     """The server is killed in the midst; the batch waits for it and goes on."""
     requests = "".join(
@@ -263,6 +272,9 @@ def test_migrate_twice(world: World) -> None:
     for _ in range(2):
         done = run_command(["migrate"], {"DATABASE_URL": world.database.url})
         assert done.returncode == 0, done.stderr
+    done = run_command(["migrate", "--output", "json"], {"DATABASE_URL": world.database.url})
+    report = json.loads(done.stdout)
+    assert report["applied"] == [] and report["version"] > 0, report
 
 
 def test_help_lists_every_command() -> None:

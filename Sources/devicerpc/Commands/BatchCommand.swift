@@ -120,6 +120,8 @@ struct BatchCommand: AsyncParsableCommand {
         let terminal = self.client.terminal(STDERR_FILENO)
         let state = Shared(BatchTally(total: plan.items.count))
         let runner = BatchRunner(client: client, parallel: self.parallel, timeout: self.timeout.duration)
+        // Where results can't go, nothing shall start.
+        try Self.save(state.current, earlier, path)
         try await withThrowingTaskGroup(of: Bool.self) { group in
             group.addTask {
                 try await runner.run(plan) { item, outcome in state.withLock { $0.add(item.name, outcome) } }
@@ -157,7 +159,14 @@ struct BatchCommand: AsyncParsableCommand {
         do {
             try data.write(to: URL(filePath: path), options: .atomic)
         } catch {
-            throw UsageError("\(path) can't be written: \(error)")
+            let reason =
+                switch (error as? CocoaError)?.code {
+                case .fileNoSuchFile: "no such folder"
+                case .fileWriteNoPermission, .fileWriteVolumeReadOnly: "not allowed"
+                case .fileWriteOutOfSpace: "no space is left"
+                default: "not a place for a file"
+                }
+            throw UsageError("\(path) can't be written: \(reason)")
         }
     }
 

@@ -5,11 +5,14 @@ import SagaRuntime
 struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "migrate", abstract: "Brings the database's schema up to date, and ends.",
-        usage: "devicerpc migrate [--check] [--config <file>] [--<setting> <value> ...]",
+        usage: "devicerpc migrate [--check] [--output <format>] [--config <file>] [--<setting> <value> ...]",
         discussion: "Takes the settings of serve. serve does the same at each start.")
 
     @Flag(help: "Change nothing; code 1 if something is missing.")
     var check = false
+
+    @Option(help: "text or json.")
+    var output: OutputFormat = .text
 
     @OptionGroup var settings: SettingsOptions
 
@@ -34,15 +37,22 @@ struct MigrateCommand: AsyncParsableCommand {
             await database.close()
             switch result {
             case .success(let applied):
-                StandardOutput.write(
-                    applied.isEmpty
-                        ? "the schema is up to date (version \(ServerDatabase.migrator.newestVersion))\n"
-                        : "applied \(applied.map(String.init).joined(separator: ", "))\n")
+                StandardOutput.write(self.report(applied))
             case .failure(let failure as Migrator.Failure):
                 StandardError.write("error: \(failure)\n")
                 throw Exit(.failed)
             case .failure(let error): throw error
             }
+        }
+    }
+
+    private func report(_ applied: [Int]) -> String {
+        let newest = ServerDatabase.migrator.newestVersion
+        let numbers = applied.map(String.init)
+        return switch self.output {
+        case .json: "{\"version\":\(newest),\"applied\":[\(numbers.joined(separator: ","))]}\n"
+        case .text where applied.isEmpty: "the schema is up to date (version \(newest))\n"
+        case .text: "applied \(numbers.joined(separator: ", "))\n"
         }
     }
 }
