@@ -173,16 +173,14 @@ final class ClientCall: TimerNode, OutboundPipeTarget, @unchecked Sendable {
     func sent(_ count: Int, by attempt: ClientAttempt) {
         attempt.sentMessageBytes += count
         guard attempt.sentMessageBytes > self.reportedBytes else { return }
-        self.outboundPipe?.sent(
-            attempt.sentMessageBytes - self.reportedBytes, messagesLeft: attempt.outbound.count)
+        self.outboundPipe?.sent(attempt.sentMessageBytes - self.reportedBytes)
         self.reportedBytes = attempt.sentMessageBytes
     }
 
     func received(initial: Metadata, by attempt: ClientAttempt) {
         self.commit()
-        self.inboundPipe.attach { message in
-            let credit = message.credit
-            attempt.connection.loop.run { attempt.connection.returnCredit(credit, to: attempt) }
+        self.inboundPipe.attach { count in
+            attempt.connection.loop.run { attempt.connection.returnCredit(count, to: attempt) }
         }
         let waiters = self.response.withLock { response in
             response.initialMetadata = initial

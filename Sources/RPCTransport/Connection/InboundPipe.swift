@@ -2,7 +2,7 @@ import NIOCore
 import Synchronization
 
 /// A stream's messages on their way from the event loop to a task. What is in it is bounded by the stream's
-/// flow-control window: the peer gets credit when the task takes a message.
+/// flow-control window: credit goes back to the peer when the task takes a message.
 final class InboundPipe: Sendable {
     private enum Waiter {
         /// Somebody waits for the next message, or the end.
@@ -12,10 +12,10 @@ final class InboundPipe: Sendable {
     }
 
     private struct State {
-        var messages = InboundMessageQueue()
+        var messages = FIFO<MessageAssembler.Message>()
         var end: Result<Void, RPCError>?
         var waiter: Waiter?
-        var taken: (@Sendable (MessageAssembler.Message) -> Void)?
+        var returnCredit: (@Sendable (Int) -> Void)?
     }
 
     private let state: Mutex<State>
@@ -31,33 +31,30 @@ final class InboundPipe: Sendable {
 
     // MARK: The event loop's side
 
-    /// `taken` is called on any thread with each message that was taken, and let go at the end; not kept if that has come
-    /// already, as it has for a call that was cancelled just before its response's headers came.
-    func attach(taken: @escaping @Sendable (MessageAssembler.Message) -> Void) {
-        self.state.withLock { if $0.end == nil { $0.taken = taken } }
+    /// `returnCredit` is called on any thread, and let go at the end; not kept if that has come already, as it has for a
+    /// call that was cancelled just before its response's headers came.
+    func attach(returnCredit: @escaping @Sendable (Int) -> Void) {
+        self.state.withLock { if $0.end == nil { $0.returnCredit = returnCredit } }
     }
 
     func append(_ message: MessageAssembler.Message) {
-        let (continuation, taken) = self.state.withLock {
-            state -> (
-                CheckedContinuation<MessageAssembler.Message?, any Error>?,
-                (@Sendable (MessageAssembler.Message) -> Void)?
-            ) in
+        let (continuation, returnCredit) = self.state.withLock {
+            state -> (CheckedContinuation<MessageAssembler.Message?, any Error>?, (@Sendable (Int) -> Void)?) in
             guard state.end == nil else { return (nil, nil) }
             switch state.waiter {
             case .next(let continuation):
                 state.waiter = nil
-                return (continuation, state.taken)
+                return (continuation, state.returnCredit)
             case .all:
                 // Who collects all takes each at once.
                 state.messages.append(message)
-                return (nil, state.taken)
+                return (nil, state.returnCredit)
             case nil:
                 state.messages.append(message)
                 return (nil, nil)
             }
         }
-        taken?(message)
+        returnCredit?(message.credit)
         continuation?.resume(returning: message)
     }
 
@@ -66,8 +63,10 @@ final class InboundPipe: Sendable {
         let (waiter, messages) = self.state.withLock { state -> (Waiter?, [MessageAssembler.Message]) in
             guard state.end == nil else { return (nil, []) }
             state.end = end
-            state.taken = nil
-            if discarding { state.messages.removeAll() }
+            state.returnCredit = nil
+            if discarding {
+                state.messages.takeAll()
+            }
             let waiter = state.waiter
             state.waiter = nil
             guard case .all = waiter else { return (waiter, []) }
@@ -83,7 +82,7 @@ final class InboundPipe: Sendable {
     // MARK: The reader's side
 
     private enum Taken {
-        case message(MessageAssembler.Message, (@Sendable (MessageAssembler.Message) -> Void)?)
+        case message(MessageAssembler.Message, (@Sendable (Int) -> Void)?)
         case end(Result<Void, RPCError>)
     }
 
@@ -111,8 +110,8 @@ final class InboundPipe: Sendable {
             self.state.withLock { state in
                 state.end = .failure(error)
                 // It holds the call, which holds this pipe: kept beyond the end it would keep both for ever.
-                state.taken = nil
-                state.messages.removeAll()
+                state.returnCredit = nil
+                state.messages.takeAll()
             }
             throw error
         }
@@ -183,13 +182,13 @@ final class InboundPipe: Sendable {
 
     private static func takeNext(_ state: inout State) -> Taken? {
         guard let message = state.messages.popFirst() else { return state.end.map { .end($0) } }
-        return .message(message, state.taken)
+        return .message(message, state.returnCredit)
     }
 
     private static func deliver(_ taken: Taken) throws(RPCError) -> MessageAssembler.Message? {
         switch taken {
-        case .message(let message, let isTaken):
-            isTaken?(message)
+        case .message(let message, let returnCredit):
+            returnCredit?(message.credit)
             return message
         case .end(let end):
             try end.get()

@@ -19,11 +19,6 @@ final class OutboundPipe: Sendable {
         var messages: [OutboundMessage] = []
         /// Written and not yet sent, prefixes included: in here, and in the stream.
         var byteCount = 0
-        /// Messages taken from here and not yet sent.
-        var messagesTaken = 0
-
-        /// What it takes in memory, about.
-        var size: Int { self.byteCount + OutboundPipe.bytesPerMessage * (self.messages.count + self.messagesTaken) }
         var initialMetadata: Metadata?
         var wantsHeaders = false
         var isEnded = false
@@ -42,10 +37,7 @@ final class OutboundPipe: Sendable {
         var isEnded: Bool
     }
 
-    /// What a message takes beside its bytes: many small ones would take several times what they have of these.
-    private static let bytesPerMessage = 128
-
-    /// Bytes in memory past which a writer waits.
+    /// Bytes past which a writer waits.
     let limit: Int
     private let state: Mutex<State>
 
@@ -71,19 +63,17 @@ final class OutboundPipe: Sendable {
                 initialMetadata: state.initialMetadata, messages: state.messages, wantsHeaders: state.wantsHeaders,
                 isEnded: state.isEnded)
             state.initialMetadata = nil
-            state.messagesTaken += state.messages.count
             state.messages = []
             state.isSignalled = false
             return content
         }
     }
 
-    /// Bytes have left for the socket, and of the messages that were taken so many are left.
-    func sent(_ count: Int, messagesLeft: Int) {
+    /// Bytes have left for the socket.
+    func sent(_ count: Int) {
         let waiters = self.state.withLock { state -> [Waiter] in
             state.byteCount -= count
-            state.messagesTaken = messagesLeft
-            guard state.size <= self.limit / 2, !state.waiters.isEmpty else { return [] }
+            guard state.byteCount <= self.limit / 2, !state.waiters.isEmpty else { return [] }
             defer { state.waiters = [] }
             return state.waiters
         }
@@ -141,7 +131,7 @@ final class OutboundPipe: Sendable {
             try body(&state)
             let target = state.isSignalled ? nil : state.target
             state.isSignalled = true
-            return (state.size > self.limit, target)
+            return (state.byteCount > self.limit, target)
         }
     }
 
@@ -156,7 +146,7 @@ final class OutboundPipe: Sendable {
                     enum Outcome { case go, fail(any Error), wait }
                     let outcome = self.state.withLock { state -> Outcome in
                         if let failure = state.failure { return .fail(failure) }
-                        if state.size <= self.limit / 2 { return .go }
+                        if state.byteCount <= self.limit / 2 { return .go }
                         if Task.isCancelled { return .fail(CancellationError()) }
                         state.waiters.append(Waiter(id: id, continuation: continuation))
                         return .wait

@@ -11,9 +11,6 @@ struct MessageAssembler {
         /// Bytes of the stream's flow-control window, prefix included, that were not given back while it was assembled.
         var credit: Int
 
-        /// Bytes that it took on the wire, prefix included.
-        var framedBytes: Int { 5 + self.bytes.readableBytes }
-
         /// The message itself. Inflated only now, when somebody is about to take it: what waits stays small.
         /// - Parameter limit: in bytes, also of what comes out.
         func decoded(limit: Int, side: StaticString) throws(RPCError) -> ByteBuffer {

@@ -15,8 +15,6 @@ struct OutboundMessageQueue {
     private(set) var byteCount = 0
 
     var isEmpty: Bool { self.byteCount == 0 }
-    /// Messages that have not been read to their ends.
-    var count: Int { self.waiting.count + (self.current == nil ? 0 : 1) }
 
     /// True if no message has been read in part only.
     var isAtBoundary: Bool { self.position == 0 }

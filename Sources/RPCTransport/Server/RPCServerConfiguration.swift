@@ -25,7 +25,7 @@ public struct RPCServerConfiguration: Sendable {
     public var streamWindowBytes: Int = 65535
     /// The same for the whole connection.
     public var connectionWindowBytes: Int = 1 << 20
-    /// Unsent bytes of a streaming call past which its writer waits; a message counts 128 more than it has.
+    /// Unsent bytes of a streaming call past which its writer waits.
     public var streamOutboundBytes: Int = 64 * 1024
     /// Responses from this size on, in bytes, are compressed for clients that understand it, unless their handler says
     /// otherwise; nil for none.

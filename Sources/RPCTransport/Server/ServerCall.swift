@@ -40,8 +40,6 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var withheldCredit = 0
     /// …because it is not this call's turn.
     @exclusivity(unchecked) var waitsForCredit = false
-    /// Bytes of a streaming request that its handler has not taken.
-    @exclusivity(unchecked) var waitingBytes = 0
     /// The request is whole, and waits until the client has read more of other answers.
     @exclusivity(unchecked) var isHeldBack = false
     /// How the client takes what waits for it; nil if nothing does.

@@ -130,14 +130,6 @@ extension ServerConnection {
 
     // MARK: What all connections keep
 
-    /// Bytes of a streaming request have come, or are taken or let go of. Never below none: a message may be taken while its
-    /// call ends.
-    func wait(_ change: Int, for call: ServerCall) {
-        let change = max(change, -call.waitingBytes)
-        call.waitingBytes += change
-        self.waitingBytes += change
-    }
-
     /// - Returns: whether it is notably more than it was.
     @discardableResult
     func countKept(_ bytes: Int) -> Bool {

@@ -65,8 +65,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     /// The one call that gets credit while the connection keeps too many bytes.
     @exclusivity(unchecked) var favoured: ServerCall?
 
-    /// Bytes of streaming requests that their handlers have not taken.
-    @exclusivity(unchecked) var waitingBytes = 0
     /// What the server's sum holds for this connection, in whole steps.
     @exclusivity(unchecked) var countedBytes = 0
 
@@ -154,7 +152,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.close()
         }
         if !self.heldBack.isEmpty { self.startHeldBack(session) }
-        if self.countKept(self.bufferedBytes + self.waitingBytes + session.unreadBytes), self.hasTooMuch {
+        if self.countKept(self.bufferedBytes + session.unreadBytes), self.hasTooMuch {
             return self.refuse(.tooMuchKept)
         }
         if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
@@ -470,7 +468,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         call.requestBytes += chunk.readableBytes
         do throws(RPCError) {
             if let pipe = call.inboundPipe {
-                self.wait(chunk.readableBytes, for: call)
                 var chunk = chunk
                 while let message = try call.machine?.nextMessage(from: &chunk) { pipe.append(message) }
                 session.returnCredit(call.machine?.takeCreditOfIncompleteMessage() ?? 0, to: call)
@@ -567,11 +564,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func makeInboundPipe(_ call: ServerCall, limit: Int) -> InboundPipe {
         let pipe = InboundPipe(limit: limit, side: "server")
-        pipe.attach { message in
-            let (bytes, credit) = (message.framedBytes, message.credit)
+        pipe.attach { count in
             self.loop.run {
-                self.wait(-bytes, for: call)
-                self.session?.returnCredit(credit, to: call)
+                self.session?.returnCredit(count, to: call)
                 self.setNeedsFlush()
             }
         }
@@ -765,7 +760,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     override func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {
-        self.call(stream).outboundPipe?.sent(count, messagesLeft: stream.outbound.count)
+        self.call(stream).outboundPipe?.sent(count)
     }
 
     /// Ends the call with a status, behind what was written. The first end counts.
@@ -830,7 +825,6 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.heldBack.removeAll { $0.0 === call }
         }
         self.unbuffer(call)
-        self.wait(-call.waitingBytes, for: call)
         call.outboundPipe?.close(error)
         call.inboundPipe?.finish(.failure(error), discarding: true)
         call.outboundPipe = nil

@@ -11,7 +11,7 @@ from support.bounds import connections, refusals, resident_bytes
 from support.postgres import Cluster
 from support.raw_calls import RawClient
 from support.rawhttp2 import (
-    ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, HEALTH_WATCH, INITIAL_WINDOW_SIZE, PING,
+    ACK, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, HEALTH_WATCH, INITIAL_WINDOW_SIZE,
     PREFACE, PROTOCOL_ERROR, REFLECTION, REFUSED_STREAM, RST_STREAM, SETTINGS, RawConnection, frame, message, reset,
     settings,
 )
@@ -214,28 +214,6 @@ def _send_what_fits(client: RawClient, rest: dict[int, bytes], keeping: int) -> 
             rest[stream] = body[count:]
             moved = True
     return moved
-
-
-@pytest.mark.parametrize("what", [message(), message(b"\x0a\x00")], ids=["empty", "two bytes"])
-def test_tiny_messages_that_nobody_takes(place: World, what: bytes) -> None:
-    """Open calls whose handlers can't go on, and windows full of the smallest messages behind them: they take hardly more
-    than the 64 KiB each way that a call may, though each message takes ten times its bytes by itself."""
-    server = place.server(f"tiny {len(what)}")
-    before = resident_bytes(server)
-    with RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as raw:
-        window = what * (65535 // len(what))
-        streams = [raw.open(REFLECTION) for _ in range(100)]
-        for stream in streams:
-            for start in range(0, len(window), 16384):
-                raw.send(frame(DATA, 0, stream, window[start : start + 16384]))
-            raw.pump(0.01)
-        allowed = len(streams) * 2 * 65536
-        # Whatever came before it has been read by then.
-        raw.send(frame(PING, 0, 0, b"all here"))
-        raw.wait_for(lambda one: one.kind == PING, timeout=60)
-        grown = resident_bytes(server) - before
-        assert not raw.is_closed
-        assert grown < 2 * allowed, f"{grown >> 20} MiB are taken, and {allowed >> 20} MiB may be"
 
 
 def test_requests_that_are_never_whole(place: World) -> None:
