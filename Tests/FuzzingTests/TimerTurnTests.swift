@@ -29,6 +29,6 @@ import Testing
             fired = count
         }
         #expect(fired == nodes.count)
-        #expect(turns.allSatisfy { $0 <= 32 }, "\(turns.max() ?? 0)")
+        #expect(turns.allSatisfy { $0 <= 8 }, "\(turns.max() ?? 0)")
     }
 }

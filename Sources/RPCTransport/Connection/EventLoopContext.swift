@@ -8,8 +8,8 @@ import Synchronization
 final class EventLoopContext: TaskExecutor, @unchecked Sendable {
     /// How long what is put off to another turn waits: any time at all lets the event loop look at its sockets first.
     static let timeToNextTurn = TimeAmount.microseconds(50)
-    /// Timers that fire in one turn; closing a connection, which many of them do, takes some ten microseconds.
-    private static let timersInTurn = 32
+    /// Timers that fire in one turn: to turn a connection away, which many of them do, takes 70 microseconds.
+    private static let timersInTurn = 8
 
     let eventLoop: any EventLoop
     private let mailbox = Mutex(Mailbox())
