@@ -165,6 +165,7 @@ import Testing
         #expect(ProgressBar.elapsed(.seconds(125)) == "2 min 05 s")
         var table = TextTable(["A", "LONG"])
         table.append(["xyz", "1\n2"])
+        #expect(Printable.text("safe\u{202e}evil\u{2066}") == "safe\u{fffd}evil\u{fffd}")
         #expect(table.render(style: self.plain) == "A    LONG\nxyz  1\u{fffd}2\n")
     }
 

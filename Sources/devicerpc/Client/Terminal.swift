@@ -44,12 +44,14 @@ struct TextStyle: Sendable {
     }
 }
 
-/// Text from a server, made safe for a terminal: control characters can't move the cursor or forge lines.
+/// Text from a server, made safe for a terminal: control characters can't move the cursor or forge lines, and those of
+/// Unicode's bidirectional algorithm can't have it read otherwise than it is.
 enum Printable {
     static func text(_ text: String) -> String {
         var result = String.UnicodeScalarView()
         for scalar in text.unicodeScalars {
-            let isControl = scalar.value < 32 || (127..<160).contains(scalar.value)
+            let isControl =
+                scalar.value < 32 || (127..<160).contains(scalar.value) || scalar.properties.isBidiControl
             result.append(isControl ? "\u{fffd}" : scalar)
         }
         return String(result)

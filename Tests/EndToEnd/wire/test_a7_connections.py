@@ -170,6 +170,21 @@ def test_graceful_shutdown_says_goodbye_twice() -> None:
         assert server.process.wait(15) == 0
 
 
+def test_a_shutdown_does_not_wait_for_a_ping_that_nobody_answers() -> None:
+    """The final GOAWAY comes after 5 s all the same, and the calls that run end in peace."""
+    with InteropServer() as server, RawClient(server.port, answers=False) as client:
+        running = client.begin(SERVICE + "FullDuplexCall")
+        client.ping()
+        server.process.send(signal.SIGTERM)
+        client.wait_goaway()
+        client.wait_goaway(2)
+        assert client.goaways == [(LAST, NO_ERROR, ""), (running, NO_ERROR, "draining")]
+        client.send(client.data(running, message(streaming_request(5)), end=True))
+        assert client.response(running).status == 0
+        client.wait_closed()
+        assert server.process.wait(15) == 0
+
+
 @pytest.mark.parametrize("size", [150_000, 1_000_000])
 def test_a_slow_reader_gets_its_answer_from_a_server_that_goes(size: int) -> None:
     with InteropServer() as server, RawClient(server.port, {INITIAL_WINDOW_SIZE: 1 << 30}, is_slow=True) as client:

@@ -8,10 +8,8 @@ import Testing
             (":method", "POST"), (":scheme", "http"), (":path", "/a.B/C"), (":authority", "x"), ("te", "trailers"),
             ("content-type", "application/grpc"), ("user-agent", "tests"),
         ]
-        for (name, value) in changes {
-            fields.removeAll { $0.0 == name }
-            if let value { fields.append((name, value)) }
-        }
+        for (name, _) in changes { fields.removeAll { $0.0 == name } }
+        for case (let name, let value?) in changes { fields.append((name, value)) }
         var list = HeaderList()
         for (name, value) in fields { list.append(name.utf8, value.utf8) }
         return RequestHead.parse(list)
@@ -98,6 +96,14 @@ import Testing
             return
         }
         #expect(plain.compression == nil && plain.acceptedCompression == nil)
+        // Several lines are one list.
+        for lines in [["gzip", "deflate"], ["deflate", "gzip"], ["identity, deflate", "gzip", "br"]] {
+            guard case .call(let head) = Self.parse(lines.map { ("grpc-accept-encoding", $0) }) else {
+                Issue.record("refused")
+                return
+            }
+            #expect(head.acceptedCompression == .gzip)
+        }
     }
 
     @Test func missingPath() {
