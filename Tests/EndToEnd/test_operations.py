@@ -16,7 +16,9 @@ import grpc
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
+from support.client import (
+    DeviceClient, RPCFailure, create_request, device_status, failure_from, status_name, unique,
+)
 from support.server import Server, run_command
 from support.stubs import health_pb2, service_pb2
 from support.waiting import free_port, wait_until
@@ -205,7 +207,8 @@ def test_drain(world: World) -> None:
     with pytest.raises(grpc.RpcError) as caught:
         for _ in watching:
             pass
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    ended = failure_from(caught.value.code(), caught.value.details(), dict(caught.value.trailing_metadata()))
+    assert (ended.code, ended.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
     for call in calls:
         assert call.result().device.device_id
     # New calls, on a connection that is there already or on a new one, are refused or find nobody.

@@ -1,4 +1,4 @@
-import RPCTransport
+public import RPCTransport
 import SagaRuntime
 
 extension RPCError {
@@ -19,7 +19,7 @@ extension RPCError {
                 .databaseUnavailable, "the database can't be reached; repeat with the same request_id",
                 retry: .after(.seconds(1)))
         case .shuttingDown:
-            self.init(.shuttingDown, "the server is shutting down; repeat with the same request_id elsewhere")
+            self = .shuttingDown
         case .interrupted(let id, let cause):
             switch cause {
             case .databaseUnavailable, .overloaded, .refused:
@@ -48,6 +48,11 @@ extension RPCError {
             // The log has the details; they are nothing to a caller.
             self.init(.internal, "what is stored of \(name.isEmpty ? "it" : name) can't be read by this server")
         }
+    }
+
+    /// SHUTTING_DOWN: whatever was asked for may be had elsewhere.
+    public static var shuttingDown: RPCError {
+        RPCError(.shuttingDown, "the server is shutting down; repeat with the same request_id, or watch on, elsewhere")
     }
 
     /// The status that a handler's error becomes.

@@ -58,6 +58,8 @@ public struct RPCServerConfiguration: Sendable {
 
     /// How long `beginGracefulShutdown` lets running calls go on before it closes their connections.
     public var drainTimeout: Duration = .seconds(30)
+    /// How calls end then that would not end by themselves (`endsAtDrain`).
+    public var drainError = RPCError(.unavailable, "the server is draining")
     /// How long a draining connection waits for the client's answer to its PING before the final GOAWAY.
     public var drainPingTimeout: Duration = .seconds(5)
 

@@ -330,8 +330,9 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func endForDrain(_ call: ServerCall) {
-        self.finish(call, RPCError(.unavailable, "the server is draining"))
-        self.abandonHandler(of: call, RPCError(.unavailable, "the server is draining"))
+        let error = self.shared.configuration.drainError
+        self.finish(call, error)
+        self.abandonHandler(of: call, error)
     }
 
     private func sendFinalGoAway() {

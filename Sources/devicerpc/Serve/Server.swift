@@ -225,6 +225,7 @@ struct Server {
         rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
         rpc.maximumMessageBytes = listeners.maximumMessageBytes
         rpc.drainTimeout = listeners.drainTimeout + RPCServerService.lastAnswers
+        rpc.drainError = .shuttingDown
         rpc.tls = listeners.tls
         self.configuration.connections.apply(to: &rpc)
         self.configuration.limits.apply(to: &rpc)

@@ -84,7 +84,7 @@ import Testing
 
     @Test func undecodableBytesAreInternal() {
         #expect {
-            try V1.Device(decoding: ByteBuffer(bytes: [0x0a, 1, 0]))
+            try V1.Device(decoding: ByteBuffer(bytes: [0x0a, 1, 0xff]))
         } throws: { error in
             guard let error = error as? MessageDecodingError else { return false }
             return RPCError(error).code == .internal

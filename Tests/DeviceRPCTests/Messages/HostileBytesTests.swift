@@ -1,5 +1,6 @@
 import DeviceRPC
 import NIOCore
+import RPCTransport
 import Testing
 
 /// Nothing that a peer sends may crash the server, take unbounded memory, or get through damaged.
@@ -56,6 +57,24 @@ import Testing
             try V1.Device(decoding: bytes)
         } throws: { error in
             "\(error)" == "cannot parse cloudphone.device.v1.DeviceSpec: android_version is not valid UTF-8"
+        }
+    }
+
+    /// A NUL is well-formed protobuf: the value is what is wrong.
+    @Test(
+        arguments: [
+            ([0x0a, 0x01, 0x00], "device_id"), ([0x4a, 0x03, 0x3a, 0x01, 0x00], "spec.android_version"),
+            ([0x5a, 0x03, 0x12, 0x01, 0x00], "metadata.value"),
+        ] as [([UInt8], String)])
+    func aNULIsAnInvalidField(bytes: [UInt8], field: String) {
+        #expect {
+            try V1.Device(decoding: ByteBuffer(bytes: bytes))
+        } throws: { error in
+            guard let error = error as? MessageDecodingError else { return false }
+            let refusal = RPCError(error)
+            let violations = refusal.status?.detail(GoogleRPC.BadRequest.self)?.fieldViolations
+            return refusal.code == .invalidArgument && refusal.errorInfo?.reason == "INVALID_FIELD"
+                && violations?.map { $0.field } == [field]
         }
     }
 

@@ -27,6 +27,11 @@ public struct MessageDecodingError: Error, Sendable, Equatable, CustomStringConv
     public var messageName: String
     /// The field's name in the contract, where one is to blame.
     public var fieldName: String?
+    /// The names of the fields that it lies in, from the outermost on.
+    public var enclosingFields: [String] = []
+
+    /// The field as `google.rpc.BadRequest` names it, e.g. `spec.android_version`.
+    public var fieldPath: String { (self.enclosingFields + [self.fieldName ?? ""]).joined(separator: ".") }
 
     public var description: String {
         if let fieldName = self.fieldName {

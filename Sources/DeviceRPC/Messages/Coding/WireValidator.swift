@@ -83,8 +83,15 @@ struct WireValidator {
                         guard messageFieldsSeen & bit == 0 else { throw failure(.repeatedMessage, field) }
                         messageFieldsSeen |= bit
                     }
-                    try self.validate(
-                        payload, as: nested.assumingMemoryBound(to: ProtobufCMessageDescriptor.self), depth: depth + 1)
+                    do throws(MessageDecodingError) {
+                        try self.validate(
+                            payload, as: nested.assumingMemoryBound(to: ProtobufCMessageDescriptor.self),
+                            depth: depth + 1)
+                    } catch {
+                        var error = error
+                        error.enclosingFields.insert(String(cString: field.pointee.name), at: 0)
+                        throw error
+                    }
                 case PROTOBUF_C_TYPE_BYTES:
                     break
                 default:

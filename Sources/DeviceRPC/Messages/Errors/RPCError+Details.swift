@@ -51,8 +51,17 @@ extension RPCError {
         self.init(.invalidField, invalid.description, details: [PackedMessage(packing: badRequest)])
     }
 
-    /// Bytes that are not the message they should be: INTERNAL (grpc/doc/statuscodes.md).
+    /// Bytes that are not the message they should be: INTERNAL (grpc/doc/statuscodes.md). A NUL is a character like any other
+    /// to protobuf, and an invalid value to us: INVALID_FIELD.
     public init(_ error: MessageDecodingError) {
+        if error.reason == .nul {
+            let violation = GoogleRPC.FieldViolation.with {
+                $0.field = error.fieldPath
+                $0.explanation = "must not hold a NUL character"
+            }
+            self.init(InvalidRequest([violation]))
+            return
+        }
         self.init(.internal, error.description)
         switch error.reason {
         case .tooDeep, .tooManyFields, .tooMuchMemory: self.refusal = .messageTooComplex
