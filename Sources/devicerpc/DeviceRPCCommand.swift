@@ -26,7 +26,9 @@ struct DeviceRPCCommand: AsyncParsableCommand {
         } catch {
             let code = Self.exitCode(for: error)
             if code.isSuccess || code != .validationFailure { Self.exit(withError: error) }
-            StandardError.write(Self.fullMessage(for: error) + "\n")
+            StandardError.write(
+                OutputFormat.isJSON(CommandLine.arguments)
+                    ? UsageError(Self.message(for: error)).json() : Self.fullMessage(for: error) + "\n")
             Self.exit(withError: ExitCode(CommandStatus.usage.rawValue))
         }
     }

@@ -116,10 +116,13 @@ import Testing
     @Test func wrongValuesNameTheOptionAndWhatIsAllowed() async throws {
         #expect(
             await self.problems(flags: ["--server": "nowhere"]) == [
-                "--server: is not host:port: \"nowhere\" (allowed: host:port, an IPv6 host in brackets; port 0 takes a "
-                    + "free one)"
+                "--server: is not host:port: \"nowhere\" (allowed: host:port, an IPv6 host in brackets; the port from "
+                    + "1 to 65535)"
             ])
-        #expect(await self.problems(flags: ["--server": "here:0"]) == ["--server: has no port to call"])
+        #expect(
+            await self.problems(flags: ["--server": "here:0"]) == [
+                "--server: has no port to call (allowed: host:port, an IPv6 host in brackets; the port from 1 to 65535)"
+            ])
         #expect(
             await self.problems(environment: ["DEVICERPC_CLIENT_TLS": "perhaps"]).first?
                 .hasPrefix("DEVICERPC_CLIENT_TLS: is neither true nor false") == true)

@@ -122,6 +122,38 @@ import Testing
         if isRetryable { #expect(try #require(failure.pushback) >= .milliseconds(10)) }
     }
 
+    /// Huge, negative and garbled: not again. The longest wait that there is must not overflow anything.
+    @Test(
+        arguments: [
+            (nil, true), ("0", true), ("2147483647", true), ("2147483648", false), ("9223372036854775808", false),
+            ("-1", false), ("-9223372036854775809", false), ("soon", false), ("+5", false), ("", false),
+        ] as [(String?, Bool)])
+    func pushbackOfServers(_ text: String?, _ isRetryable: Bool) async {
+        var metadata = Metadata()
+        if let text { metadata.append("grpc-retry-pushback-ms", text) }
+        let failure = CallFailure(RPCError(.unavailable, "", metadata: metadata))
+        #expect(failure.isRetryable == isRetryable, "\(text ?? "none")")
+        guard text != "0", text != nil else { return }
+        let tries = Ticket()
+        await #expect(throws: CallFailure.self) {
+            try await Retry.run(within: .seconds(3600)) { _ in
+                _ = tries.next()
+                throw failure
+            }
+        }
+        #expect(tries.next() == 1)
+    }
+
+    @Test(arguments: [
+        ("name", "--name"), ("user_id", "--user"), ("request_id", "--request-id"), ("spec.cpu_cores", "--cpu-cores"),
+        ("spec.width_px", "--width"), ("spec.android_version", "--android-version"), ("tags", "--tag"),
+        ("tags[3]", "--tag[3]"), ("metadata.team", "--metadata team"), ("provider_options.boot.ms", "--option boot.ms"),
+        ("saga_timeout", "--saga-timeout"),
+    ])
+    func fieldsAreCalledByTheirOptions(field: String, option: String) {
+        #expect(RequestCheck.option(of: field) == option)
+    }
+
     @Test(arguments: [(false, CommandStatus.failed), (true, .parked)])
     func failedSagasHaveExitCodes(isParked: Bool, status: CommandStatus) throws {
         let sagaID = try #require(SagaID("saga_1730188800000_7k2m9x4q1c"))

@@ -21,7 +21,9 @@ from support.waiting import free_port, wait_until
 from support.world import World
 
 # What scripts may rely on.
-SUCCESS, FAILED, USAGE, UNAVAILABLE, NOT_FOUND, PARKED, REFUSED, TIMED_OUT = range(8)
+SUCCESS, FAILED = 0, 1
+UNAVAILABLE, NOT_FOUND, PARKED, REFUSED, TIMED_OUT = range(3, 8)
+USAGE = 64
 
 
 class CommandLine:
@@ -96,8 +98,8 @@ def test_exit_codes(world: World, cli: CommandLine) -> None:
     cli.run("no-such-command", code=USAGE)
     cli.run("create", "--no-such-flag", code=USAGE)
     cli.run("create", "--name", "p", "--user", "ann", "--type", "fridge", code=USAGE)
-    cli.run("create", "--user", "ann", code=REFUSED)
-    assert "name" in cli.errors and "INVALID_FIELD" in cli.errors
+    cli.run("create", "--name", "p", "--user", "ann", "--option", "warp=1", code=REFUSED)
+    assert "provider_options.warp" in cli.errors and "INVALID_FIELD" in cli.errors
     cli.run("get", "saga_1730188800000_aaaaaaaaaa", code=NOT_FOUND)
     cli.run(*base, "--option", "fail=start:refused,destroy:refused", code=PARKED)
     cli.run(

@@ -3,9 +3,13 @@ server that drains."""
 
 from __future__ import annotations
 
+import contextlib
 import json
 import pathlib
+import socket
+import ssl
 import subprocess
+import threading
 from collections.abc import Iterator
 from concurrent import futures
 
@@ -15,10 +19,10 @@ import pytest
 from support.certificates import Authority, replace
 from support.server import binary, clean_environment, run_command
 from support.stubs import device_pb2, service_grpcio, service_pb2
-from support.waiting import wait_until
+from support.waiting import free_port, wait_until
 from support.world import World
 
-SUCCESS, FAILED, USAGE, UNAVAILABLE, NOT_FOUND = range(5)
+SUCCESS, UNAVAILABLE, TIMED_OUT, USAGE = 0, 3, 7, 64
 TOKEN = "header.pay-load.signature"
 
 
@@ -125,13 +129,69 @@ def test_everything_from_a_file_or_the_environment(stub: StubServer) -> None:
 def test_servers_that_are_not_the_one_asked_for(stub: StubServer) -> None:
     tls = ("--server", f"localhost:{stub.tls_port}", "--tls-cert", stub.certificate, "--tls-key", stub.key)
     other = str(replace(stub.folder / "other.crt", Authority().pem))
-    assert "TLS" in _get(*tls, "--tls-ca", other, code=UNAVAILABLE)
-    assert "TLS" in _get(*tls, "--tls-ca", stub.ca, "--tls-server-name", "phones.example", code=UNAVAILABLE)
-    # A server that speaks no TLS, one that speaks nothing else, one that wants a certificate.
-    _get("--server", f"127.0.0.1:{stub.port}", "--tls", "--tls-ca", stub.ca, code=UNAVAILABLE)
-    _get("--server", f"127.0.0.1:{stub.tls_port}", "--no-tls", code=UNAVAILABLE)
-    _get("--server", f"localhost:{stub.tls_port}", "--tls-ca", stub.ca, code=UNAVAILABLE)
+    def said(*arguments: str) -> str:
+        text = _get(*arguments, code=UNAVAILABLE)
+        assert ".cc" not in text and "OPENSSL" not in text and "NIO" not in text, text
+        return text
+
+    where = f"cannot connect to localhost:{stub.tls_port}: TLS: the server's certificate "
+    assert where + "comes from no authority that is trusted" in said(*tls, "--tls-ca", other)
+    assert where + "is not for phones.example" in said(
+        *tls, "--tls-ca", stub.ca, "--tls-server-name", "phones.example")
+    # A server that speaks no TLS, one that speaks nothing else, one that wants a certificate, one that doesn't like it.
+    assert "TLS: the server does not speak TLS" in said(
+        "--server", f"127.0.0.1:{stub.port}", "--tls", "--tls-ca", stub.ca)
+    assert "it may want TLS" in said("--server", f"127.0.0.1:{stub.tls_port}", "--no-tls")
+    assert "want a certificate of the client" in said("--server", f"localhost:{stub.tls_port}", "--tls-ca", stub.ca)
+    certificate, key = Authority().issue(uris=["spiffe://test/stranger"]).write(stub.folder, "stranger")
+    assert "not accept the client's" in said(
+        "--server", f"localhost:{stub.tls_port}", "--tls-ca", stub.ca, "--tls-cert", str(certificate), "--tls-key",
+        str(key))
     assert not stub.service.metadata
+
+
+def test_servers_that_cannot_be_reached(tmp_path: pathlib.Path) -> None:
+    port = free_port()
+    assert f"cannot connect to 127.0.0.1:{port}: Connection refused\n" in _get(
+        "--server", f"127.0.0.1:{port}", code=UNAVAILABLE)
+    assert "cannot connect to nowhere.invalid:1: nowhere.invalid can't be resolved: " in _get(
+        "--server", "nowhere.invalid:1", code=UNAVAILABLE)
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        address = f"127.0.0.1:{silent.getsockname()[1]}"
+        assert f"before there was a connection: no answer from {address} yet" in _get(
+            "--server", address, "--timeout", "500ms", code=TIMED_OUT)
+    with expired_server(tmp_path) as (address, ca):
+        assert f"cannot connect to {address}: TLS: the server's certificate has expired\n" in _get(
+            "--server", address, "--tls-ca", ca, code=UNAVAILABLE)
+
+
+@contextlib.contextmanager
+def expired_server(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
+    """TLS with a certificate that was good until an hour ago."""
+    authority = Authority()
+    certificate, key = authority.issue(dns=["localhost"], is_expired=True).write(folder, "expired")
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(certificate, key)
+    context.set_alpn_protocols(["h2"])
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                    context.wrap_socket(connection, server_side=True).close()
+                except ssl.SSLError:
+                    continue
+                except OSError:
+                    return
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            yield f"localhost:{listener.getsockname()[1]}", str(replace(folder / "expired-ca.crt", authority.pem))
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
 
 
 def test_wrong_settings_are_named(stub: StubServer) -> None:

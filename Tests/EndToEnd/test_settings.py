@@ -1,5 +1,5 @@
 """Wrong settings of TLS and of who may call: one clear error each, which names the setting and what is allowed, exit code
-2, and no secret in it. No database is needed to find them out."""
+64, and no secret in it. No database is needed to find them out."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ CONFIGURATIONS: dict[str, tuple[str, str, str]] = {
 
 
 def _refused(done: subprocess.CompletedProcess[str], says: str) -> None:
-    assert done.returncode == 2 and says in done.stderr, done.stderr
+    assert done.returncode == 64 and says in done.stderr, done.stderr
     assert SECRET[:20] not in done.stdout + done.stderr and "PRIVATE" not in done.stderr
     assert "Fatal" not in done.stderr
 

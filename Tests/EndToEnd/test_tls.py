@@ -262,7 +262,7 @@ def test_a_file_that_cannot_be_used_stops_the_start(
             "DEVICERPC_TLS_CLIENT_CA": str(authority),
         }
     )
-    assert server.wait_ended(30) == 2
+    assert server.wait_ended(30) == 64
     assert named in server.log_tail(6)
 
 
@@ -274,7 +274,7 @@ def test_listening_beyond_this_machine_needs_tls_and_callers_that_are_known(worl
         "DEVICERPC_TLS_CERT": str(certificate), "DEVICERPC_TLS_KEY": str(key),
     }
     done = run_command(["serve"], environment)
-    assert done.returncode == 2 and "--insecure-listen" in done.stderr, done.stderr
+    assert done.returncode == 64 and "--insecure-listen" in done.stderr, done.stderr
 
 
 def _get_device() -> Any:

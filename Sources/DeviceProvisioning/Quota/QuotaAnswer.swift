@@ -15,19 +15,28 @@ enum QuotaAnswer: Equatable {
 
     /// Any 4xx is a refusal but 408 and 425 (the request was not taken up) and 429 with Retry-After. Everything else but
     /// 2xx may come from a proxy in between as well as from the service itself, after it counted.
-    init(status: Int, retryAfter: String?) {
+    ///
+    /// - Parameter now: seconds since 1970, for a `Retry-After` that is a date.
+    init(status: Int, retryAfter: String?, now: Int64) {
         switch status {
         case 200..<300: self = .done
-        case 408, 425: self = .throttled(after: Self.delay(retryAfter))
-        case 429 where retryAfter != nil: self = .throttled(after: Self.delay(retryAfter))
+        case 408, 425: self = .throttled(after: Self.delay(retryAfter, now))
+        case 429 where retryAfter != nil: self = .throttled(after: Self.delay(retryAfter, now))
         case 400..<500: self = .refused
         default: self = .unknown
         }
     }
 
-    /// The seconds of RFC 9110, 10.2.3; a date is left to the saga's own back-off.
-    private static func delay(_ retryAfter: String?) -> Duration? {
-        guard let retryAfter, let seconds = Int(retryAfter.filter { $0 != " " }), seconds >= 0 else { return nil }
-        return min(.seconds(seconds), Self.maximumDelay)
+    /// Seconds or a date (RFC 9110, 10.2.3); anything else is left to the saga's own back-off.
+    private static func delay(_ retryAfter: String?, _ now: Int64) -> Duration? {
+        guard let text = retryAfter?.drop(while: { $0 == " " }) else { return nil }
+        let word = text.prefix { $0 != " " }
+        let isNumber = !word.isEmpty && word.utf8.allSatisfy { (48...57).contains($0) }
+        if isNumber {
+            guard text.dropFirst(word.count).allSatisfy({ $0 == " " }) else { return nil }
+            // What doesn't fit is more than what is believed in any case.
+            return Int64(word).map { min(.seconds($0), Self.maximumDelay) } ?? Self.maximumDelay
+        }
+        return HTTPDate.seconds(text, now: now).map { min(max(.seconds($0 - now), .zero), Self.maximumDelay) }
     }
 }

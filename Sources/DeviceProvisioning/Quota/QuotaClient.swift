@@ -110,7 +110,8 @@ public final class QuotaClient: Sendable {
         } catch {
             throw Self.failure(error)
         }
-        switch QuotaAnswer(status: status, retryAfter: retryAfter) {
+        let now = Int64(self.now.timeIntervalSince1970)
+        switch QuotaAnswer(status: status, retryAfter: retryAfter, now: now) {
         case .done:
             return
         case .refused:

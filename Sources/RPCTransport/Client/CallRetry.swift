@@ -54,7 +54,7 @@ struct CallRetry {
 enum Pushback: Equatable {
     case none
     case wait(Duration)
-    /// It is negative, or no number: no other try.
+    /// It is negative, too large or no number: no other try.
     case stop
 
     init(_ metadata: Metadata) {
@@ -62,7 +62,7 @@ enum Pushback: Equatable {
             self = .none
             return
         }
-        guard let milliseconds = Int32(text), milliseconds >= 0 else {
+        guard text.utf8.allSatisfy({ (48...57).contains($0) }), let milliseconds = Int32(text) else {
             self = .stop
             return
         }

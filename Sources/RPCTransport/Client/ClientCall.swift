@@ -93,7 +93,8 @@ final class ClientCall: TimerNode, OutboundPipeTarget, @unchecked Sendable {
 
     func timerFired(at now: NIODeadline) {
         if let deadline = self.request.deadline, deadline <= now {
-            return self.giveUp(RPCError(.deadlineExceeded, "the deadline has passed"))
+            let error = RPCError(.deadlineExceeded, "the deadline has passed")
+            return self.giveUp(self.isWaiting ? self.channel.deadlinePassed : error)
         }
         if let retryAt = self.retryAt, retryAt <= now {
             self.retryAt = nil

@@ -23,6 +23,8 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
     private var attempts: [ClientConnection] = []
     private(set) var connection: ClientConnection?
     private(set) var retired: [ClientConnection] = []
+    /// Why there is no connection, if making one has failed.
+    private var lastFailure: String?
 
     var timerIndex = -1
     var timerDeadline = NIODeadline.distantFuture
@@ -77,6 +79,15 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
         guard call.isWaiting else { return }
         call.isWaiting = false
         self.waiting.remove(call)
+    }
+
+    /// What a call that waits is told when its deadline has passed.
+    var deadlinePassed: RPCError {
+        guard self.connection == nil else {
+            return RPCError(.deadlineExceeded, "the deadline has passed before the server took one more call")
+        }
+        let why = self.lastFailure ?? "no answer from \(self.authority) yet"
+        return RPCError(.deadlineExceeded, "the deadline has passed before there was a connection: \(why)")
     }
 
     /// Sends what waits, as far as there is room.
@@ -136,7 +147,7 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
             let addresses = preparations.addresses
             self.race = AddressRace(addresses)
             self.tryNextAddress()
-        case .failure(let error): self.connectFailed("\(error)")
+        case .failure(let error): self.connectFailed(ConnectFailure.reason(error))
         }
     }
 
@@ -147,10 +158,10 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
 
     private func attempt(_ address: SocketAddress) {
         let connection = ClientConnection(channel: self)
-        let (tls, host) = (self.tls, self.configuration.host)
+        let (tls, host, limit) = (self.tls, self.configuration.host, self.configuration.connectTimeout)
         self.attempts.append(connection)
         ClientBootstrap(group: self.loop.eventLoop)
-            .connectTimeout(TimeAmount(self.configuration.connectTimeout))
+            .connectTimeout(TimeAmount(limit))
             .channelOption(.socketOption(.tcp_nodelay), value: 1)
             .channelInitializer { channel in
                 channel.eventLoop.makeCompletedFuture {
@@ -163,7 +174,7 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
                 }
             }
             .connect(to: address)
-            .whenFailure { self.closed(connection, "\($0)") }
+            .whenFailure { self.closed(connection, ConnectFailure.reason($0, within: limit)) }
         if self.race?.hasMore == true {
             self.loop.schedule(self, at: .now() + TimeAmount(AddressRace<SocketAddress>.stagger))
         }
@@ -172,6 +183,7 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
     private func connectFailed(_ reason: String) {
         self.race = nil
         let error = RPCError(.unavailable, "cannot connect to \(self.authority): \(reason)")
+        self.lastFailure = error.message
         guard let until = self.machine.connectFailed(error, now: .now(), random: .random(in: 0...1)) else { return }
         self.failWaiting(error, until: until)
     }
@@ -185,6 +197,7 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
         let losers = self.attempts
         self.attempts = []
         self.race = nil
+        self.lastFailure = nil
         self.loop.cancelTimer(self)
         for loser in losers { loser.shutDown() }
         guard self.machine.connected() else { return connection.shutDown() }

@@ -39,7 +39,9 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     override func connected() { self.timerFired(at: .now()) }
 
     override func failed(_ error: HTTP2SessionError) {
-        if self.closeReason == nil { self.closeReason = "HTTP/2: \(error)" }
+        if self.closeReason == nil {
+            self.closeReason = error == .notHTTP2 ? "the server does not speak HTTP/2" : "HTTP/2: \(error)"
+        }
         super.failed(error)
     }
 
@@ -49,9 +51,21 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         // What never came to be is reported by the bootstrap, which knows why.
         guard self.hasBegun else { return }
         self.loop.cancelTimer(self)
-        if self.closeReason == nil, let failure { self.closeReason = "\(failure)" }
+        if self.closeReason == nil { self.closeReason = self.reasonOfEnd }
         self.retire()
         self.channel.closed(self, self.closeReason)
+    }
+
+    /// Why the connection ended, where nobody has said so in HTTP/2.
+    private var reasonOfEnd: String? {
+        let isEnd = (self.failure as? ChannelError) == .eof
+        if let failure = self.failure, !isEnd { return ConnectFailure.reason(failure) }
+        guard case .handshaking = self.phase else { return isEnd ? ConnectFailure.reason(ChannelError.eof) : nil }
+        guard let tls = self.channel.configuration.tls else {
+            return "the server hung up; it may want TLS, or not speak HTTP/2"
+        }
+        let guess = tls.certificateFile == nil ? "want a certificate of the client" : "not accept the client's"
+        return "the server hung up right after the TLS handshake; it may \(guess)"
     }
 
     private func retire() {
@@ -66,7 +80,10 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         guard let session = self.session else { return }
         var next = NIODeadline.distantFuture
         if case .handshaking(let until) = self.phase {
-            guard now < until else { return self.drop("the server sent no HTTP/2 SETTINGS in time") }
+            guard now < until else {
+                let limit = ConnectFailure.text(self.channel.configuration.connectTimeout)
+                return self.drop("the server sent no HTTP/2 SETTINGS within \(limit)")
+            }
             next = until
         }
         if let (action, time) = self.keepalive?.check(
@@ -91,7 +108,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     /// TLS has failed, and closes the connection.
     func handshakeFailed(_ error: any Error) {
-        if self.closeReason == nil { self.closeReason = "TLS: \(error)" }
+        if self.closeReason == nil { self.closeReason = "\(error)" }
     }
 
     private func drop(_ reason: String) {
@@ -260,7 +277,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.retire()
             error = Self.notSent
         } else if self.session == nil {
-            let reason = self.closeReason ?? self.failure.map { "\($0)" }
+            let reason = self.closeReason ?? self.failure.map { ConnectFailure.reason($0) }
             error = RPCError(.unavailable, "the connection was lost\(reason.map { ": \($0)" } ?? "")")
         } else if errorCode == HTTP2ErrorCode.cancel, let deadline = attempt.call.request.deadline, deadline <= .now() {
             // Servers cancel a stream whose deadline has passed (PROTOCOL-HTTP2.md).

@@ -38,10 +38,14 @@ final class ClientTLSContext: Sendable {
         do {
             handler = try NIOSSLClientHandler(context: self.context, serverHostname: name)
         } catch {
-            handshake.fail(error)
-            throw error
+            let failure = TLSFailure(error, certificate: nil, name: host)
+            handshake.fail(failure)
+            throw failure
         }
-        let gate = TLSGate(handler: handler, serverName: name) { handshake.completeWith($0.map { _ in }) }
+        let gate = TLSGate(
+            handler: handler, serverName: name,
+            explain: { TLSFailure($0, certificate: handler.peerCertificate, name: host) },
+            negotiated: { handshake.completeWith($0.map { _ in }) })
         try channel.pipeline.syncOperations.addHandlers([handler, gate])
     }
 

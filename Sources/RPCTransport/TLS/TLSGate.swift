@@ -13,16 +13,19 @@ final class TLSGate: ChannelInboundHandler {
     /// What the peer's certificate must be for, beside what NIOSSL checks: that takes a certificate of the address that is
     /// connected to for one of any name, and whoever can lead a name astray may well have one of his own address.
     private let serverName: String?
+    private let explain: (any Error) -> any Error
     private var isOpen = false
     /// Told once how the handshake went.
     private var negotiated: ((Result<PeerCertificate?, any Error>) -> Void)?
 
+    /// - Parameter explain: what becomes of errors before anybody is told.
     init(
-        handler: NIOSSLHandler, serverName: String? = nil,
+        handler: NIOSSLHandler, serverName: String? = nil, explain: @escaping (any Error) -> any Error = { $0 },
         negotiated: @escaping (Result<PeerCertificate?, any Error>) -> Void
     ) {
         self.handler = handler
         self.serverName = serverName
+        self.explain = explain
         self.negotiated = negotiated
     }
 
@@ -49,8 +52,11 @@ final class TLSGate: ChannelInboundHandler {
     }
 
     func errorCaught(context: ChannelHandlerContext, error: any Error) {
+        // The end of the other side, which needs no words about TLS once that is through.
+        let isEnd = if case NIOSSLError.uncleanShutdown = error { true } else { false }
+        let error = isEnd ? ChannelError.eof : error
         self.tell(.failure(error))
-        context.fireErrorCaught(error)
+        context.fireErrorCaught(isEnd ? error : self.explain(error))
     }
 
     func channelInactive(context: ChannelHandlerContext) {
@@ -61,7 +67,8 @@ final class TLSGate: ChannelInboundHandler {
     func handlerRemoved(context: ChannelHandlerContext) { self.tell(.failure(ChannelError.eof)) }
 
     private func tell(_ result: Result<PeerCertificate?, any Error>) {
-        self.negotiated?(result)
+        guard let negotiated = self.negotiated else { return }
         self.negotiated = nil
+        negotiated(result.mapError(self.explain))
     }
 }

@@ -12,7 +12,7 @@ struct CallFailure: Error {
     let info: [String: String]
     /// Fields of the request that are wrong.
     let violations: [GoogleRPC.FieldViolation]
-    /// How long the server asks to wait; `nil` if it says nothing, negative if it says not to try again.
+    /// How long the server asks to wait; `nil` if it says nothing, negative if it says not to try again, or nonsense.
     let pushback: Duration?
 
     init(_ error: RPCError) {

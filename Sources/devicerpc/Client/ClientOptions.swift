@@ -2,6 +2,7 @@ import ArgumentParser
 import DeviceRPC
 import Foundation
 import Glibc
+import RPCTransport
 
 /// What every command that calls a server takes.
 struct ClientOptions: ParsableArguments {
@@ -27,10 +28,10 @@ struct ClientOptions: ParsableArguments {
         do throws(ConfigurationError) {
             configuration = try await self.connection.load()
         } catch {
-            StandardError.write("error: \(error)\n")
+            self.report(UsageError("\(error)"))
             throw Exit(.usage)
         }
-        if configuration.sendsTokenInCleartext {
+        if configuration.sendsTokenInCleartext, self.output == .text {
             StandardError.write("warning: the token is sent to \(configuration.server) without TLS (--tls)\n")
         }
         let client = DeviceClient(configuration)
@@ -48,10 +49,10 @@ struct ClientOptions: ParsableArguments {
             self.report(failure)
             throw Exit(failure.status)
         case .failure(let usage as UsageError):
-            StandardError.write("error: \(usage.message)\n")
+            self.report(usage)
             throw Exit(.usage)
         case .failure(let other):
-            StandardError.write("error: \(other)\n")
+            self.report(CallFailure(RPCError(.internal, "\(other)")))
             throw Exit(.internalError)
         }
     }
@@ -59,6 +60,10 @@ struct ClientOptions: ParsableArguments {
     func report(_ failure: CallFailure) {
         let text = self.output == .json ? failure.json() : failure.text(style: self.terminal(STDERR_FILENO).style)
         StandardError.write(text)
+    }
+
+    func report(_ usage: UsageError) {
+        StandardError.write(self.output == .json ? usage.json() : "error: \(usage.message)\n")
     }
 
     /// A message on standard output: as JSON, or as `text` says.
@@ -70,38 +75,13 @@ struct ClientOptions: ParsableArguments {
     }
 }
 
-enum OutputFormat: String, CaseIterable, ExpressibleByArgument { case text, json }
+enum OutputFormat: String, CaseIterable, ExpressibleByArgument {
+    case text, json
 
-/// The arguments are wrong in a way that only a look at files or at several of them shows.
-struct UsageError: Error {
-    let message: String
-
-    init(_ message: String) { self.message = message }
-}
-
-/// A duration on the command line, e.g. `30s`.
-struct DurationArgument: ExpressibleByArgument {
-    let duration: Duration
-
-    init(_ duration: Duration) { self.duration = duration }
-
-    init?(argument: String) {
-        guard let duration = DurationText.parse(argument) else { return nil }
-        self.duration = duration
-    }
-
-    var defaultValueDescription: String { DurationText.render(self.duration) }
-}
-
-/// `key=value` on the command line.
-struct KeyValueArgument: ExpressibleByArgument {
-    let key: String
-    let value: String
-
-    init?(argument: String) {
-        let sides = argument.split(separator: "=", maxSplits: 1, omittingEmptySubsequences: false).map(String.init)
-        guard sides.count == 2, !sides[0].isEmpty else { return nil }
-        self.key = sides[0]
-        self.value = sides[1]
+    /// Whether arguments ask for JSON: for what is wrong with the others, when nothing has been made of them.
+    static func isJSON(_ arguments: [String]) -> Bool {
+        zip(arguments, arguments.dropFirst() + [""]).contains { argument, next in
+            argument == "--output=json" || (argument == "--output" && next == "json")
+        }
     }
 }

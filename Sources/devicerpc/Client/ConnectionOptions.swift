@@ -11,7 +11,10 @@ struct ConnectionOptions: ParsableArguments {
             """, valueName: "file"))
     var config: String?
 
-    @Option(help: ArgumentHelp("The server (DEVICERPC_SERVER; default: 127.0.0.1:50051).", valueName: "host:port"))
+    @Option(
+        help: ArgumentHelp(
+            "The server, its port from 1 to 65535 (DEVICERPC_SERVER; default: 127.0.0.1:50051).", valueName: "host:port"
+        ))
     var server: String?
 
     @Option(

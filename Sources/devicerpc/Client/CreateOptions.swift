@@ -1,6 +1,7 @@
 import ArgumentParser
 import DeviceRPC
 import Foundation
+import Glibc
 
 /// A `CreateDeviceRequest`, field by field, on the command line; over a template if there is one.
 struct CreateOptions: ParsableArguments {
@@ -24,22 +25,30 @@ struct CreateOptions: ParsableArguments {
     @Option(help: "simulated, redroid, …; the server's default if not given.")
     var provider: String?
 
-    @Option(help: "CPU cores, 1 to 16.")
+    @Option(help: "CPU cores, 1 to 16.", transform: OptionValues.number(1...16))
     var cpuCores: UInt32?
 
-    @Option(name: .customLong("memory-mb"), help: "Memory in MB, 512 to 32768.")
+    @Option(
+        name: .customLong("memory-mb"), help: "Memory in MB, 512 to 32768.",
+        transform: OptionValues.number(512...32_768))
     var memoryMB: UInt32?
 
-    @Option(name: .customLong("storage-mb"), help: "Storage in MB, 1024 to 1048576.")
+    @Option(
+        name: .customLong("storage-mb"), help: "Storage in MB, 1024 to 1048576.",
+        transform: OptionValues.number(1024...1_048_576))
     var storageMB: UInt32?
 
-    @Option(name: .customLong("width"), help: "Screen width in pixels, 240 to 7680.")
+    @Option(
+        name: .customLong("width"), help: "Screen width in pixels, 240 to 7680.",
+        transform: OptionValues.number(240...7680))
     var widthPx: UInt32?
 
-    @Option(name: .customLong("height"), help: "Screen height in pixels, 240 to 7680.")
+    @Option(
+        name: .customLong("height"), help: "Screen height in pixels, 240 to 7680.",
+        transform: OptionValues.number(240...7680))
     var heightPx: UInt32?
 
-    @Option(help: "Screen density, 120 to 640.")
+    @Option(help: "Screen density, 120 to 640.", transform: OptionValues.number(120...640))
     var dpi: UInt32?
 
     @Option(help: "e.g. 11 or 13.")
@@ -48,17 +57,21 @@ struct CreateOptions: ParsableArguments {
     @Option(name: .customLong("tag"), help: "A tag; may come several times.")
     var tags: [String] = []
 
-    @Option(name: .customLong("metadata"), help: ArgumentHelp("May come several times.", valueName: "key=value"))
+    @Option(
+        name: .customLong("metadata"), help: ArgumentHelp("May come several times.", valueName: "key=value"),
+        transform: OptionValues.pair("team=qa"))
     var metadata: [KeyValueArgument] = []
 
     @Option(
         name: .customLong("option"),
         help: ArgumentHelp(
             "A provider option; may come several times. A value @file is read from that file, for secrets.",
-            valueName: "key=value"))
+            valueName: "key=value"), transform: OptionValues.pair("boot_ms=2000"))
     var providerOptions: [KeyValueArgument] = []
 
-    @Option(help: ArgumentHelp("How long the saga may take forwards, e.g. 10m.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long the saga may take forwards, 1s to 24h, e.g. 10m.", valueName: "duration"),
+        transform: OptionValues.duration(.seconds(1) ... .seconds(86_400)))
     var sagaTimeout: DurationArgument?
 
     @Option(help: "accepted, provisioned or finished.")
@@ -68,11 +81,11 @@ struct CreateOptions: ParsableArguments {
     func request() throws -> V1.CreateDeviceRequest {
         var request = V1.CreateDeviceRequest()
         if let template = self.template {
-            let text = try InputFile.read(template)
+            let text = try InputFile.read(template, "--template")
             do throws(ProtoJSONError) {
                 request = try V1.CreateDeviceRequest(json: text)
             } catch {
-                throw UsageError("\(template): \(error)")
+                throw UsageError("--template: \(template): \(error)")
             }
         }
         try self.apply(to: &request)
@@ -88,8 +101,10 @@ struct CreateOptions: ParsableArguments {
         if let returnWhen = self.returnWhen { request.returnWhen = try EnumArgument.value(returnWhen, "--return-when") }
         if let timeout = self.sagaTimeout { request.sagaTimeout = ProtobufDuration(timeout.duration) }
         if !self.tags.isEmpty { request.tags = self.tags }
-        for entry in self.metadata { request.metadata[entry.key] = entry.value }
-        for entry in self.providerOptions { request.providerOptions[entry.key] = try Self.optionValue(entry.value) }
+        request.metadata.merge(try OptionValues.dictionary(self.metadata, "--metadata")) { $1 }
+        for (key, value) in try OptionValues.dictionary(self.providerOptions, "--option") {
+            request.providerOptions[key] = try Self.optionValue(value)
+        }
         self.applySpec(to: &request)
     }
 
@@ -107,7 +122,7 @@ struct CreateOptions: ParsableArguments {
 
     private static func optionValue(_ text: String) throws -> String {
         guard text.hasPrefix("@") else { return text }
-        let content = try InputFile.read(String(text.dropFirst()))
+        let content = try InputFile.read(String(text.dropFirst()), "--option")
         return content.hasSuffix("\n") ? String(content.dropLast()) : content
     }
 }
@@ -115,13 +130,17 @@ struct CreateOptions: ParsableArguments {
 /// Files that arguments name.
 enum InputFile {
     /// The text of a file, or of standard input for `-`.
-    static func read(_ path: String) throws -> String {
+    ///
+    /// - Parameter flag: what named it, for the error.
+    static func read(_ path: String, _ flag: String) throws(UsageError) -> String {
         if path == "-" {
             guard let data = try? FileHandle.standardInput.readToEnd() else { return "" }
             return String(decoding: data, as: UTF8.self)
         }
         guard let text = try? String(contentsOfFile: path, encoding: .utf8) else {
-            throw UsageError("\(path) can't be read as UTF-8 text")
+            let reason =
+                access(path, R_OK) == 0 ? " as UTF-8 text" : ": \(String(cString: strerror(errno)))"
+            throw UsageError("\(flag): '\(path)' can't be read\(reason) (allowed: a file of text)")
         }
         return text
     }

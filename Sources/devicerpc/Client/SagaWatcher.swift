@@ -63,7 +63,7 @@ struct SagaWatcher {
             } catch let failure as CallFailure where failure.isRetryable {
                 wait = failure.pushback ?? delay
                 if ContinuousClock.now + wait >= giveUpAt { throw failure }
-                if delay == Retry.initialDelay {
+                if delay == Retry.initialDelay, self.options.output == .text {
                     screen.note("the server is away (\(failure.message)); asking again after event \(lastSequence)")
                 }
             }

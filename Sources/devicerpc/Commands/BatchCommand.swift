@@ -25,10 +25,10 @@ struct BatchCommand: AsyncParsableCommand {
             "Names of the devices, with {n} for the number, {n:3} for at least 3 digits.", valueName: "pattern"))
     var name: String?
 
-    @Option(help: "How many devices to make from the template.")
+    @Option(help: "How many devices to make from the template.", transform: OptionValues.number(1...1_000_000))
     var count: Int?
 
-    @Option(help: "The first number.")
+    @Option(help: "The first number.", transform: OptionValues.number(0...1_000_000_000))
     var start: Int = 1
 
     @Option(help: ArgumentHelp("A file of requests (- is standard input) instead of a template.", valueName: "file"))
@@ -40,7 +40,7 @@ struct BatchCommand: AsyncParsableCommand {
     @Option(help: "The batch's id, up to 64 printable ASCII characters; made up if not given, and printed.")
     var batchID: String?
 
-    @Option(help: "Calls at once.")
+    @Option(help: "Calls at once.", transform: OptionValues.number(1...4096))
     var parallel: Int = 16
 
     @Option(help: ArgumentHelp("Where the results go; <batch id>.results.json if not given.", valueName: "file"))
@@ -49,7 +49,9 @@ struct BatchCommand: AsyncParsableCommand {
     @Flag(help: "Make a new try of what failed, as the results file says.")
     var retryFailed = false
 
-    @Option(help: ArgumentHelp("How long to wait for each device.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long to wait for each device.", valueName: "duration"),
+        transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(1800))
 
     @OptionGroup(title: "Client")
@@ -59,10 +61,6 @@ struct BatchCommand: AsyncParsableCommand {
         if (self.requests == nil) == (self.count == nil) {
             throw ValidationError("Give either --requests or --count (with --name).")
         }
-        if let count = self.count, !(1...1_000_000).contains(count) {
-            throw ValidationError("--count must be from 1 to 1000000.")
-        }
-        if !(1...4096).contains(self.parallel) { throw ValidationError("--parallel must be from 1 to 4096.") }
     }
 
     func run() async throws {
@@ -70,8 +68,11 @@ struct BatchCommand: AsyncParsableCommand {
             let batchID = self.batchID ?? RandomID.make(prefix: "batch")
             let path = self.results ?? "\(String(batchID.map { $0 == "/" ? "_" : $0 })).results.json"
             let earlier = try self.earlierResults(path)
+            let requests = try self.makeRequests()
+            // Those of a file fail one by one.
+            if self.requests == nil, let first = requests.first { try RequestCheck.check(first) }
             let plan = try BatchPlan(
-                batchID: batchID, requests: self.makeRequests(), earlier: earlier, retriesFailed: self.retryFailed)
+                batchID: batchID, requests: requests, earlier: earlier, retriesFailed: self.retryFailed)
             StandardError.write("batch_id  \(batchID)\nresults   \(path)\n")
             let tally = try await self.execute(plan, client, path: path, earlier: earlier)
             try self.finish(plan, tally)
@@ -81,11 +82,11 @@ struct BatchCommand: AsyncParsableCommand {
     private func makeRequests() throws -> [V1.CreateDeviceRequest] {
         var requests: [V1.CreateDeviceRequest]
         if let file = self.requests {
-            let text = try InputFile.read(file)
+            let text = try InputFile.read(file, "--requests")
             do throws(ProtoJSONError) {
                 requests = try ProtoJSON.messages(text, as: V1.CreateDeviceRequest.self)
             } catch {
-                throw UsageError("\(file): \(error)")
+                throw UsageError("--requests: \(file): \(error)")
             }
         } else {
             let template = try self.create.request()
@@ -108,7 +109,8 @@ struct BatchCommand: AsyncParsableCommand {
         do {
             return try BatchResults.decode(data)
         } catch {
-            throw UsageError("\(path) exists and is not a results file")
+            throw UsageError(
+                "--results: '\(path)' exists and is no results file (allowed: a new file, or one of an earlier run)")
         }
     }
 
@@ -166,7 +168,8 @@ struct BatchCommand: AsyncParsableCommand {
                 case .fileWriteOutOfSpace: "no space is left"
                 default: "not a place for a file"
                 }
-            throw UsageError("\(path) can't be written: \(reason)")
+            throw UsageError(
+                "--results: '\(path)' can't be written: \(reason) (allowed: a file in a folder that exists)")
         }
     }
 

@@ -10,6 +10,8 @@ struct BenchCommand: AsyncParsableCommand {
             for random ones of the newest sagas (--ids of them); health is grpc.health.v1.Health/Check. watch makes one \
             device and follows its saga with --in-flight streams: how long events take to reach each of them. Give it \
             time to open them all, e.g. with --option boot_ms=20000 of the simulated provider.
+
+            \(CommandStatus.help)
             """)
 
     enum Method: String, CaseIterable, ExpressibleByArgument { case create, get, health, watch }
@@ -17,25 +19,32 @@ struct BenchCommand: AsyncParsableCommand {
     @Argument(help: "create, get, health or watch.")
     var method: Method
 
-    @Option(help: "Calls in flight.")
+    @Option(help: "Calls in flight.", transform: OptionValues.number(1...65_536))
     var inFlight: Int = 64
 
-    @Option(help: "Connections that the calls are spread over.")
+    @Option(help: "Connections that the calls are spread over.", transform: OptionValues.number(1...1024))
     var connections: Int = 4
 
-    @Option(help: ArgumentHelp("How long to go on, if there is no --count.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long to go on, if there is no --count.", valueName: "duration"),
+        transform: OptionValues.duration())
     var duration = DurationArgument(.seconds(10))
 
-    @Option(help: "How many calls to make, instead of a duration.")
+    @Option(
+        help: "How many calls to make, instead of a duration.", transform: OptionValues.number(1...1_000_000_000_000))
     var count: Int?
 
-    @Option(help: ArgumentHelp("How long each of the calls in flight rests before the next.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long each of the calls in flight rests before the next.", valueName: "duration"),
+        transform: OptionValues.duration(.zero ... .seconds(86_400)))
     var pause = DurationArgument(.zero)
 
-    @Option(help: "For get: how many of the newest sagas to choose from.")
+    @Option(
+        help: "For get: how many of the newest sagas to choose from.", transform: OptionValues.number(1...10_000_000))
     var ids: Int = 1000
 
-    @Option(help: ArgumentHelp("How long each call may take.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long each call may take.", valueName: "duration"), transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(60))
 
     @OptionGroup(title: "Request of create")
@@ -43,12 +52,6 @@ struct BenchCommand: AsyncParsableCommand {
 
     @OptionGroup(title: "Client")
     var client: ClientOptions
-
-    func validate() throws {
-        if !(1...65536).contains(self.inFlight) { throw ValidationError("--in-flight must be from 1 to 65536.") }
-        if !(1...1024).contains(self.connections) { throw ValidationError("--connections must be from 1 to 1024.") }
-        if let count = self.count, count < 1 { throw ValidationError("--count must be positive.") }
-    }
 
     func run() async throws {
         try await self.client.run { first in
@@ -89,6 +92,7 @@ struct BenchCommand: AsyncParsableCommand {
         var request = try self.create.request()
         if request.userID.isEmpty { request.userID = "bench" }
         if request.name.isEmpty { request.name = "bench" }
+        try RequestCheck.check(request)
         return request
     }
 

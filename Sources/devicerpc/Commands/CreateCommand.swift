@@ -29,7 +29,8 @@ struct CreateCommand: AsyncParsableCommand {
     var watch = false
 
     @Option(
-        help: ArgumentHelp("How long to wait for the answer, and for a server that is away.", valueName: "duration"))
+        help: ArgumentHelp("How long to wait for the answer, and for a server that is away.", valueName: "duration"),
+        transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(900))
 
     @OptionGroup(title: "Client")
@@ -39,7 +40,7 @@ struct CreateCommand: AsyncParsableCommand {
         try await self.client.run { client in
             let request = try self.makeRequest()
             if self.client.output == .text { StandardError.write("request_id  \(request.requestID)\n") }
-            let response = try await Retry.run(within: self.timeout.duration, onRetry: Self.tellRetry) { remaining in
+            let response = try await Retry.run(within: self.timeout.duration, onRetry: self.tellRetry) { remaining in
                 try await client.createDevice(request, timeout: remaining)
             }
             if self.watch {
@@ -59,6 +60,7 @@ struct CreateCommand: AsyncParsableCommand {
         if let batchID = self.batchID { request.batchID = batchID }
         if request.requestID.isEmpty { request.requestID = RandomID.make(prefix: "cli") }
         if self.watch, request.returnWhen == .unspecified { request.returnWhen = .accepted }
+        try RequestCheck.check(request)
         return request
     }
 
@@ -80,7 +82,8 @@ struct CreateCommand: AsyncParsableCommand {
         if status != .completed { throw Exit(CommandStatus(status)) }
     }
 
-    private static func tellRetry(_ failure: CallFailure, _ delay: Duration) {
+    private func tellRetry(_ failure: CallFailure, _ delay: Duration) {
+        guard self.client.output == .text else { return }
         StandardError.write(
             "\(failure.code): \(Printable.text(failure.message)); again in \(ProgressBar.elapsed(delay))\n")
     }

@@ -6,10 +6,13 @@ struct GetCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "get", abstract: "Shows a saga or a device.", discussion: CommandStatus.help)
 
-    @Argument(help: "A saga's id (saga_…) or a device's.")
+    @Argument(
+        help: "A saga's id (saga_…) or a device's.", transform: OptionValues.id("saga_1730188800000_k3x9q2m7ab"))
     var id: String
 
-    @Option(help: ArgumentHelp("How long to wait for the answer.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long to wait for the answer.", valueName: "duration"),
+        transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(10))
 
     @OptionGroup(title: "Client")

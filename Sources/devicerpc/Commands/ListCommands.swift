@@ -3,15 +3,13 @@ import DeviceRPC
 
 /// What both lists take.
 struct ListOptions: ParsableArguments {
-    @Option(help: "The most that is shown.")
+    @Option(help: "The most that is shown.", transform: OptionValues.number(1...1_000_000))
     var limit: Int = 100
 
-    @Option(help: ArgumentHelp("How long to wait for each page.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long to wait for each page.", valueName: "duration"),
+        transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(30))
-
-    func validate() throws {
-        guard self.limit > 0 else { throw ValidationError("--limit must be positive") }
-    }
 
     /// Reads pages until there are `limit` elements or no more.
     func pages<Element>(_ page: (_ size: UInt32, _ token: String) async throws -> ([Element], String)) async throws

@@ -17,7 +17,7 @@ struct MigrateCommand: AsyncParsableCommand {
     @OptionGroup var settings: SettingsOptions
 
     func run() async throws {
-        try await ServerErrors.reported {
+        try await ServerErrors.reported(as: self.output) {
             let configuration = try await self.settings.load(for: .migrating)
             let logger = Logger(label: "devicerpc") { label in
                 LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level)
@@ -39,7 +39,7 @@ struct MigrateCommand: AsyncParsableCommand {
             case .success(let applied):
                 StandardOutput.write(self.report(applied))
             case .failure(let failure as Migrator.Failure):
-                StandardError.write("error: \(failure)\n")
+                ServerErrors.write("\(failure)", .failed, as: self.output)
                 throw Exit(.failed)
             case .failure(let error): throw error
             }

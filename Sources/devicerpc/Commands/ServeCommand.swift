@@ -8,7 +8,7 @@ struct ServeCommand: AsyncParsableCommand {
         commandName: "serve", abstract: "Runs the server.",
         usage: "devicerpc serve [--config <file>] [--<setting> <value> ...]",
         discussion: """
-            SIGTERM or SIGINT drains and ends with code 0; a second one ends at once with code 130. Code 2: the \
+            SIGTERM or SIGINT drains and ends with code 0; a second one ends at once with code 130. Code 64: the \
             configuration is wrong; 3: the database can't be reached; 70: another fault.
 
             \(ConfigurationReference.help())

@@ -11,13 +11,17 @@ struct WatchCommand: AsyncParsableCommand {
             \(CommandStatus.help)
             """)
 
-    @Argument(help: "The saga's id.")
+    @Argument(help: "The saga's id.", transform: OptionValues.id("saga_1730188800000_k3x9q2m7ab"))
     var sagaID: String
 
-    @Option(name: .customLong("after"), help: "Only events after this sequence.")
+    @Option(
+        name: .customLong("after"), help: "Only events after this sequence.",
+        transform: OptionValues.number(0...UInt32.max))
     var afterSequence: UInt32 = 0
 
-    @Option(help: ArgumentHelp("How long the server may be away.", valueName: "duration"))
+    @Option(
+        help: ArgumentHelp("How long the server may be away.", valueName: "duration"),
+        transform: OptionValues.duration())
     var timeout = DurationArgument(.seconds(60))
 
     @OptionGroup(title: "Client")

@@ -32,7 +32,9 @@ struct ClientConfiguration: Sendable {
         self.token = Self.token(reader)
         self.tls = Self.tls(reader)
         if self.server.port == 0 {
-            reader.problem(withValueOf: ClientSettings.server.description, "has no port to call")
+            reader.problem(
+                withValueOf: ClientSettings.server.description,
+                "has no port to call (allowed: \(ClientSettings.server.description.allowed))")
         }
     }
 

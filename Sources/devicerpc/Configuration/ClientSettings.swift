@@ -3,7 +3,7 @@
 enum ClientSettings {
     static let server = Setting<ListenAddress>.address(
         "server", "DEVICERPC_SERVER", .client, default: ListenAddress(host: "127.0.0.1", port: 50051),
-        "The server.")
+        allowed: "host:port, an IPv6 host in brackets; the port from 1 to 65535", "The server.")
     static let token = Setting<String?>.optionalText(
         "token", "DEVICERPC_TOKEN", .client, allowed: "printable ASCII without spaces", isSecret: true,
         "The JWT that says who calls, sent as `authorization: Bearer …`. Everybody on a machine sees flags: better in the "

@@ -20,7 +20,7 @@ enum ConfigurationReference {
               format: json
             ```
 
-            A wrong value stops the start with exit code 2 and names the setting, the problem and what is allowed; so do
+            A wrong value stops the start with exit code 64 and names the setting, the problem and what is allowed; so do
             environment names with our prefix and file keys that are not in these tables. An empty environment variable
             counts as unset. Secrets are never printed.
 

@@ -12,9 +12,11 @@ struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
 
     /// Reads `host:port` or `[v6]:port`; `nil` if it is neither.
     init?(_ text: String) {
-        guard let colon = text.lastIndex(of: ":"), let port = Int(text[text.index(after: colon)...]),
-            (0...65535).contains(port)
-        else { return nil }
+        guard let colon = text.lastIndex(of: ":") else { return nil }
+        let digits = text[text.index(after: colon)...]
+        guard digits.utf8.allSatisfy({ (48...57).contains($0) }), let port = Int(digits), port <= 65535 else {
+            return nil
+        }
         var host = String(text[..<colon])
         if host.hasPrefix("["), host.hasSuffix("]") {
             host = String(host.dropFirst().dropLast())
@@ -38,7 +40,8 @@ struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
 enum DurationText {
     static func parse(_ text: some StringProtocol) -> Duration? {
         let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
-        guard let number = Double(String(digits)), number.isFinite, number < 1e9 else { return nil }
+        // Past what anybody may give, and still within what fits.
+        guard let number = Double(String(digits)).map({ min($0, 1e9) }) else { return nil }
         switch text.dropFirst(digits.count) {
         case "ms": return .microseconds(Int64(number * 1e3))
         case "s": return .microseconds(Int64(number * 1e6))
@@ -184,11 +187,10 @@ extension Setting where Value == Duration {
 extension Setting where Value == ListenAddress {
     static func address(
         _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic, default fallback: ListenAddress,
-        _ summary: String
+        allowed: String = "host:port, an IPv6 host in brackets; port 0 takes a free one", _ summary: String
     ) -> Setting<ListenAddress> {
         .make(
-            name, environmentName, topic, summary: summary,
-            allowed: "host:port, an IPv6 host in brackets; port 0 takes a free one", defaultText: "\(fallback)",
+            name, environmentName, topic, summary: summary, allowed: allowed, defaultText: "\(fallback)",
             fallback: fallback
         ) { text throws(SettingProblem) in
             guard let value = ListenAddress(text) else { throw SettingProblem("is not host:port") }

@@ -50,7 +50,8 @@ final class SettingsReader {
                 "\(name): no such setting\(Self.suggestion(name, among: Array(table.byEnvironmentName.keys)))")
         }
         if let filePath {
-            let (provider, unknown) = try await Self.openFile(filePath, table)
+            let origin = environment[table.fileVariable] == filePath ? table.fileVariable : "--config"
+            let (provider, unknown) = try await Self.openFile(filePath, table, origin)
             sources.append(Source(provider: provider, label: { "\($0.name) in \(filePath)" }))
             for key in unknown.sorted() {
                 self.problems.append(
@@ -133,7 +134,7 @@ final class SettingsReader {
 
     /// Opens a configuration file and finds the keys in it that are no settings.
     private static func openFile(
-        _ path: String, _ table: SettingsTable
+        _ path: String, _ table: SettingsTable, _ origin: String
     ) async throws(ConfigurationError) -> (any ConfigProvider, Set<String>) {
         // Parsers ask for each key whether it is a secret, which is the one place where they tell what they found.
         let unknown = UnknownKeys(table)
@@ -153,9 +154,12 @@ final class SettingsReader {
                 return (provider, unknown.names)
             }
         } catch {
-            throw ConfigurationError(problems: ["--config: \(path) \(Self.problem(error, with: path))"])
+            throw ConfigurationError(problems: ["\(origin): \(path) \(Self.problem(error, with: path))"])
         }
-        throw ConfigurationError(problems: ["--config: \(path) is neither .json nor .yaml nor .yml"])
+        throw ConfigurationError(problems: [
+            "\(origin): \(path.isEmpty ? "an empty path" : path) is neither .json nor .yaml nor .yml (allowed: the path of a file "
+                + "that ends in one of them)"
+        ])
     }
 
     /// What a parser says may quote the file, and with it a secret: only where it has stopped is passed on.

@@ -1,9 +1,10 @@
 import DeviceProvisioning
+import RPCTransport
 import SagaRuntime
 
 /// Turns what ends a server into words and an exit code.
 enum ServerErrors {
-    static func reported(_ body: () async throws -> Void) async throws {
+    static func reported(as output: OutputFormat = .text, _ body: () async throws -> Void) async throws {
         let status: CommandStatus
         let text: String
         do {
@@ -23,7 +24,22 @@ enum ServerErrors {
         } catch {
             (status, text) = (.internalError, "\(error)")
         }
-        StandardError.write("error: \(text)\n")
+        Self.write(text, status, as: output)
         throw Exit(status)
+    }
+
+    static func write(_ text: String, _ status: CommandStatus, as output: OutputFormat) {
+        let code: RPCCode? =
+            switch status {
+            case .usage: nil
+            case .unavailable: .unavailable
+            case .failed: .failedPrecondition
+            default: .internal
+            }
+        switch (output, code) {
+        case (.text, _): StandardError.write("error: \(text)\n")
+        case (.json, nil): StandardError.write(UsageError(text).json())
+        case (.json, let code?): StandardError.write(CallFailure(RPCError(code, text)).json())
+        }
     }
 }

@@ -16,7 +16,7 @@ struct SettingsOptions: ParsableArguments {
         let environment = ProcessInfo.processInfo.environment
         return try await ServerConfiguration.load(
             flags: try CommandLineFlags.parse(self.settings), environment: environment,
-            filePath: self.config ?? environment["DEVICERPC_CONFIG"].flatMap { $0.isEmpty ? nil : $0 },
+            filePath: self.config ?? environment[SettingsTable.server.fileVariable].flatMap { $0.isEmpty ? nil : $0 },
             homeDirectory: environment["HOME"] ?? "/", isRoot: geteuid() == 0, for: purpose)
     }
 }

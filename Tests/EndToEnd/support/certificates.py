@@ -56,8 +56,12 @@ class Authority:
         )
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
-    def _builder(self, subject: x509.Name, key: ec.EllipticCurvePrivateKey) -> x509.CertificateBuilder:
+    def _builder(
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_expired: bool = False
+    ) -> x509.CertificateBuilder:
         begin, end = self._validity
+        if is_expired:
+            begin, end = begin - datetime.timedelta(days=2), begin
         return (
             x509.CertificateBuilder()
             .subject_name(subject).issuer_name(self._name).public_key(key.public_key())
@@ -65,14 +69,17 @@ class Authority:
             .not_valid_before(begin).not_valid_after(end)
         )
 
-    def issue(self, *, dns: Sequence[str] = (), uris: Sequence[str] = (), addresses: Sequence[str] = ()) -> Identity:
+    def issue(
+        self, *, dns: Sequence[str] = (), uris: Sequence[str] = (), addresses: Sequence[str] = (),
+        is_expired: bool = False,
+    ) -> Identity:
         """A certificate for servers and clients alike."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
         names += [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody looks here")]), key)
+            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody looks here")]), key, is_expired)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )

@@ -62,7 +62,9 @@ import Testing
         expectEqual(retry.attemptFailed(Self.error(), &self.throttle, random: 0.5), .againAfter(.milliseconds(100)))
     }
 
-    @Test(arguments: ["-1", "soon", "", "99999999999"])
+    @Test(arguments: [
+        "-1", "soon", "", "+5", "5 ", "1e3", "2147483648", "99999999999999999999", "-99999999999999999999",
+    ])
     mutating func negativeOrMalformedPushbackForbidsAnotherTry(text: String) {
         var retry = CallRetry(Self.policy)
         expectEqual(retry.attemptFailed(Self.error(pushback: text), &self.throttle, random: 0), .fail)

@@ -131,7 +131,8 @@ extension RPCError {
     /// What the server said about sending the call again.
     public var retryAdvice: RetryAdvice {
         guard let text = self.metadata.first(Self.pushbackTrailer) else { return .unsaid }
-        guard let milliseconds = Int64(text), milliseconds >= 0 else { return .never }
+        // As the transport reads it: what is no number of up to 31 bits allows nothing.
+        guard text.utf8.allSatisfy({ (48...57).contains($0) }), let milliseconds = Int32(text) else { return .never }
         return .after(.milliseconds(milliseconds))
     }
 }

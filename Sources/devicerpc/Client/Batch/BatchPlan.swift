@@ -17,7 +17,9 @@ struct BatchPlan {
         _ template: V1.CreateDeviceRequest, pattern: String, count: Int, start: Int
     ) throws(UsageError) -> [V1.CreateDeviceRequest] {
         guard let names = NamePattern(pattern) else {
-            throw UsageError("the name \"\(pattern)\" needs one {n}, or {n:3} for at least three digits")
+            throw UsageError(
+                "--name: '\(pattern)' has no place for a number; give it one {n}, as in phone-{n}, or phone-{n:3} for at least "
+                    + "three digits")
         }
         return (start..<start + count).map { number in
             var request = template
@@ -36,7 +38,7 @@ struct BatchPlan {
     ) throws(UsageError) {
         guard (1...BatchRequestID.maximumLength).contains(batchID.utf8.count),
             batchID.utf8.allSatisfy({ (33...126).contains($0) })
-        else { throw UsageError("the batch id must have 1 to 64 printable ASCII characters") }
+        else { throw UsageError("--batch-id: must have 1 to 64 printable ASCII characters") }
         if requests.isEmpty { throw UsageError("there are no requests") }
         var names: Set<String> = []
         var requestIDs: Set<String> = []
