@@ -16,7 +16,7 @@ extension RPCError {
             self = .overloaded(retryAfter: delay)
         case .databaseUnavailable:
             self.init(
-                .databaseUnavailable, "the database can't be reached; repeat with the same request_id",
+                .databaseUnavailable, "the database can't be reached; try again, CreateDevice with the same request_id",
                 retry: .after(.seconds(1)))
         case .shuttingDown:
             self = .shuttingDown
