@@ -18,8 +18,8 @@ import Testing
         }
     }
 
-    @Test func largeAnswersAreWrittenInTurns() throws {
-        let channel = EmbeddedChannel()
+    /// A connection that has written a first turn of its answer.
+    private static func answering(_ channel: EmbeddedChannel) throws {
         let context = EventLoopContext(eventLoop: channel.embeddedEventLoop)
         try channel.pipeline.syncOperations.addHandler(
             Answering(loop: context, role: .server, configuration: HTTP2Configuration()))
@@ -36,7 +36,11 @@ import Testing
         try client.request(stream, .request, head)
         try client.drain(limit: 1 << 20)
         try channel.writeInbound(client.output)
+    }
 
+    @Test func largeAnswersAreWrittenInTurns() throws {
+        let channel = EmbeddedChannel()
+        try Self.answering(channel)
         var turns: [Int] = []
         repeat {
             var count = 0
@@ -49,5 +53,17 @@ import Testing
         // One message of 1 MiB needs no second turn.
         #expect(turns[0] > 5 << 18)
         _ = try channel.finish(acceptAlreadyClosed: true)
+    }
+
+    /// The next turn held a connection that was lost before it.
+    @Test func aConnectionThatIsLostBetweenTurnsIsLetGo() throws {
+        let channel = EmbeddedChannel()
+        try Self.answering(channel)
+        weak let connection = try channel.pipeline.syncOperations.handler(type: Answering.self)
+        #expect(connection != nil)
+        channel.close(promise: nil)
+        channel.embeddedEventLoop.run()
+        #expect(connection == nil)
+        channel.embeddedEventLoop.advanceTime(by: .seconds(1))
     }
 }

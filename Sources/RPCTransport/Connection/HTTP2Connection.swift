@@ -261,9 +261,10 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
 
     private func putOffFlush(_ context: ChannelHandlerContext) {
         self.isPutOff = true
-        context.eventLoop.scheduleTask(in: EventLoopContext.timeToNextTurn) {
-            self.isPutOff = false
-            self.flushIfNeeded()
+        // A connection that is lost before then is not held for it.
+        context.eventLoop.scheduleTask(in: EventLoopContext.timeToNextTurn) { [weak self] in
+            self?.isPutOff = false
+            self?.flushIfNeeded()
         }
     }
 
