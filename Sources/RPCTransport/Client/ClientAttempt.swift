@@ -7,8 +7,8 @@ final class ClientAttempt: HTTP2Stream, @unchecked Sendable {
     let call: ClientCall
     let connection: ClientConnection
     var machine: ClientStreamMachine
-    /// Bytes of request messages that have left for the socket.
-    var sentMessageBytes = 0
+    /// What was charged for request messages that have left for the socket.
+    var sentInAll = 0
 
     init(_ call: ClientCall, on connection: ClientConnection, machine: ClientStreamMachine) {
         self.call = call

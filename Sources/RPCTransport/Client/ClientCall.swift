@@ -43,7 +43,7 @@ final class ClientCall: TimerNode, OutboundPipeTarget, @unchecked Sendable {
     private var keptBytes = 0
     private var isRequestEnded = false
     /// The most that a try has sent: what the pipe was told.
-    private var reportedBytes = 0
+    private var reported = 0
 
     var timerIndex = -1
     var timerDeadline = NIODeadline.distantFuture
@@ -170,18 +170,18 @@ final class ClientCall: TimerNode, OutboundPipeTarget, @unchecked Sendable {
         self.kept = []
     }
 
-    /// Bytes of the try have left for the socket.
-    func sent(_ count: Int, by attempt: ClientAttempt) {
-        attempt.sentMessageBytes += count
-        guard attempt.sentMessageBytes > self.reportedBytes else { return }
-        self.outboundPipe?.sent(attempt.sentMessageBytes - self.reportedBytes)
-        self.reportedBytes = attempt.sentMessageBytes
+    /// Messages of the try have left for the socket that were charged so much.
+    func sent(_ charge: Int, by attempt: ClientAttempt) {
+        attempt.sentInAll += charge
+        guard attempt.sentInAll > self.reported else { return }
+        self.outboundPipe?.sent(attempt.sentInAll - self.reported)
+        self.reported = attempt.sentInAll
     }
 
     func received(initial: Metadata, by attempt: ClientAttempt) {
         self.commit()
-        self.inboundPipe.attach { count in
-            attempt.connection.loop.run { attempt.connection.returnCredit(count, to: attempt) }
+        self.inboundPipe.attach { credit, _ in
+            attempt.connection.loop.run { attempt.connection.returnCredit(credit, to: attempt) }
         }
         let waiters = self.response.withLock { response in
             response.initialMetadata = initial

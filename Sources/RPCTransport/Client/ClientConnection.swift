@@ -238,9 +238,9 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.setNeedsFlush()
     }
 
-    override func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {
+    override func streamProgressed(_ stream: HTTP2Stream, _ charge: Int) {
         let attempt = self.attempt(stream)
-        attempt.call.sent(count, by: attempt)
+        attempt.call.sent(charge, by: attempt)
     }
 
     private func received(_ list: HeaderList, endStream: Bool, isOversized: Bool, on attempt: ClientAttempt) {

@@ -40,7 +40,7 @@ public struct RPCClientConfiguration: Sendable {
     public var streamWindowBytes: Int = 256 * 1024
     /// The same for the whole connection.
     public var connectionWindowBytes: Int = 4 << 20
-    /// Unsent bytes of a streaming request past which its writer waits.
+    /// Unsent bytes of a streaming request past which its writer waits; each message counts 64 more than it has.
     public var streamOutboundBytes: Int = 64 * 1024
     /// A PING is sent after this long without a byte from the server, while there are calls; nil for never. Less than
     /// 10 seconds counts as 10, and each server that complains doubles it (gRFC A8).

@@ -83,7 +83,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     /// The connection is about to be flushed: what waits may be submitted now.
     func beforeFlush() {}
 
-    func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {}
+    /// Messages of the stream have left that were charged so much.
+    func streamProgressed(_ stream: HTTP2Stream, _ charge: Int) {}
 
     /// The socket takes nothing more for now.
     func becameUnwritable() {}

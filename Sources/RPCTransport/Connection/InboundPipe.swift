@@ -4,6 +4,9 @@ import Synchronization
 /// A stream's messages on their way from the event loop to a task. What is in it is bounded by the stream's
 /// flow-control window: credit goes back to the peer when the task takes a message.
 final class InboundPipe: Sendable {
+    /// Is told of each message that was taken: the credit that goes back for it, and its size with its prefix, in bytes.
+    typealias Taken = @Sendable (_ credit: Int, _ size: Int) -> Void
+
     private enum Waiter {
         /// Somebody waits for the next message, or the end.
         case next(CheckedContinuation<MessageAssembler.Message?, any Error>)
@@ -12,10 +15,10 @@ final class InboundPipe: Sendable {
     }
 
     private struct State {
-        var messages = FIFO<MessageAssembler.Message>()
+        var messages = InboundMessageQueue()
         var end: Result<Void, RPCError>?
         var waiter: Waiter?
-        var returnCredit: (@Sendable (Int) -> Void)?
+        var taken: Taken?
     }
 
     private let state: Mutex<State>
@@ -31,30 +34,30 @@ final class InboundPipe: Sendable {
 
     // MARK: The event loop's side
 
-    /// `returnCredit` is called on any thread, and let go at the end; not kept if that has come already, as it has for a
+    /// `taken` is called on any thread, and let go at the end; not kept if that has come already, as it has for a
     /// call that was cancelled just before its response's headers came.
-    func attach(returnCredit: @escaping @Sendable (Int) -> Void) {
-        self.state.withLock { if $0.end == nil { $0.returnCredit = returnCredit } }
+    func attach(taken: @escaping Taken) {
+        self.state.withLock { if $0.end == nil { $0.taken = taken } }
     }
 
     func append(_ message: MessageAssembler.Message) {
-        let (continuation, returnCredit) = self.state.withLock {
-            state -> (CheckedContinuation<MessageAssembler.Message?, any Error>?, (@Sendable (Int) -> Void)?) in
+        let (continuation, taken) = self.state.withLock {
+            state -> (CheckedContinuation<MessageAssembler.Message?, any Error>?, Taken?) in
             guard state.end == nil else { return (nil, nil) }
             switch state.waiter {
             case .next(let continuation):
                 state.waiter = nil
-                return (continuation, state.returnCredit)
+                return (continuation, state.taken)
             case .all:
                 // Who collects all takes each at once.
                 state.messages.append(message)
-                return (nil, state.returnCredit)
+                return (nil, state.taken)
             case nil:
                 state.messages.append(message)
                 return (nil, nil)
             }
         }
-        returnCredit?(message.credit)
+        taken?(message.credit, message.size)
         continuation?.resume(returning: message)
     }
 
@@ -63,10 +66,8 @@ final class InboundPipe: Sendable {
         let (waiter, messages) = self.state.withLock { state -> (Waiter?, [MessageAssembler.Message]) in
             guard state.end == nil else { return (nil, []) }
             state.end = end
-            state.returnCredit = nil
-            if discarding {
-                state.messages.takeAll()
-            }
+            state.taken = nil
+            if discarding { state.messages.removeAll() }
             let waiter = state.waiter
             state.waiter = nil
             guard case .all = waiter else { return (waiter, []) }
@@ -81,8 +82,8 @@ final class InboundPipe: Sendable {
 
     // MARK: The reader's side
 
-    private enum Taken {
-        case message(MessageAssembler.Message, (@Sendable (Int) -> Void)?)
+    private enum Next {
+        case message(MessageAssembler.Message, Taken?)
         case end(Result<Void, RPCError>)
     }
 
@@ -110,26 +111,26 @@ final class InboundPipe: Sendable {
             self.state.withLock { state in
                 state.end = .failure(error)
                 // It holds the call, which holds this pipe: kept beyond the end it would keep both for ever.
-                state.returnCredit = nil
-                state.messages.takeAll()
+                state.taken = nil
+                state.messages.removeAll()
             }
             throw error
         }
     }
 
     private func nextRaw() async throws(RPCError) -> MessageAssembler.Message? {
-        if let taken = self.state.withLock({ Self.takeNext(&$0) }) { return try Self.deliver(taken) }
+        if let next = self.state.withLock({ Self.takeNext(&$0) }) { return try Self.deliver(next) }
         do {
             return try await withTaskCancellationHandler {
                 try await withCheckedThrowingContinuation { continuation in
-                    let taken = self.state.withLock { state -> Taken? in
-                        if let taken = Self.takeNext(&state) { return taken }
+                    let next = self.state.withLock { state -> Next? in
+                        if let next = Self.takeNext(&state) { return next }
                         if let refusal = Self.refusal(state) { return .end(.failure(refusal)) }
                         state.waiter = .next(continuation)
                         return nil
                     }
-                    guard let taken else { return }
-                    continuation.resume(with: Result { try Self.deliver(taken) })
+                    guard let next else { return }
+                    continuation.resume(with: Result { try Self.deliver(next) })
                 }
             } onCancel: {
                 self.cancelWaiter()
@@ -180,15 +181,15 @@ final class InboundPipe: Sendable {
         return Task.isCancelled ? RPCError(.cancelled, "the call was cancelled") : nil
     }
 
-    private static func takeNext(_ state: inout State) -> Taken? {
+    private static func takeNext(_ state: inout State) -> Next? {
         guard let message = state.messages.popFirst() else { return state.end.map { .end($0) } }
-        return .message(message, state.returnCredit)
+        return .message(message, state.taken)
     }
 
-    private static func deliver(_ taken: Taken) throws(RPCError) -> MessageAssembler.Message? {
-        switch taken {
-        case .message(let message, let returnCredit):
-            returnCredit?(message.credit)
+    private static func deliver(_ next: Next) throws(RPCError) -> MessageAssembler.Message? {
+        switch next {
+        case .message(let message, let taken):
+            taken?(message.credit, message.size)
             return message
         case .end(let end):
             try end.get()

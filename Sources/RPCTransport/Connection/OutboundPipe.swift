@@ -17,8 +17,8 @@ final class OutboundPipe: Sendable {
 
     private struct State {
         var messages: [OutboundMessage] = []
-        /// Written and not yet sent, prefixes included: in here, and in the stream.
-        var byteCount = 0
+        /// What is charged for messages that were written and not yet sent to their ends: in here, and in the stream.
+        var charge = 0
         var initialMetadata: Metadata?
         var wantsHeaders = false
         var isEnded = false
@@ -37,7 +37,7 @@ final class OutboundPipe: Sendable {
         var isEnded: Bool
     }
 
-    /// Bytes past which a writer waits.
+    /// Bytes, as messages are charged, past which a writer waits.
     let limit: Int
     private let state: Mutex<State>
 
@@ -69,11 +69,11 @@ final class OutboundPipe: Sendable {
         }
     }
 
-    /// Bytes have left for the socket.
-    func sent(_ count: Int) {
+    /// Messages have left for the socket that were charged so much.
+    func sent(_ charge: Int) {
         let waiters = self.state.withLock { state -> [Waiter] in
-            state.byteCount -= count
-            guard state.byteCount <= self.limit / 2, !state.waiters.isEmpty else { return [] }
+            state.charge -= charge
+            guard state.charge <= self.limit / 2, !state.waiters.isEmpty else { return [] }
             defer { state.waiters = [] }
             return state.waiters
         }
@@ -101,7 +101,7 @@ final class OutboundPipe: Sendable {
             if state.isEnded { throw RPCError(.internal, "a message after the end of the messages") }
             state.messages.append(message)
             state.wantsHeaders = true
-            state.byteCount += OutboundMessageQueue.prefixLength + message.bytes.readableBytes
+            state.charge += message.charge
         }
         target?.outboundPipeChanged()
         if mustWait { try await self.wait() }
@@ -131,7 +131,7 @@ final class OutboundPipe: Sendable {
             try body(&state)
             let target = state.isSignalled ? nil : state.target
             state.isSignalled = true
-            return (state.byteCount > self.limit, target)
+            return (state.charge > self.limit, target)
         }
     }
 
@@ -146,7 +146,7 @@ final class OutboundPipe: Sendable {
                     enum Outcome { case go, fail(any Error), wait }
                     let outcome = self.state.withLock { state -> Outcome in
                         if let failure = state.failure { return .fail(failure) }
-                        if state.byteCount <= self.limit / 2 { return .go }
+                        if state.charge <= self.limit / 2 { return .go }
                         if Task.isCancelled { return .fail(CancellationError()) }
                         state.waiters.append(Waiter(id: id, continuation: continuation))
                         return .wait

@@ -11,6 +11,9 @@ struct MessageAssembler {
         /// Bytes of the stream's flow-control window, prefix included, that were not given back while it was assembled.
         var credit: Int
 
+        /// On the wire, prefix included, in bytes.
+        var size: Int { 5 + self.bytes.readableBytes }
+
         /// The message itself. Inflated only now, when somebody is about to take it: what waits stays small.
         /// - Parameter limit: in bytes, also of what comes out.
         func decoded(limit: Int, side: StaticString) throws(RPCError) -> ByteBuffer {

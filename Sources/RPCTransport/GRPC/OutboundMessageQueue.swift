@@ -13,6 +13,8 @@ struct OutboundMessageQueue {
 
     /// Bytes left to read, prefixes included.
     private(set) var byteCount = 0
+    /// That, and the overhead of each message that has not been read to its end.
+    private(set) var charge = 0
 
     var isEmpty: Bool { self.byteCount == 0 }
 
@@ -21,6 +23,7 @@ struct OutboundMessageQueue {
 
     mutating func append(_ message: OutboundMessage) {
         self.byteCount += Self.prefixLength + message.bytes.readableBytes
+        self.charge += message.charge
         if self.current == nil {
             self.current = message
         } else {
@@ -39,6 +42,7 @@ struct OutboundMessageQueue {
         self.position = 0
         self.waiting = FIFO()
         self.byteCount = 0
+        self.charge = 0
     }
 
     /// Reads up to `count` bytes into memory that has room for them.
@@ -46,6 +50,7 @@ struct OutboundMessageQueue {
         var target = target
         var left = min(count, self.byteCount)
         self.byteCount -= left
+        self.charge -= left
         while left > 0 {
             let read = self.readCurrent(left, into: target)
             target += read
@@ -81,6 +86,7 @@ struct OutboundMessageQueue {
 
     private mutating func advance() {
         self.position = 0
+        self.charge -= OutboundMessage.overhead
         self.current = self.waiting.popFirst()
     }
 }

@@ -53,7 +53,7 @@ final class HTTP2Session {
     /// a whole field.
     @exclusivity(unchecked) private(set) var receivedWork = 0
     @exclusivity(unchecked) private var progressed: [HTTP2Stream] = []
-    /// What waits in the streams that were responded to, prefixes included.
+    /// What is charged for messages that wait in the streams that were responded to.
     @exclusivity(unchecked) private(set) var unreadBytes = 0
 
     /// Where `drain` puts bytes. The owner lends it a buffer.
@@ -227,15 +227,16 @@ final class HTTP2Session {
         }
     }
 
-    /// Calls `body` with each stream that reports progress and was read from since the last time, and how much.
+    /// Calls `body` with each stream that reports progress and was read from since the last time, and what had been
+    /// charged for that.
     func forEachProgress(_ body: (HTTP2Stream, Int) -> Void) {
         guard !self.progressed.isEmpty else { return }
         let progressed = self.progressed
         self.progressed.removeAll(keepingCapacity: true)
         for stream in progressed {
-            let count = stream.sentBytes
-            stream.sentBytes = 0
-            body(stream, count)
+            let charge = stream.sentCharge
+            stream.sentCharge = 0
+            body(stream, charge)
         }
     }
 
@@ -246,7 +247,7 @@ final class HTTP2Session {
         guard !stream.isClosed else { return }
         var provider = Self.dataProvider(for: stream)
         stream.hasProvider = true
-        self.unreadBytes += stream.outbound.byteCount
+        self.unreadBytes += stream.outbound.charge
         let result = constants.with(list) { nghttp2_submit_response(self.session, stream.id, $0, $1, &provider) }
         if result != 0 { self.reset(stream, HTTP2ErrorCode.internalError) }
     }
@@ -277,7 +278,7 @@ final class HTTP2Session {
     func request(_ stream: HTTP2Stream, _ constants: ConstantFields, _ list: HeaderList) throws(HTTP2SessionError) {
         var provider = Self.dataProvider(for: stream)
         stream.hasProvider = true
-        self.unreadBytes += stream.outbound.byteCount
+        self.unreadBytes += stream.outbound.charge
         let userData = Unmanaged.passUnretained(stream).toOpaque()
         let result = constants.with(list) {
             nghttp2_submit_request(self.session, nil, $0, $1, &provider, userData)
@@ -293,9 +294,9 @@ final class HTTP2Session {
 
     func send(_ messages: [OutboundMessage], on stream: HTTP2Stream) {
         guard !messages.isEmpty, !stream.isClosed, case .open = stream.end else { return }
-        let before = stream.outbound.byteCount
+        let before = stream.outbound.charge
         stream.outbound.append(messages)
-        self.unreadBytes += stream.outbound.byteCount - before
+        self.unreadBytes += stream.outbound.charge - before
         self.resume(stream)
     }
 
@@ -337,7 +338,7 @@ final class HTTP2Session {
 
     /// Drops what waits in the stream.
     func discard(_ stream: HTTP2Stream) {
-        if stream.hasProvider { self.unreadBytes -= stream.outbound.byteCount }
+        if stream.hasProvider { self.unreadBytes -= stream.outbound.charge }
         stream.outbound.removeAll()
     }
 
@@ -586,12 +587,10 @@ extension HTTP2Session {
         }
         self.budget?.sentData(bytes: length, isLast: isLast)
         stream.sentTotal += length
-        self.unreadBytes -= length
         if length >= Self.noCopyThreshold {
             flags.pointee |= NGHTTP2_DATA_FLAG_NO_COPY.rawValue
         } else if length > 0 {
-            stream.outbound.read(length, into: target)
-            self.noteProgress(stream, length)
+            self.take(length, of: stream, into: target)
         }
         return length
     }
@@ -601,16 +600,19 @@ extension HTTP2Session {
         self.output.writeWithUnsafeMutableBytes(minimumWritableBytes: 9 + count) { target in
             guard let base = target.baseAddress else { return 0 }
             base.copyMemory(from: frameHeader, byteCount: 9)
-            stream.outbound.read(count, into: base + 9)
+            self.take(count, of: stream, into: base + 9)
             return 9 + count
         }
-        self.noteProgress(stream, count)
     }
 
-    private func noteProgress(_ stream: HTTP2Stream, _ count: Int) {
+    private func take(_ count: Int, of stream: HTTP2Stream, into target: UnsafeMutableRawPointer) {
+        let before = stream.outbound.charge
+        stream.outbound.read(count, into: target)
+        let charge = before - stream.outbound.charge
+        self.unreadBytes -= charge
         guard stream.reportsProgress else { return }
-        if stream.sentBytes == 0 { self.progressed.append(stream) }
-        stream.sentBytes += count
+        if stream.sentCharge == 0 { self.progressed.append(stream) }
+        stream.sentCharge += charge
     }
 }
 

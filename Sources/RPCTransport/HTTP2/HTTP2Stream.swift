@@ -31,10 +31,10 @@ class HTTP2Stream: @unchecked Sendable {
     @exclusivity(unchecked) final var isClosed = false
     /// The request's HEADERS went out (client).
     @exclusivity(unchecked) final var areHeadersSent = false
-    /// Whether somebody waits for `sentBytes`.
+    /// Whether somebody waits for `sentCharge`.
     @exclusivity(unchecked) final var reportsProgress = false
-    /// Bytes read from `outbound` since they were last asked for.
-    @exclusivity(unchecked) final var sentBytes = 0
+    /// What was charged for messages read from `outbound` since it was last asked for.
+    @exclusivity(unchecked) final var sentCharge = 0
     /// Bytes ever read from `outbound`.
     @exclusivity(unchecked) final var sentTotal = 0
 

@@ -30,8 +30,9 @@ public struct RPCLimits: Sendable {
     /// than its window has room for.
     public var maximumBufferedRequestBytes = 16 << 20
 
-    /// Bytes of such requests and of such responses that all connections together have the server keep. Past it,
-    /// connections that have more than an equal share of it (and more than 256 KiB) are closed.
+    /// Bytes of such requests, of streams' messages that their handlers have not taken, and of such responses that all
+    /// connections together have the server keep. Past it, connections that have more than an equal share of it (and
+    /// more than 256 KiB) are closed.
     public var maximumKeptBytes = 1 << 30
 
     /// How long a request's message may take to arrive once it was begun, that of a unary call from its headers on…

@@ -25,7 +25,7 @@ public struct RPCServerConfiguration: Sendable {
     public var streamWindowBytes: Int = 65535
     /// The same for the whole connection.
     public var connectionWindowBytes: Int = 1 << 20
-    /// Unsent bytes of a streaming call past which its writer waits.
+    /// Unsent bytes of a streaming call past which its writer waits; each message counts 64 more than it has.
     public var streamOutboundBytes: Int = 64 * 1024
     /// Responses from this size on, in bytes, are compressed for clients that understand it, unless their handler says
     /// otherwise; nil for none.

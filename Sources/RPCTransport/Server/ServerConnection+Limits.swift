@@ -143,6 +143,23 @@ extension ServerConnection {
 
     var hasTooMuch: Bool { self.countedBytes > 0 && self.shared.kept.isTooMuch(self.countedBytes) }
 
+    // MARK: Messages that wait for their handler
+
+    /// Bytes of a streaming request have come. How many may wait is bounded for each stream by its window and the message
+    /// that is being assembled; they are counted for the bound on all connections.
+    func waits(_ count: Int, for call: ServerCall) {
+        guard call.machine?.isResponseEnded == false else { return }
+        call.waitingBytes += count
+        self.waitingBytes += count
+    }
+
+    /// Fewer if the call has ended since: then none wait any more.
+    func handlerTook(_ count: Int, of call: ServerCall) {
+        let count = min(count, call.waitingBytes)
+        call.waitingBytes -= count
+        self.waitingBytes -= count
+    }
+
     // MARK: Requests that are not whole
 
     /// Keeps bytes of a call whose one message is still coming. Their credit goes back at once: a message larger than

@@ -60,6 +60,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     /// Bytes of requests whose handlers have not begun.
     @exclusivity(unchecked) var bufferedBytes = 0
+    /// Bytes of streaming requests that their handlers have not taken.
+    @exclusivity(unchecked) var waitingBytes = 0
     /// Calls that get no credit for now, in the order in which they will.
     @exclusivity(unchecked) var withoutCredit: [ServerCall] = []
     /// The one call that gets credit while the connection keeps too many bytes.
@@ -152,7 +154,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.close()
         }
         if !self.heldBack.isEmpty { self.startHeldBack(session) }
-        if self.countKept(self.bufferedBytes + session.unreadBytes), self.hasTooMuch {
+        if self.countKept(self.bufferedBytes + self.waitingBytes + session.unreadBytes), self.hasTooMuch {
             return self.refuse(.tooMuchKept)
         }
         if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
@@ -470,6 +472,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         do throws(RPCError) {
             if let pipe = call.inboundPipe {
                 var chunk = chunk
+                self.waits(chunk.readableBytes, for: call)
                 while let message = try call.machine?.nextMessage(from: &chunk) { pipe.append(message) }
                 session.returnCredit(call.machine?.takeCreditOfIncompleteMessage() ?? 0, to: call)
                 self.watchMessage(of: call)
@@ -565,9 +568,10 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func makeInboundPipe(_ call: ServerCall, limit: Int) -> InboundPipe {
         let pipe = InboundPipe(limit: limit, side: "server")
-        pipe.attach { count in
+        pipe.attach { credit, size in
             self.loop.run {
-                self.session?.returnCredit(count, to: call)
+                self.session?.returnCredit(credit, to: call)
+                self.handlerTook(size, of: call)
                 self.setNeedsFlush()
             }
         }
@@ -760,8 +764,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         self.setNeedsFlush()
     }
 
-    override func streamProgressed(_ stream: HTTP2Stream, _ count: Int) {
-        self.call(stream).outboundPipe?.sent(count)
+    override func streamProgressed(_ stream: HTTP2Stream, _ charge: Int) {
+        self.call(stream).outboundPipe?.sent(charge)
     }
 
     /// Ends the call with a status, behind what was written. The first end counts.
@@ -826,6 +830,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.heldBack.removeAll { $0.0 === call }
         }
         self.unbuffer(call)
+        self.handlerTook(call.waitingBytes, of: call)
         call.outboundPipe?.close(error)
         call.inboundPipe?.finish(.failure(error), discarding: true)
         call.outboundPipe = nil

@@ -149,8 +149,8 @@ def _fill(raw: RawConnection, calls: int) -> None:
 
 
 def test_many_that_keep_much(place: World) -> None:
-    """Two clients, each far within what one may have the server keep, and together beyond what all may: who has more than
-    its share goes, who has little stays, and what was kept for those that are gone is forgotten."""
+    """Two clients that together have the server keep more than all may: who has more than its share goes, who has less
+    stays, and what was kept for those that are gone is forgotten."""
     server = place.server("keeps little", environment={"DEVICERPC_MAX_KEPT_BYTES": str(1 << 20)})
 
     def kept() -> int:
@@ -162,10 +162,11 @@ def test_many_that_keep_much(place: World) -> None:
             RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as first,
             RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as second,
         ):
-            _fill(first, 12)
+            # Less than half, so that it isn't the one to go, whenever it is looked at.
+            _fill(first, 5)
             first.pump(1)
             assert not first.is_closed and kept() == repetition - 1
-            _fill(second, 20)
+            _fill(second, 16)
             goaway = second.wait_closed()
             assert goaway is not None
             assert (goaway.error_code, goaway.debug_data) == (ENHANCE_YOUR_CALM, "too_much_kept")
@@ -173,6 +174,25 @@ def test_many_that_keep_much(place: World) -> None:
             assert polite.unary(HEALTH_CHECK).status == 0
             assert not first.is_closed
         wait_until(lambda: connections(server) == 0, 10, "them to be gone")
+
+
+@pytest.mark.parametrize("body", [b"", b"\x08\x01"], ids=["empty", "two bytes"])
+def test_tiny_messages_that_wait(place: World, body: bytes) -> None:
+    """Windows full of the smallest messages, for handlers that wait until their clients read: they take about what they
+    took on the wire."""
+    server = place.server(f"tiny messages of {len(body)}", environment={})
+    before = resident_bytes(server)
+    window = (message(body) * 65535)[:65535]
+    with RawClient(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as client:
+        client.read_until(lambda: client.peer_settings is not None, "the server's SETTINGS")
+        streams = [client.begin(REFLECTION) for _ in range(STREAMS // 2)]
+        assert client.flood(
+            client.data(stream, window[start : start + 16384])
+            for stream in streams for start in range(0, len(window), 16384))
+        client.ping()
+        grown = resident_bytes(server) - before
+        sent = len(streams) * len(window)
+        assert grown < 3.5 * sent, f"{sent >> 20} MiB were sent, and {grown >> 20} MiB are taken"
 
 
 def test_streams_beyond_the_limit(server: Server) -> None:

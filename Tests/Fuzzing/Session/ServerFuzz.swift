@@ -128,12 +128,18 @@ enum ServerFuzz {
         guard let session = connection.session else { return }
         // A writer waits once it is past the limit, so one message may be beyond it.
         let limit = configuration.streamOutboundBytes + FuzzService.largestMessage + 5
-        let unread = session.streams.reduce(0) { $0 + ($1.hasProvider ? $1.outbound.byteCount : 0) }
-        if session.unreadBytes != unread { broken.append("\(session.unreadBytes) unread bytes, but \(unread) wait") }
+        let unread = session.streams.reduce(0) { $0 + ($1.hasProvider ? $1.outbound.charge : 0) }
+        if session.unreadBytes != unread {
+            broken.append("\(session.unreadBytes) bytes are charged as unread, but \(unread) wait")
+        }
         let calls = session.streams.compactMap { $0 as? ServerCall }
         let buffered = calls.reduce(0) { $0 + $1.bufferedBytes }
         if connection.bufferedBytes != buffered {
             broken.append("\(connection.bufferedBytes) bytes of requests, but \(buffered) are kept")
+        }
+        let untaken = calls.reduce(0) { $0 + $1.waitingBytes }
+        if connection.waitingBytes != untaken {
+            broken.append("\(connection.waitingBytes) bytes for streams' handlers, but \(untaken) wait")
         }
         let waiting = calls.filter(\.waitsForCredit).map(\.id)
         if waiting.sorted() != connection.withoutCredit.map(\.id).sorted() {

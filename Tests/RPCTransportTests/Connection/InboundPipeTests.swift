@@ -26,7 +26,7 @@ import Testing
 
     private static func attach(to pipe: InboundPipe) -> Holder {
         let holder = Holder()
-        pipe.attach { _ in withExtendedLifetime(holder) {} }
+        pipe.attach { _, _ in withExtendedLifetime(holder) {} }
         return holder
     }
 }

@@ -28,6 +28,27 @@ import Testing
         #expect(queue.byteCount == 6)
     }
 
+    /// Small messages are charged for what keeping them takes; their bytes are credited as they leave (the writer of a large
+    /// message need not wait for all of it), the rest with the last of them.
+    @Test func charge() {
+        var queue = OutboundMessageQueue()
+        let messages = [0, 10].map { OutboundMessage(bytes: ByteBuffer(repeating: 1, count: $0)) }
+        queue.append(messages)
+        #expect(queue.charge == messages[0].charge + messages[1].charge)
+        #expect(messages[0].charge > 50)
+        withUnsafeTemporaryAllocation(byteCount: 20, alignment: 1) { target in
+            guard let base = target.baseAddress else { return }
+            queue.read(4, into: base)
+            #expect(queue.charge == messages[0].charge + messages[1].charge - 4)
+            queue.read(1, into: base)
+            #expect(queue.charge == messages[1].charge)
+            queue.read(14, into: base)
+            #expect(queue.charge == messages[1].charge - 14)
+            queue.read(1, into: base)
+        }
+        #expect(queue.charge == 0)
+    }
+
     @Test func boundaryAndDrop() {
         var queue = OutboundMessageQueue()
         queue.append(OutboundMessage(bytes: ByteBuffer(bytes: [1, 2, 3])))

@@ -410,6 +410,44 @@ import Testing
         }
     }
 
+    /// Messages that wait for their handlers count for what all connections may have the server keep, until their handlers
+    /// take them: it may be far more then.
+    @Test(arguments: [true, false]) func waitingMessagesCountUntilTheyAreTaken(areTaken: Bool) async throws {
+        let service = RPCService(
+            name: "test.Keep",
+            methods: [
+                .clientStreaming("None") { messages, _ in
+                    if areTaken {
+                        for try await _ in messages {}
+                    } else {
+                        try await Task.sleep(for: .seconds(60))
+                    }
+                    return RPCReply(message: ByteBuffer())
+                }
+            ])
+        try await withLoopback([service], configure: { $0.limits.maximumKeptBytes = 1 << 20 }) { client, _, _ in
+            let error = await status {
+                try await withThrowingTaskGroup(of: Void.self) { group in
+                    for _ in 0..<(areTaken ? 4 : 60) {
+                        group.addTask {
+                            let options = RPCCallOptions(timeout: .seconds(30))
+                            let call = try await client.clientStreaming("/test.Keep/None", options: options)
+                            for _ in 0..<(areTaken ? 60 : 1) {
+                                // Of a size that goes to the window's credit in one part, and of one that doesn't.
+                                try await call.requests.write(ByteBuffer(repeating: 1, count: 10_000))
+                                try await call.requests.write(ByteBuffer(repeating: 2, count: 30_000))
+                            }
+                            call.requests.finish()
+                            _ = try await call.response()
+                        }
+                    }
+                    try await group.waitForAll()
+                }
+            }
+            #expect(error?.code == (areTaken ? nil : .unavailable))
+        }
+    }
+
     @Test func tooManyConnections() async throws {
         try await withLoopback([Self.echo], configure: { $0.maximumConnections = 1 }) { client, _, port in
             _ = try await client.unary("/test.Echo/Get", ByteBuffer())
