@@ -192,8 +192,9 @@ import Testing
         }
     }
 
-    /// Ten servers, one after the other on one port, each drained at full load.
-    @Test func tenDrainsUnderLoadFailNoCall() async throws {
+    /// Ten servers, one after the other on one port, each drained at full load. How fast calls are doesn't matter; those that
+    /// come to nothing end the test at its limit.
+    @Test(.timeLimit(.minutes(5))) func tenDrainsUnderLoadFailNoCall() async throws {
         let (first, port) = try await serverToComeBack([Self.echo])
         let client = RPCClient(RPCClientConfiguration(port: port))
         let succeeded = Counter()
@@ -202,7 +203,7 @@ import Testing
             for number in 0..<50 {
                 group.addTask {
                     let path = number % 2 == 0 ? "/test.Echo/Get" : "/test.Echo/Later"
-                    let options = RPCCallOptions(timeout: .seconds(30), waitsForReady: true)
+                    let options = RPCCallOptions(waitsForReady: true)
                     while isOver.count == 0 {
                         _ = try await client.unary(path, ByteBuffer(text: "x"), options: options)
                         succeeded.increment()
@@ -212,7 +213,7 @@ import Testing
             var server = first
             for _ in 0..<10 {
                 let before = succeeded.count
-                #expect(await eventually { succeeded.count > before + 300 })
+                while succeeded.count <= before + 300 { try await Task.sleep(for: .milliseconds(10)) }
                 server.beginGracefulShutdown()
                 try await server.run()
                 server = RPCServer(configuration: RPCServerConfiguration(port: port), services: [Self.echo])
@@ -296,7 +297,9 @@ import Testing
             #expect(nothing.readableBytes < 200)
             let wrong = try await Self.converse(port: port, ByteBuffer(string: "GET / HTTP/1.1\r\n\r\n"))
             #expect(wrong.readableBytes < 200)
-            _ = try await client.unary("/test.Echo/Get", ByteBuffer())
+            // On a crowded machine a client may be too slow for this server as well: it comes again.
+            let options = RPCCallOptions(waitsForReady: true, retryPolicy: RPCRetryPolicy(maximumAttempts: 100))
+            _ = try await client.unary("/test.Echo/Get", ByteBuffer(), options: options)
         }
     }
 
