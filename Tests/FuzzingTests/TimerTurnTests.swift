@@ -15,6 +15,7 @@ import Testing
 
     @Test func timersFireInTurns() {
         let eventLoop = EmbeddedEventLoop()
+        defer { try? eventLoop.syncShutdownGracefully() }
         let context = EventLoopContext(eventLoop: eventLoop)
         let nodes = (0..<1000).map { _ in Node() }
         for node in nodes { context.schedule(node, at: .uptimeNanoseconds(1)) }

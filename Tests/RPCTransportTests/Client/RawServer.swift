@@ -40,15 +40,26 @@ func withRawServer(
                             }
                         }
                     }
+                    // The listener is closed: no connection is on its way that nobody would end.
+                    group.cancelAll()
                 }
             }
         }
-        group.addTask { try await body(client) }
+        group.addTask {
+            let result: Result<Void, any Error>
+            do {
+                result = .success(try await body(client))
+            } catch {
+                result = .failure(error)
+            }
+            await client.close()
+            try? await listener.channel.close()
+            try result.get()
+        }
         // The body ends first, unless the server fails.
         defer { group.cancelAll() }
-        try await group.next()
+        while try await group.next() != nil {}
     }
-    await client.close()
 }
 
 /// One connection of a `RawServer`.

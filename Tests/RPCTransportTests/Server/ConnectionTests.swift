@@ -216,8 +216,7 @@ import Testing
                 while succeeded.count <= before + 300 { try await Task.sleep(for: .milliseconds(10)) }
                 server.beginGracefulShutdown()
                 try await server.run()
-                server = RPCServer(configuration: RPCServerConfiguration(port: port), services: [Self.echo])
-                try await server.start()
+                server = try await comeBack(to: port, [Self.echo])
             }
             isOver.increment()
             try await group.waitForAll()

@@ -50,6 +50,20 @@ func serverToComeBack(_ services: [RPCService]) async throws -> (server: RPCServ
     }
 }
 
+/// Starts a server on the port that another one has left; whoever has taken it meanwhile (a port of nobody is anybody's) is
+/// waited for.
+func comeBack(to port: Int, _ services: [RPCService]) async throws -> RPCServer {
+    while true {
+        let server = RPCServer(configuration: RPCServerConfiguration(port: port), services: services)
+        do {
+            try await server.start()
+            return server
+        } catch let error as IOError where error.errnoCode == EADDRINUSE {
+            try await Task.sleep(for: .milliseconds(100))
+        }
+    }
+}
+
 /// Suspends a handler for certain. A sleep or a yield may be over before the task has come to wait for it, and then the task
 /// goes straight on; an event loop comes to resuming it only once it has left the loop's thread.
 func suspend() async {
