@@ -2,8 +2,9 @@
 
 The server has core 0 and one event loop; the attacker, the benign client (h2load at a fixed rate) and the neighbour, who
 makes 500 calls a second, share core 1. The two others get that core only when the neighbour doesn't want it
-(SCHED_IDLE): what the neighbour waits for is the server. The benign client's rate is what takes the server the CPU that
-the attack took. Attack and benign client take turns, so that whatever else the machine does meets both.
+(SCHED_IDLE), and an answer counts from when the kernel had it: what is measured is the server. The benign client's rate
+is what takes the server the CPU that the attack took. Attack and benign client take turns, so that whatever else the
+machine does meets both.
 """
 
 from __future__ import annotations
@@ -15,11 +16,10 @@ import sys
 import time
 from collections.abc import Iterator
 
-import grpc
-
 from . import attack, processes
 from .figures import Figure, at_most, table
 from .health import CLIENT_CORE, HEALTH, SERVER_CORE
+from .neighbour import Neighbour
 from .service import WORK, Service, service
 
 # Of one turn; a row has ROUNDS of attacker and benign client each.
@@ -38,18 +38,14 @@ class Beside:
     """What the neighbour saw while something else went on."""
 
     def __init__(self, running: Service, seconds: float) -> None:
-        with grpc.insecure_channel(running.address) as channel:
-            check = channel.unary_unary(HEALTH)
-            check(b"", timeout=20, wait_for_ready=True)
+        with Neighbour(int(running.address.rpartition(":")[2])) as neighbour:
             cpu = processes.cpu_seconds(running.pid)
             begin = time.monotonic()
             latencies: list[float] = []
             while (due := begin + len(latencies) / RATE) < begin + seconds:
                 time.sleep(max(0, due - time.monotonic()))
-                started = time.monotonic()
-                check(b"", timeout=20)  # Raises unless it is OK.
                 # Not from when it was due: a late neighbour isn't the server's fault.
-                latencies.append(time.monotonic() - started)
+                latencies.append(neighbour.check())
             self.cpu = (processes.cpu_seconds(running.pid) - cpu) / (time.monotonic() - begin)
             self.p99 = statistics.quantiles(latencies, n=100)[98] * 1e3
             self.p50 = statistics.median(latencies) * 1e3

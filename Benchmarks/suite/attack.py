@@ -105,6 +105,11 @@ ATTACKS: dict[str, Attack] = {
 }
 
 
+# The kernel doesn't interrupt a send, and has the receiver's work done in it: a megabyte at once would have a neighbour on
+# the same core wait for milliseconds, whoever the server is.
+_PIECE = 16384
+
+
 class Connection:
     def __init__(self, port: int, attack: Attack) -> None:
         self.attack = attack
@@ -116,7 +121,7 @@ class Connection:
         """Sends and reads what goes at once; false at the end."""
         try:
             while self.rest:
-                self.rest = self.rest[self.socket.send(self.rest):]
+                self.rest = self.rest[self.socket.send(self.rest[:_PIECE]):]
                 if not self.rest:
                     self.rest = memoryview(self.attack.again)
                     break
