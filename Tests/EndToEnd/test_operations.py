@@ -336,7 +336,12 @@ def test_logs(world: World) -> None:
     assert lines, server.log_tail()
     about = [line for line in lines if answer.saga_id in json.dumps(line)]
     assert about and any("[SAGA]" in json.dumps(line) for line in about)
-    assert any("CREATE_PROVIDER_DEVICE" in json.dumps(line) for line in about)
+    events = [line for line in about if line["message"].startswith(("[SAGA] STEP_", "[SAGA] SAGA_"))]
+    assert len(events) >= 12, about
+    for line in events:
+        assert line["saga_id"] == answer.saga_id and line["step"] and int(line["attempt"]) >= 0, line
+    tries = [line["attempt"] for line in events if line["step"] == "CREATE_PROVIDER_DEVICE"]
+    assert {str(attempt) for attempt in tries} == {"1", "2"}, tries
     text = server.log_text()
     assert server.environment["JWT_SECRET"] not in text
     for call in world.ledger.calls:

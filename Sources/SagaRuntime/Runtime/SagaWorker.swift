@@ -405,8 +405,12 @@ final class SagaWorker: Sendable {
             }
         guard level >= self.dependencies.logger.logLevel else { return }
         var metadata: Logger.Metadata = ["saga_id": "\(snapshot.id)", "sequence": "\(event.sequence)"]
-        if !event.step.isEmpty { metadata["step"] = "\(event.step)" }
-        if event.attempt > 0 { metadata["attempt"] = "\(event.attempt)" }
+        // Events of the whole saga too say how far it is.
+        if snapshot.steps.indices.contains(event.stepIndex) {
+            let step = snapshot.steps[event.stepIndex]
+            metadata["step"] = "\(step.name)"
+            metadata["attempt"] = "\(event.attempt > 0 ? event.attempt : step.attempts)"
+        }
         if !event.reason.isEmpty { metadata["reason"] = "\(event.reason)" }
         if !event.message.isEmpty { metadata["error"] = "\(event.message)" }
         self.dependencies.logger.log(level: level, "[SAGA] \(event.type.name)", metadata: metadata)

@@ -297,6 +297,18 @@ struct RedroidProviderTests {
         }
     }
 
+    @Test func aContainerThatSomebodyRenamedIsDestroyedToo() async throws {
+        try await RedroidFixture.run { fixture in
+            let request = fixture.request()
+            let device = try await fixture.provider.create(request)
+            let rename = "/containers/\(device.externalID)/rename"
+            #expect(try await fixture.engineCall(.post, rename, query: [("name", "kept-\(request.sagaID)")]) == 204)
+            #expect(try await fixture.provider.destroy(device, request) == .undone)
+            #expect(try await fixture.inspect("/containers/\(device.externalID)/json") == nil)
+            #expect(try await fixture.inspect("/volumes/devicerpc-\(request.sagaID)-g1-data") == nil)
+        }
+    }
+
     @Test func lostReplyToDestroyIsUnknownAndRepeated() async throws {
         try await RedroidFixture.run { fixture in
             let proxy = try RawHTTPServer(before: fixture.engine.dockerHost) { $0.hasPrefix("DELETE /containers") }

@@ -21,7 +21,7 @@ extension RedroidProvider {
             try request.authorize()
             await self.disconnect(port: port, until: call.deadline)
         }
-        return try await self.remove(names, &call) ? .undone : .nothingFound
+        return try await self.remove(names, orID: try? self.containerID(of: device), &call) ? .undone : .nothingFound
     }
 
     public func discard(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
@@ -56,9 +56,16 @@ extension RedroidProvider {
 
     /// Removes container and volume by name, and returns once both are gone. True if there was any. For an undo, after
     /// which nobody makes anything under the name again.
-    func remove(_ names: RedroidNames, _ call: inout RedroidCall) async throws(StepError) -> Bool {
-        let container = try await self.removeUntilGone(
-            "/containers/\(names.container)", query: [("v", "1"), ("force", "1")], &call)
+    ///
+    /// - Parameter id: the container's, which it keeps when somebody renames it; it would hold its volume for ever.
+    func remove(
+        _ names: RedroidNames, orID id: String? = nil, _ call: inout RedroidCall
+    ) async throws(StepError) -> Bool {
+        let options = [("v", "1"), ("force", "1")]
+        var container = try await self.removeUntilGone("/containers/\(names.container)", query: options, &call)
+        if let id, id != names.volume {  // the id of a volume that was found alone
+            container = try await self.removeUntilGone("/containers/\(id)", query: options, &call) || container
+        }
         // Without force: with it, an engine says "done" of a volume that it doesn't know.
         let volume = try await self.removeUntilGone("/volumes/\(names.volume)", query: [], &call)
         return container || volume
