@@ -411,7 +411,8 @@ def test_all_violations_at_once(stack: Stack) -> None:
 
 
 def test_metadata_limits(client: DeviceClient) -> None:
-    for metadata in ({"": "v"}, {"k" * 65: "v"}, {"k": "v" * 257}):
+    composed = {"caf\u00e9": "one", "cafe\u0301": "another"}
+    for metadata in ({"": "v"}, {"k" * 65: "v"}, {"k": "v" * 257}, composed):
         with pytest.raises(RPCFailure) as caught:
             client.create("fine", metadata=metadata)
         assert caught.value.reason == "INVALID_FIELD"

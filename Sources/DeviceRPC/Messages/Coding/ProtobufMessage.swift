@@ -237,4 +237,15 @@ extension [String: String] {
             self[String(wire: entry.pointee.key)] = String(wire: entry.pointee.value)
         }
     }
+
+    /// Whether different keys of the map are one to Swift (Unicode's canonical equivalence), so that an entry is lost.
+    func hasFolded<Entry: CMapEntry>(
+        wire pointer: UnsafeMutablePointer<UnsafeMutablePointer<Entry>?>?, _ count: Int
+    ) -> Bool {
+        guard self.count < count else { return false }
+        let keys = (0..<count).compactMap { index in
+            pointer?[index].map { Array(String(wire: $0.pointee.key).utf8) }
+        }
+        return Set(keys).count > self.count
+    }
 }

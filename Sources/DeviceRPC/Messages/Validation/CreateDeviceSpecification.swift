@@ -88,6 +88,9 @@ public struct CreateDeviceSpecification: Sendable, Equatable {
         self.metadata = request.metadata
         checker.metadata(request.providerOptions, "provider_options")
         self.providerOptions = request.providerOptions
+        for field in request.foldedFields {
+            checker.violated(field, "must have keys that differ in more than how their characters are composed")
+        }
 
         checker.known(request.returnWhen, "return_when")
         self.returnWhen = request.returnWhen == .unspecified ? .provisioned : request.returnWhen

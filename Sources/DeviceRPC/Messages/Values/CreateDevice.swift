@@ -32,6 +32,8 @@ extension V1 {
         public var sagaTimeout: ProtobufDuration?
         /// The caller's own, up to 64 printable ASCII characters; ListSagas finds by it.
         public var batchID = ""
+        /// Map fields that came with keys which can't be told apart here; no part of the message.
+        var foldedFields: [String] = []
 
         public init() {}
     }
@@ -61,6 +63,10 @@ extension V1.CreateDeviceRequest: CConvertible {
         self.tags = [String](wire: message.tags, message.n_tags)
         self.metadata = [String: String](wire: message.metadata, message.n_metadata)
         self.providerOptions = [String: String](wire: message.provider_options, message.n_provider_options)
+        if self.metadata.hasFolded(wire: message.metadata, message.n_metadata) { self.foldedFields.append("metadata") }
+        if self.providerOptions.hasFolded(wire: message.provider_options, message.n_provider_options) {
+            self.foldedFields.append("provider_options")
+        }
         self.returnWhen = V1.ReturnWhen(wire: message.return_when.rawValue)
         self.sagaTimeout = ProtobufDuration(wire: message.saga_timeout)
         self.batchID = String(wire: message.batch_id)
