@@ -104,6 +104,7 @@ import Testing
         (RPCError(.deadlineExceeded, ""), .timedOut, false),
         (RPCError(.permissionDenied, ""), .refused, false),
         (RPCError(.unknown, ""), .internalError, false),
+        (RPCError(.cancelled, ""), .internalError, false),
         (RPCError.overloaded(retryAfter: .seconds(1)), .unavailable, true),
     ])
     func statusesHaveExitCodes(error: RPCError, status: CommandStatus, isRetryable: Bool) {

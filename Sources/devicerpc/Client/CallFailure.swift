@@ -57,8 +57,8 @@ struct CallFailure: Error {
         case .resourceExhausted: return self.reason == "OVERLOADED" ? .unavailable : .refused
         case .notFound: return .notFound
         case .deadlineExceeded: return .timedOut
-        case .cancelled: return .interrupted
-        case .internal, .unknown, .dataLoss: return .internalError
+        // Not by us: a signal ends this program at once.
+        case .cancelled, .internal, .unknown, .dataLoss: return .internalError
         case .ok, .invalidArgument, .alreadyExists, .permissionDenied, .failedPrecondition, .aborted, .outOfRange,
             .unimplemented, .unauthenticated:
             return .refused
