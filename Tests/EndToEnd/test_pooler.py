@@ -80,11 +80,11 @@ def test_stopped_in_mid_flush_behind_a_transaction_pooler(
     assert held.wait(10), "no flush came by"
     sleeper.pause()
     world.wait_all_over(timeout=30)
-    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    before = world.saga_versions()
     proxy.release()
     sleeper.resume()
     time.sleep(4)
-    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    after = world.saga_versions()
     assert after == before, "it wrote after it was fenced"
     findings = world.audit(other.client())
     assert [findings.sagas[saga_id] for saga_id in ids] == ["COMPLETED"] * len(ids)

@@ -167,10 +167,10 @@ def test_stopped_during_a_request_to_the_provider(world: World) -> None:
     time.sleep(0.3)
     sleeper.pause()
     world.wait_all_over(timeout=30)
-    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    before = world.saga_versions()
     sleeper.resume()
     time.sleep(5)
-    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    after = world.saga_versions()
     assert after == before, "it wrote after it was fenced"
     findings = world.audit(client)
     assert [findings.sagas[saga_id] for saga_id in ids] == ["COMPLETED"] * len(ids)
@@ -203,7 +203,7 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
     wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
     instance = _owner(world, sleeper)
     world.wait_all_over(timeout=30)
-    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    before = world.saga_versions()
     made_before = world.database.value("SELECT count(*) FROM simulated_device")
     sleeper.resume()
     wait_until(
@@ -221,7 +221,7 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
         return True
 
     wait_until(cleared, 15, "what it made to go")
-    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    after = world.saga_versions()
     assert after == before, "it wrote after it was fenced"
     findings = world.audit(client)
     assert findings.sagas[saga_id] == end
@@ -265,11 +265,11 @@ def test_stopped_in_mid_flush(world: World) -> None:
     instance = _owner(world, sleeper)
     _stop_in_mid_flush(world, proxy, sleeper)
     world.wait_all_over(timeout=30)
-    before = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    before = world.saga_versions()
     proxy.release()
     sleeper.resume()
     time.sleep(4)
-    after = world.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+    after = world.saga_versions()
     assert after == before, "it wrote after it was fenced"
     findings = world.audit(client)
     assert [findings.sagas[saga_id] for saga_id in ids] == ["COMPLETED"] * len(ids)

@@ -66,6 +66,10 @@ class World:
         assert len(rows) == 1, f"{len(rows)} rows of {saga_id} in saga_state"
         return rows[0]
 
+    def saga_versions(self) -> list[tuple[Any, ...]]:
+        """What no write of a saga leaves as it was: for comparing before and after."""
+        return self.database.rows("SELECT saga_id, status::text, version, last_sequence FROM saga_state ORDER BY 1")
+
     def count(self, status: str) -> int:
         return int(self.database.value("SELECT count(*) FROM saga_state WHERE status::text = %s", status))
 
