@@ -69,7 +69,7 @@ struct LibpqSession: ~Copyable {
         "devicerpc_setup",
         """
         SELECT pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
-               current_setting('server_encoding'), (SELECT count(set_config(name, value, $3))
+               current_setting('server_encoding'), (SELECT count(set_config(name, value, false))
                FROM unnest($1::text[], $2::text[]) AS setting(name, value))
         """)
     private static let setLocally = SQLStatement(
@@ -154,8 +154,8 @@ struct LibpqSession: ~Copyable {
 
     private mutating func setUp(_ configuration: PostgresConfiguration, _ deadline: BootTime) throws(PostgresError) {
         let isPooled = configuration.isTransactionPooled
-        var parameters = Self.parameters(of: configuration.allSettings)
-        parameters.append(isPooled)
+        // Behind a transaction pooler the session is not ours to change.
+        let parameters = Self.parameters(of: isPooled ? [] : configuration.allSettings)
         do throws(PostgresError) {
             let row = try self.run([SQLQuery(Self.setUp, parameters)], .implicit, deadline)[0].single()
             self.info = Info(
