@@ -209,6 +209,24 @@ def test_a_saga_that_kills_whoever_parks_it(world: World) -> None:
     world.audit(server.client())
 
 
+def test_what_a_living_server_takes_up_again_is_no_crash(world: World) -> None:
+    """A row that its living owner doesn't hold (yet): taking it up, or being about to, has killed nobody. It has its last
+    chance, and is not parked."""
+    creator, owner = world.server(name="creator"), world.server(name="owner")
+    saga_id = creator.client().create(when="ACCEPTED", options={"boot_ms": "3000"}).saga_id
+    creator.kill()
+    world.database.execute(
+        """
+        UPDATE saga_state SET owner = i.instance_id, adoptions = 4, updated_at = updated_at - interval '1 minute'
+        FROM saga_instance i WHERE saga_id = %s AND i.name = 'owner' AND NOT i.fenced
+        """,
+        saga_id,
+    )
+    assert status_name(owner.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
+    assert "running alone for the last time after 4 adoptions" in owner.log_text()
+    world.audit(owner.client())
+
+
 def test_hand_overs_are_no_crashes(world: World) -> None:
     """An undo that waits for its provider outlives any number of graceful restarts: given back is not crashed."""
     server = world.server()

@@ -146,13 +146,15 @@ struct SagaAdoption: Sendable {
     private struct Claim {
         var id: SagaID
         var version: Int
-        /// Without progress, this one included; one from nobody (owner 0: it was given back) doesn't count.
+        /// Without progress, this one included. One from nobody (owner 0: it was given back) doesn't count, nor one of this
+        /// instance's own, which it has evidently survived.
         var adoptions: Int
     }
 
     /// Rows that may be taken: those of fenced instances (or of nobody), and this instance's own that have stood still and
     /// that it does not hold. A saga may be inserted between the look at what is held and this statement, so an own
-    /// row counts as left alone only after a while.
+    /// row counts as left alone only after a while. Which of the two loops may take a row depends on its count once taken,
+    /// which its own claim doesn't change: no loop takes what the other has claimed and not yet taken up.
     ///
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
     /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
@@ -161,16 +163,16 @@ struct SagaAdoption: Sendable {
         "saga_claim",
         """
         WITH taken AS (
-            SELECT s.saga_id, s.adoptions + (s.owner <> 0)::int AS adoptions
-            FROM saga_state s
+            SELECT s.saga_id, c.adoptions
+            FROM saga_state s, LATERAL (SELECT s.adoptions + (s.owner NOT IN (0, $1))::int AS adoptions) c
             WHERE s.status IN ('RUNNING', 'COMPENSATING')
                 AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                     AND o.instance_id <> $1)
                 AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-                AND CASE WHEN s.adoptions < \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
-                    WHEN s.adoptions + (s.owner <> 0)::int > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
-                    WHEN s.adoptions + (s.owner <> 0)::int = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
+                AND CASE WHEN c.adoptions <= \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
+                    WHEN c.adoptions > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
+                    WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
                     ELSE '\(Turn.afterAnother.rawValue)' END = $7
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > clock_timestamp())
