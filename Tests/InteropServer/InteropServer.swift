@@ -49,6 +49,9 @@ struct InteropServer: AsyncParsableCommand {
     @Option(help: "Milliseconds after that, after which it ends whatever its calls do.")
     var maximumConnectionAgeGrace: Int?
 
+    @Option(help: "Milliseconds that calls may go on for once the server drains.")
+    var drainTimeout: Int?
+
     @Option(help: "Milliseconds that a call with one answer may take.")
     var maximumUnaryTimeout: Int?
 
@@ -80,6 +83,7 @@ struct InteropServer: AsyncParsableCommand {
         configuration.maximumConnectionIdle = self.maximumConnectionIdle.map { .milliseconds($0) }
         configuration.maximumConnectionAge = self.maximumConnectionAge.map { .milliseconds($0) }
         configuration.maximumConnectionAgeGrace = self.maximumConnectionAgeGrace.map { .milliseconds($0) }
+        if let time = self.drainTimeout { configuration.drainTimeout = .milliseconds(time) }
         configuration.maximumUnaryTimeout = self.maximumUnaryTimeout.map { .milliseconds($0) }
         if let certificate = self.tlsCert, let key = self.tlsKey {
             configuration.tls = RPCServerTLS(

@@ -31,6 +31,7 @@ struct RequestHead: Sendable {
     struct Refusal: Sendable {
         var httpStatus: HTTPStatus
         var error: RPCError
+        var contentType = ContentType.grpc
         /// The answer lists the encodings that would have been understood (compression.md).
         var listsEncodings = false
     }
@@ -128,7 +129,7 @@ struct RequestHead: Sendable {
                 Refusal(
                     httpStatus: .ok,
                     error: RPCError(.unimplemented, "grpc-encoding \(unsupportedEncoding.prefix(32)) is not supported"),
-                    listsEncodings: true))
+                    contentType: contentType, listsEncodings: true))
         }
         return .call(
             RequestHead(

@@ -556,11 +556,9 @@ extension HTTP2Session {
             self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
     }
 
-    /// For a header block that breaks the rules this comes in place of `received`.
-    fileprivate func receivedInvalidFrame() {
-        self.isInHeaderBlock = false
-        self.budget?.error()
-    }
+    /// For a header block that breaks the rules this comes in place of `received`. The budget counts nothing here:
+    /// nghttp2 resets the stream, which is counted as it leaves, or ends the connection.
+    fileprivate func receivedInvalidFrame() { self.isInHeaderBlock = false }
 
     /// nghttp2 asks for up to `count` bytes of the stream's DATA.
     fileprivate func read(

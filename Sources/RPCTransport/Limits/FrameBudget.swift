@@ -7,7 +7,7 @@ import NIOCore
 ///   peer does in good order earns more than it spends: WINDOW_UPDATEs and PINGs answer frames of ours. A header block
 ///   that nghttp2 decodes and drops (on a closed stream, past the stream limit) counts by its size.
 /// - Resets by the peer, and early resets of calls that had no answer yet (rapid reset, CVE-2023-44487).
-/// - Errors: what makes us reset a stream, and frames that are invalid (MadeYouReset, CVE-2025-8671).
+/// - Errors: what makes us reset a stream, invalid frames above all (MadeYouReset, CVE-2025-8671).
 struct FrameBudget {
     struct Configuration: Sendable {
         var controlFrames = TokenBucket.Rate(burst: 2000, perSecond: 500)

@@ -451,10 +451,11 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     private func refuse(_ call: ServerCall, _ refusal: RequestHead.Refusal) {
         guard case .trailersOnly? = call.machine?.sendStatus() else { return }
-        var list = ResponseTrailers.list(status: refusal.error, metadata: Metadata())
-        if refusal.listsEncodings { list.append("grpc-accept-encoding", RPCCompression.accepted) }
+        call.contentType = refusal.contentType
+        call.listsEncodings = refusal.listsEncodings
+        let list = ResponseTrailers.list(status: refusal.error, metadata: Metadata())
         switch refusal.httpStatus {
-        case .ok: self.session?.respondTrailersOnly(call, .responseGRPC, list)
+        case .ok: self.session?.respondTrailersOnly(call, Self.constants(call), list)
         case .badRequest: self.session?.respondTrailersOnly(call, .badRequest, list)
         case .methodNotAllowed: self.session?.respondTrailersOnly(call, .methodNotAllowed, list)
         case .unsupportedMediaType:
@@ -467,7 +468,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     private func received(_ chunk: ByteBuffer, on call: ServerCall) {
-        guard let session = self.session else { return }
+        // Of a call that was reset before we got to look at it nothing matters, nor is anything of it refused.
+        guard let session = self.session, !call.isClosed else { return }
         call.requestBytes += chunk.readableBytes
         do throws(RPCError) {
             if let pipe = call.inboundPipe {

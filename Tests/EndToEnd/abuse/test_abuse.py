@@ -170,6 +170,14 @@ def _more_than_content_length(raw: RawConnection) -> None:
     raw.flood(batches(one, 20_000))
 
 
+def _malformed_requests(raw: RawConnection) -> None:
+    def one(_: int) -> bytes:
+        block = raw.request_headers(extra=[("connection", "close")])
+        return frame(HEADERS, END_HEADERS | END_STREAM, raw.next_stream(), block)
+
+    raw.flood(batches(one, 20_000))
+
+
 def _continuation_flood(raw: RawConnection) -> None:
     stream = raw.next_stream()
     raw.send(frame(HEADERS, 0, stream, raw.request_headers()))
@@ -227,6 +235,7 @@ ATTACKS: dict[str, tuple[Callable[[RawConnection], object], str]] = {
     "resets of nothing": (_resets_of_nothing, "too_many_resets"),
     "MadeYouReset by windows": (_made_you_reset, "too_many_errors"),
     "MadeYouReset by content-length": (_more_than_content_length, "too_many_errors"),
+    "MadeYouReset by malformed requests": (_malformed_requests, "too_many_errors"),
     "CONTINUATION flood": (_continuation_flood, "too_many_continuations"),
     "HPACK bomb": (_hpack_bomb, "header_block_too_large"),
     "HPACK bomb on closed streams": (_hpack_bomb_on_closed_streams, "too_many_control_frames"),
@@ -262,6 +271,20 @@ def test_attack_ends_its_connection(server: Server, raw: RawConnection, name: st
     assert goaway is not None, f"closed without GOAWAY; {raw.received[-5:]}"
     assert (goaway.error_code, goaway.debug_data) == (ENHANCE_YOUR_CALM, rule)
     assert refusals(server)[rule] == before + 1
+
+
+def test_what_was_reset_is_not_looked_at(server: Server, raw: RawConnection) -> None:
+    """Messages of calls that were reset before they were read: nothing in them is found fault with."""
+    raw.trailers(raw.call())
+    before = refusals(server)
+    calls = b""
+    for _ in range(100):
+        stream = raw.next_stream()
+        calls += frame(HEADERS, END_HEADERS, stream, raw.request_headers())
+        calls += frame(DATA, 0, stream, message(b"\x0a\x00") * 2) + reset(stream)
+    raw.send(calls)
+    assert raw.trailers(raw.call()).field("grpc-status") == "0"
+    assert refusals(server) == before
 
 
 # Connections that are too slow.

@@ -9,7 +9,7 @@ import pytest
 
 from interop.server import InteropServer
 from support.interop_messages import SERVICE
-from support.raw_calls import MAX_HEADER_LIST_SIZE, RawClient, header_list_bytes
+from support.raw_calls import MAX_HEADER_LIST_SIZE, Fields, RawClient, header_list_bytes
 from support.rawhttp2 import (
     ACK, ENHANCE_YOUR_CALM, HEADERS, MAX_CONCURRENT_STREAMS, NO_ERROR, PROTOCOL_ERROR, SETTINGS, frame, message,
 )
@@ -78,6 +78,9 @@ def test_paths_begin_with_a_slash(connection: RawClient, path: str) -> None:
 def test_unknown_service_and_method_are_named(connection: RawClient) -> None:
     assert connection.unary("/a.B/C").grpc_message == "unknown service a.B"
     assert connection.unary(SERVICE + "Nope").grpc_message == "unknown method Nope for service grpc.testing.TestService"
+    # The method is what comes behind the last slash; bytes that are no UTF-8 come back as U+FFFD.
+    assert connection.unary("/a.B/x/C").grpc_message == "unknown service a.B/x"
+    assert connection.unary("/x", extra=[(":path", b"/a\xff/C")]).grpc_message == "unknown service a%EF%BF%BD"
 
 
 @pytest.mark.parametrize(
@@ -92,8 +95,10 @@ def test_content_types_of_grpc(connection: RawClient, sent: str, answered: str) 
     response = connection.unary(EMPTY, extra=[("content-type", sent)])
     assert response.status == 0
     assert dict(response.headers)["content-type"] == answered
-    response = connection.unary(SERVICE + "Nope", extra=[("content-type", sent)])
-    assert dict(response.headers)["content-type"] == answered
+    for path, extra in ((SERVICE + "Nope", []), (EMPTY, [("grpc-timeout", "0n")]), (EMPTY, [("grpc-encoding", "br")])):
+        response = connection.unary(path, extra=[("content-type", sent), *extra])
+        assert response.status not in (None, 0)
+        assert dict(response.headers)["content-type"] == answered
 
 
 @pytest.mark.parametrize(
@@ -129,6 +134,8 @@ def test_another_te_is_malformed(connection: RawClient) -> None:
 def test_host_stands_in_for_authority(connection: RawClient) -> None:
     assert connection.unary(EMPTY, extra=[("host", "x")], without=[":authority"]).status == 0
     assert connection.unary(EMPTY, extra=[("host", "other")]).status == 0
+    # As clients name a Unix socket.
+    assert connection.unary(EMPTY, extra=[(":authority", "%2Frun%2Fx.sock")]).status == 0
 
 
 @pytest.mark.parametrize(
@@ -137,17 +144,28 @@ def test_host_stands_in_for_authority(connection: RawClient) -> None:
         [("host", "a"), ("host", "b")], [(":authority", "a"), (":authority", "b")], [(":authority", "a b")],
         [("connection", "close")], [("keep-alive", "1")], [("proxy-connection", "x")],
         [("transfer-encoding", "chunked")], [("upgrade", "h2c")], [("X-Upper", "1")], [(":unknown", "1")],
-        [(":method", "POST"), (":method", "POST")],
+        [(":method", "POST"), (":method", "POST")], [(":path", EMPTY), (":path", EMPTY)],
+        [(":scheme", "http"), (":scheme", "http")], [(":status", "200")], [("content-length", "5, 5")], [("x y", "1")],
+        [("x-a", b"a\0b")],
     ],
 )
-def test_malformed_headers_reset_the_stream(connection: RawClient, extra: list[tuple[str, str]]) -> None:
+def test_malformed_headers_reset_the_stream(connection: RawClient, extra: Fields) -> None:
     response = connection.response(connection.begin(EMPTY, extra, end=True))
     assert response.reset == PROTOCOL_ERROR and not response.headers
 
 
-def test_neither_authority_nor_host(connection: RawClient) -> None:
-    stream = connection.begin(EMPTY, without=[":authority"], end=True)
+@pytest.mark.parametrize("name", [":authority", ":method", ":path", ":scheme"])
+def test_what_no_request_can_be_without(connection: RawClient, name: str) -> None:
+    stream = connection.begin(EMPTY, without=[name], end=True)
     assert connection.response(stream).reset == PROTOCOL_ERROR
+
+
+@pytest.mark.parametrize("trailers", [[(":path", EMPTY)], [("connection", "close")], [("X-Upper", "1")]])
+def test_malformed_request_trailers_reset_the_stream(connection: RawClient, trailers: Fields) -> None:
+    stream = connection.begin(SERVICE + "StreamingInputCall")
+    connection.send(connection.headers(stream, trailers, end=True))
+    response = connection.response(stream)
+    assert response.reset == PROTOCOL_ERROR and not response.headers
 
 
 @pytest.mark.parametrize("value", [" a", "a ", "\ta\t", "a\tb", "", "a,b", "~!\"'", b"\x80\xff"])

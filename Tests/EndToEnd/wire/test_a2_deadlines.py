@@ -9,7 +9,7 @@ import pytest
 from interop.server import InteropServer
 from support.interop_messages import SERVICE, streaming_request
 from support.raw_calls import RawClient
-from support.rawhttp2 import message
+from support.rawhttp2 import CANCEL, INITIAL_WINDOW_SIZE, message
 
 EMPTY = SERVICE + "EmptyCall"
 
@@ -33,9 +33,11 @@ def test_timeouts_of_every_unit(connection: RawClient, value: str) -> None:
 
 @pytest.mark.parametrize("value", ["0n", "0S", "00000000H"])
 def test_expired_on_arrival(connection: RawClient, value: str) -> None:
-    response = connection.response(connection.begin(EMPTY, [("grpc-timeout", value)]))
-    assert (response.http_status, response.status) == ("200", 4)
-    assert response.is_trailers_only
+    """Nothing is begun, although the request may be whole."""
+    extra = [("grpc-timeout", value)]
+    for response in (connection.response(connection.begin(EMPTY, extra)), connection.unary(EMPTY, extra=extra)):
+        assert (response.http_status, response.status) == ("200", 4)
+        assert response.is_trailers_only
 
 
 @pytest.mark.parametrize("method", ["EmptyCall", "StreamingInputCall", "FullDuplexCall", "HalfDuplexCall"])
@@ -53,6 +55,24 @@ def test_expiry_between_two_messages(connection: RawClient) -> None:
     assert response.status == 4
     assert len(response.messages) == 1
     assert response.frames[-1] == "HEADERS*"
+
+
+def test_expiry_within_a_message(connection: RawClient) -> None:
+    """No trailers can follow half of a message: RST_STREAM(CANCEL), as the specification has it."""
+    stream = connection.begin(SERVICE + "StreamingOutputCall", [("grpc-timeout", "300m")])
+    connection.send(connection.data(stream, message(streaming_request(200_000)), end=True))
+    response = connection.response(stream)
+    assert response.reset == CANCEL and response.status is None
+    assert len(response.data) == 65535
+    connection.give_window(0, 1 << 20)
+
+
+def test_expiry_while_messages_wait_for_a_window(interop: InteropServer) -> None:
+    """Nothing of them has left: they are dropped, and the trailers need no window."""
+    with RawClient(interop.port, {INITIAL_WINDOW_SIZE: 0}) as connection:
+        request = streaming_request(5, 5) + streaming_request(5, interval_us=30_000_000)
+        response = connection.unary(SERVICE + "StreamingOutputCall", message(request), [("grpc-timeout", "300m")])
+        assert (response.status, response.data, response.reset) == (4, b"", None)
 
 
 def test_the_servers_own_maximum() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from interop.server import InteropServer
 from support.interop_messages import SERVICE, echo_status, field, input_request, simple_request, streaming_request
-from support.raw_calls import RawClient
+from support.raw_calls import RawClient, messages
 from support.rawhttp2 import DATA, END_STREAM, PADDED, frame, message
 
 EMPTY = SERVICE + "EmptyCall"
@@ -86,6 +86,7 @@ def test_compressed_requests(connection: RawClient, encoding: str, compress: obj
     extra = [("grpc-encoding", encoding)]
     response = connection.unary(UNARY, message(compress(simple_request(7, 5000)), 1), extra)
     assert response.status == 0 and len(response.messages[0]) >= 7
+    assert response.all("grpc-accept-encoding") == ["identity, deflate, gzip"]
     assert connection.unary(UNARY, message(simple_request(7)), extra).status == 0
     body = message(compress(input_request(1000)), 1) + message(input_request(1))
     body += message(compress(input_request(2)), 1)
@@ -95,12 +96,21 @@ def test_compressed_requests(connection: RawClient, encoding: str, compress: obj
 @pytest.mark.parametrize("path", [UNARY, INPUT])
 @pytest.mark.parametrize(
     "body",
-    [b"", b"no gzip", gzip.compress(b"")[:-1], gzip.compress(b"") + b"x", zlib.compress(b"")],
+    [
+        b"", b"no gzip", gzip.compress(b"")[:-1], gzip.compress(b"") + b"x", gzip.compress(b"") * 2,
+        gzip.compress(b"")[:-8] + bytes([1]) * 8, zlib.compress(b""),
+    ],
     # Names of our own: gzip writes the time, and workers that name a test differently run none.
-    ids=["empty", "no gzip", "cut short", "more behind", "zlib"],
+    ids=["empty", "no gzip", "cut short", "more behind", "two members", "wrong checksum", "zlib"],
 )
 def test_broken_compression(connection: RawClient, path: str, body: bytes) -> None:
-    assert connection.unary(path, message(body, 1), [("grpc-encoding", "gzip")]).status == 13
+    response = connection.unary(path, message(body, 1), [("grpc-encoding", "gzip")])
+    assert (response.http_status, response.status) == ("200", 13)
+
+
+@pytest.mark.parametrize("body", [zlib.compress(b"")[2:-4], gzip.compress(b"")], ids=["raw deflate", "gzip"])
+def test_deflate_is_zlibs_format(connection: RawClient, body: bytes) -> None:
+    assert connection.unary(UNARY, message(body, 1), [("grpc-encoding", "deflate")]).status == 13
 
 
 @pytest.mark.parametrize("path", [UNARY, INPUT])
@@ -126,6 +136,35 @@ def test_the_answers_encoding_comes_before_the_answer(connection: RawClient, acc
     expected = {"gzip": ["gzip"], "identity,deflate": ["deflate"]}.get(accepted or "", [])
     assert response.all("grpc-encoding") == expected
     assert response.status == 0
+
+
+@pytest.mark.parametrize(
+    ("accepted", "encoding"),
+    [
+        (None, None), ("identity", None), ("br", None), ("GZIP", None), ("gzip", "gzip"), ("\tgzip ", "gzip"),
+        ("identity, deflate, gzip", "gzip"), ("identity,deflate", "deflate"),
+    ],
+)
+@pytest.mark.parametrize("path", [UNARY, OUTPUT])
+def test_answers_are_compressed_for_who_understands_it(
+    connection: RawClient, path: str, accepted: str | None, encoding: str | None
+) -> None:
+    """The handler wants them compressed. A stream's handler leaves out every other one."""
+    extra = [("grpc-accept-encoding", accepted)] if accepted else []
+    wanted, unwanted = field(1, 1), b""
+    if path == UNARY:
+        body, flags = simple_request(500) + field(6, wanted), [1]
+    else:
+        flags = [1, 0, 1]
+        body = b"".join(field(2, field(1, 500) + field(3, wanted if flag else unwanted)) for flag in flags)
+    response = connection.unary(path, message(body), extra)
+    assert response.status == 0
+    assert response.all("grpc-encoding") == ([encoding] if encoding else [])
+    inflate = {"gzip": gzip.decompress, "deflate": zlib.decompress}.get(encoding or "", bytes)
+    answers = messages(response.data)
+    assert [flag for flag, _ in answers] == [flag if encoding else 0 for flag in flags]
+    for flag, answer in answers:
+        assert field(2, bytes(500)) in (inflate(answer) if flag else answer)
 
 
 @pytest.mark.parametrize("path", [UNARY, INPUT])

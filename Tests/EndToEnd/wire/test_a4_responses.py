@@ -134,7 +134,7 @@ def test_the_peers_limit_on_headers_is_honoured(interop: InteropServer, limit: i
     """The status comes first, then as much of its message as there is room for."""
     with RawClient(interop.port, {MAX_HEADER_LIST_SIZE: limit}) as client:
         request = simple_request(status=echo_status(5, "☺" * 1000))
-        extra = [(TRAILING, unpadded(bytes(900))), (TRAILING, "AQ")]
+        extra = [(TRAILING, unpadded(bytes(900))), (TRAILING, "AQ"), (INITIAL, "i" * 900), (INITIAL, "i")]
         response = client.unary(UNARY, message(request), extra)
         assert response.status == 5
         assert header_list_bytes(response.headers) <= limit
@@ -142,7 +142,9 @@ def test_the_peers_limit_on_headers_is_honoured(interop: InteropServer, limit: i
             assert response.grpc_message.startswith("%E2%98%BA")
         response = client.unary(UNARY, message(simple_request(1)), extra)
         assert response.status == 0
-        assert header_list_bytes(response.trailers) <= limit
+        assert header_list_bytes(response.trailers) <= limit and header_list_bytes(response.headers) <= limit
+        if limit >= 1000:
+            assert response.all(INITIAL)[-1] == "i" and response.all(TRAILING)[-1] == "AQ"
 
 
 def test_a_long_message_fits_the_usual_limits(connection: RawClient) -> None:

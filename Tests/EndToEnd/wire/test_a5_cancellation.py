@@ -77,6 +77,22 @@ def test_late_frames_on_closed_streams_are_ignored(connection: RawClient) -> Non
     connection.ping()
 
 
+@pytest.mark.parametrize("path", ["/a.B/C", SERVICE + "FullDuplexCall"], ids=["answered", "reset"])
+def test_late_data_is_paid_back(connection: RawClient, path: str) -> None:
+    """What comes for streams that are gone takes nothing of the connection's window: more than there is of it."""
+    connection.read_until(lambda: connection.send_window[0] > 1 << 19, "the connection's window")
+    for _ in range(40):
+        stream = connection.begin(path)
+        if path == "/a.B/C":
+            connection.wait_reset(stream)
+        else:
+            connection.reset(stream)
+        for _ in range(3):
+            connection.read_until(lambda: connection.send_window[0] >= 16000, "the connection's window")
+            connection.send_window[0] -= 16000
+            connection.send(connection.data(stream, bytes(16000)))
+
+
 def test_a_lost_connection_is_nothing_special(interop: InteropServer, connection: RawClient) -> None:
     for _ in range(5):
         with RawClient(interop.port) as client:

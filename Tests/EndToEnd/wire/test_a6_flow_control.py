@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from interop.server import InteropServer
-from support.interop_messages import SERVICE, field, input_request, simple_request, streaming_request
+from support.interop_messages import SERVICE, field, input_request, payload, simple_request, streaming_request
 from support.raw_calls import RawClient
 from support.rawhttp2 import INITIAL_WINDOW_SIZE, message
+
+# A payload of FullDuplexCall: some 16000 bytes, nothing to answer.
+FILLER = message(field(3, payload(15985)))
 
 
 def test_a_slow_stream_leaves_the_connections_window_alone(interop: InteropServer) -> None:
@@ -24,11 +27,10 @@ def test_a_slow_stream_leaves_the_connections_window_alone(interop: InteropServe
             client.send_window.setdefault(stream, 65535)
             client.send_window[stream] -= 200
             for _ in range(3):
-                filler = message(bytes([0x1A, 0xF8, 0x7C]) + bytes(15992))  # a payload: 16000 bytes, nothing to answer
-                client.read_until(lambda: client.send_window[0] >= len(filler), "the connection's window")
-                client.send_window[0] -= len(filler)
-                client.send(client.data(stream, filler))
-                sent += len(filler)
+                client.read_until(lambda: client.send_window[0] >= len(FILLER), "the connection's window")
+                client.send_window[0] -= len(FILLER)
+                client.send(client.data(stream, FILLER))
+                sent += len(FILLER)
         assert sent > 1 << 20
         client.ping()
         client.give_window(0, 1 << 20)
@@ -36,6 +38,24 @@ def test_a_slow_stream_leaves_the_connections_window_alone(interop: InteropServe
         client.give_window(stream, 100)
         client.send(client.data(stream, message(), end=True))
         assert client.response(stream).status == 0
+
+
+def test_a_streams_credit_comes_back_as_its_handler_reads(interop: InteropServer) -> None:
+    """Else a client could have the server keep whatever it sends to a handler that is busy."""
+    with RawClient(interop.port, {INITIAL_WINDOW_SIZE: 0}) as client:
+        stream = client.begin(SERVICE + "FullDuplexCall")
+        # The handler waits in its write.
+        client.send(client.data(stream, message(streaming_request(200_000))))
+        for _ in range(4):
+            client.send(client.data(stream, FILLER))
+        client.ping()
+        assert stream not in client.send_window
+        client.give_window(0, 1 << 20)
+        client.give_window(stream, 1 << 20)
+        client.read_until(lambda: stream in client.send_window, "credit of the stream")
+        client.send(client.data(stream, end=True))
+        response = client.response(stream)
+        assert response.status == 0 and len(response.messages) == 1
 
 
 def test_messages_larger_than_the_window(connection: RawClient) -> None:

@@ -57,6 +57,43 @@ def test_frames_that_are_sent_forgive_pings(connection: RawClient) -> None:
     assert connection.goaways == []
 
 
+def test_each_frame_of_a_message_forgives_pings(interop: InteropServer) -> None:
+    """grpc-swift-2#5: what counts is not what a handler writes, but each frame that it takes on the wire."""
+    with RawClient(interop.port) as client:
+        client.give_window(0, 1 << 20)
+        stream = client.begin(SERVICE + "UnaryCall")
+        client.send(client.data(stream, message(simple_request(200_000)), end=True))
+        client.read_until(
+            lambda: client.has_begun(stream) and len(client.responses[stream].data) == 65535, "a window full")
+        pings = 0
+        while not client.has_ended(stream):
+            client.ping()
+            client.ping()
+            pings += 2
+            seen = len(client.responses[stream].data)
+            client.give_window(stream, 16_384)
+            client.read_until(
+                lambda n=seen: client.has_ended(stream) or len(client.responses[stream].data) > n, "the next frame")
+        assert pings > 10 and client.response(stream).status == 0
+        assert client.goaways == []
+
+
+def test_pings_without_calls_where_they_are_forbidden() -> None:
+    with InteropServer("--forbid-pings-without-calls", "--minimum-ping-interval", "1") as server:
+        with RawClient(server.port) as client:
+            stream = client.begin(SERVICE + "FullDuplexCall")
+            for _ in range(8):
+                time.sleep(0.002)  # no strike: as often as allowed while there is a call
+                client.ping()
+            client.reset(stream)
+            for _ in range(3):
+                time.sleep(0.002)
+                client.send(frame(PING, payload=b"no calls"))
+            client.wait_closed()
+            assert [goaway[1:] for goaway in client.goaways] == [(ENHANCE_YOUR_CALM, "too_many_pings")]
+            assert len(client.acknowledged_pings) >= 10
+
+
 def test_server_keepalive() -> None:
     """Who answers stays, whoever says anything at all stays; who says nothing goes."""
     with InteropServer("--keepalive-interval", "150", "--keepalive-timeout", "2000") as server:
@@ -185,6 +222,20 @@ def test_a_shutdown_does_not_wait_for_a_ping_that_nobody_answers() -> None:
         assert server.process.wait(15) == 0
 
 
+def test_calls_that_outlast_the_drain_are_cut_off() -> None:
+    with InteropServer("--drain-timeout", "700") as server, RawClient(server.port) as client:
+        stream = client.begin(SERVICE + "FullDuplexCall")
+        client.send(client.data(stream, message(streaming_request(5))))
+        client.read_until(lambda: client.has_begun(stream), "a response")
+        start = time.monotonic()
+        server.process.send(signal.SIGTERM)
+        client.wait_goaway(2)
+        client.wait_closed()
+        assert 0.69 < time.monotonic() - start < 5
+        assert not client.has_ended(stream)
+        assert server.process.wait(15) == 0
+
+
 @pytest.mark.parametrize("size", [150_000, 1_000_000])
 def test_a_slow_reader_gets_its_answer_from_a_server_that_goes(size: int) -> None:
     with InteropServer() as server, RawClient(server.port, {INITIAL_WINDOW_SIZE: 1 << 30}, is_slow=True) as client:
@@ -208,6 +259,9 @@ def test_a_clients_goaway_lets_its_calls_finish(interop: InteropServer) -> None:
         client.send(frame(GOAWAY, payload=bytes(8)))
         client.send(client.data(stream, message(streaming_request(5)), end=True))
         assert client.response(stream).status == 0
+        # Part E1.4: nothing is left to read or to write.
+        client.wait_closed()
+        assert client.goaways == []
 
 
 def test_frames_that_are_no_http_2_end_the_connection(interop: InteropServer, connection: RawClient) -> None:

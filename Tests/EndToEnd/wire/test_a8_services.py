@@ -15,6 +15,7 @@ from support.interop_messages import SERVICE, field
 from support.raw_calls import RawClient, messages
 from support.rawhttp2 import message
 from support.stubs import REPOSITORY
+from support.waiting import wait_until
 from support.world import World
 
 HEALTH = "/grpc.health.v1.Health/"
@@ -88,6 +89,12 @@ def _strings(data: bytes, number: int) -> list[bytes]:
     return found
 
 
+def _calls(metrics: list[str], method: str, code: str) -> int:
+    found = [line for line in metrics if "rpc_server_calls_total" in line and method in line and f'"{code}"' in line]
+    assert len(found) == 1, found
+    return int(float(found[0].rpartition(" ")[2]))
+
+
 def test_resets_and_retries_reach_the_metrics(world: World) -> None:
     """A reset counts as the status that its code means."""
     server = world.server()
@@ -99,10 +106,15 @@ def test_resets_and_retries_reach_the_metrics(world: World) -> None:
             client.read_until(lambda s=stream: s in client.responses and bool(client.responses[s].data), "a message")
             client.reset(stream, code)
         client.ping()
-    metrics = server.http("/metrics")[1].splitlines()
-    for _, name in RESETS:
-        found = [line for line in metrics if "rpc_server_calls_total" in line and watch in line and f'"{name}"' in line]
-        assert len(found) == 1 and found[0].endswith(" 1"), found
+        metrics = server.http("/metrics")[1].splitlines()
+        for _, name in RESETS:
+            assert _calls(metrics, watch, name) == 1
+        stream = client.begin(HEALTH + "Watch")
+        client.send(client.data(stream, message(), end=True))
+        client.read_until(lambda: client.has_begun(stream), "a response")
+    # A connection that is lost cancels its calls.
+    wait_until(
+        lambda: _calls(server.http("/metrics")[1].splitlines(), watch, "CANCELLED") == 2, 10, "its end to be counted")
     assert any("rpc_server_retries_total" in line and watch in line and line.endswith(" 4") for line in metrics)
 
 

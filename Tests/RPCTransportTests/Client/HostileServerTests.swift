@@ -228,6 +228,22 @@ import Testing
         }
     }
 
+    /// RFC 9110, section 15.2: any number of them may come ahead of the answer, and say nothing about it.
+    @Test func informationalResponsesAreNotTheAnswer() async throws {
+        try await withRawServer { connection, _ in
+            try await connection.handshake()
+            let stream = try await connection.nextRequest()
+            try await connection.headers(stream, [(":status", "100")])
+            try await connection.headers(stream, [(":status", "103"), ("x-early", "1"), ("grpc-status", "13")])
+            try await connection.answer(stream)
+            try await connection.waitForEnd()
+        } _: { client in
+            let options = RPCCallOptions(timeout: .seconds(30))
+            let response = try await client.unary(Self.path, ByteBuffer(), options: options)
+            #expect(response.initialMetadata.isEmpty)
+        }
+    }
+
     // MARK: Floods
 
     private static func repeated(_ frame: ByteBuffer, _ count: Int) -> ByteBuffer {

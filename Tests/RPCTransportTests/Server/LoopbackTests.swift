@@ -379,6 +379,29 @@ import Testing
         }
     }
 
+    /// States that came and went while a watcher could not look are not told.
+    @Test func supersededHealthIsNotTold() async throws {
+        let health = HealthService()
+        let flipping = RPCService(
+            name: "test.Flip",
+            methods: [
+                // On the event loop, as the watcher, who gets on only once this has returned.
+                .unaryAtOnce("Flip") { message, _ in
+                    for number in 0..<1001 { health.setStatus("", number % 2 == 0 ? .notServing : .serving) }
+                    return RPCReply(message: message)
+                }
+            ])
+        try await withLoopback([health.service, flipping]) { client, server, _ in
+            var watch = try await client.serverStreaming("/grpc.health.v1.Health/Watch", ByteBuffer())
+                .makeAsyncIterator()
+            #expect(try await watch.next() == ByteBuffer(bytes: [8, 1]))
+            _ = try await client.unary("/test.Flip/Flip", ByteBuffer())
+            #expect(try await watch.next() == ByteBuffer(bytes: [8, 2]))
+            server.beginGracefulShutdown()
+            #expect(await status { _ = try await watch.next() }?.code == .unavailable)
+        }
+    }
+
     /// The server's own maximum counts where the client sets no deadline, or a later one.
     @Test func maximumUnaryTimeout() async throws {
         let service = RPCService(
