@@ -38,6 +38,8 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
     @exclusivity(unchecked) private(set) final var readSize = ReadSize()
     /// Since when the peer takes no bytes.
     @exclusivity(unchecked) private(set) final var unwritableSince: NIODeadline?
+    /// What was written and the socket hasn't taken, at most; in bytes.
+    @exclusivity(unchecked) private(set) final var unwrittenBytes = 0
     /// What went wrong with the connection, if something did.
     private(set) final var failure: (any Error)?
     @exclusivity(unchecked) private final var isReading = false
@@ -166,6 +168,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
             return
         }
         self.unwritableSince = nil
+        self.unwrittenBytes = 0
         self.isUnflushed = true
         self.flushIfNeeded()
         if self.wantsToRead, context.channel.isWritable {
@@ -308,6 +311,7 @@ class HTTP2Connection: ChannelDuplexHandler, @unchecked Sendable {
         }
         context.writeAndFlush(self.wrapOutboundOut(buffer), promise: nil)
         self.loop.reuse(buffer, isPending: !context.channel.isWritable)
+        if !context.channel.isWritable { self.unwrittenBytes += buffer.readableBytes }
         return buffer.readableBytes >= Self.writeSize
     }
 }

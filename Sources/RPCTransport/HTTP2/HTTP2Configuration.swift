@@ -10,6 +10,8 @@ struct HTTP2Configuration: Sendable {
     var headerListBytes = 16384
     /// Most fields in a header block.
     var headerFields = 128
+    /// CONTINUATION frames of a header block: as many as the largest one may need, in frames of 16 KiB, and 8 more.
+    var continuations: Int { 8 + self.headerListBytes / 16384 }
     /// What the other side is put up with.
     var frameBudget = FrameBudget.Configuration()
     /// PING and SETTINGS acknowledgements that may wait to be sent before the peer is taken for a flooder.

@@ -87,7 +87,7 @@ final class HTTP2Session {
         // These two exist in the releases that answer CVE-2023-44487 and CVE-2024-28182 only: with older headers this
         // file doesn't compile. Our own budget of resets is tighter than the library's, which knows no debug text.
         nghttp2_option_set_stream_reset_rate_limit(options, 1_000_000, 1_000_000)
-        nghttp2_option_set_max_continuations(options, 8)
+        nghttp2_option_set_max_continuations(options, configuration.continuations)
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(options, 1)
         nghttp2_option_set_peer_max_concurrent_streams(options, 100)
         if role == .server {

@@ -11,9 +11,10 @@ public struct RPCLimits: Sendable {
         }
     }
 
-    /// Connections of one IP address at a time.
+    /// Connections of one IPv4 address, or IPv6 network (/64), at a time.
     public var maximumConnectionsPerAddress = 16000
-    /// Connections at a time whose handshake (TLS, preface, SETTINGS) isn't over.
+    /// Connections at a time whose handshake (TLS, preface, SETTINGS) isn't over. Past it, only addresses that have less
+    /// than an equal share of them get one more.
     public var maximumHandshakes = 4096
 
     /// Most fields in a header block.
@@ -30,9 +31,10 @@ public struct RPCLimits: Sendable {
     /// than its window has room for.
     public var maximumBufferedRequestBytes = 16 << 20
 
-    /// Bytes of such requests, of streams' messages that their handlers have not taken, and of such responses that all
-    /// connections together have the server keep. Past it, connections that have more than an equal share of it (and
-    /// more than 256 KiB) are closed.
+    /// Bytes of such requests, of streams' messages that their handlers have not taken, of responses that wait, and of
+    /// calls that run (8 KiB each, their headers and requests) that all connections together have the server keep. Past
+    /// it, connections are closed that have more than an equal part of an address's share, of addresses that have more
+    /// than an equal share.
     public var maximumKeptBytes = 1 << 30
 
     /// How long a request's message may take to arrive once it was begun, that of a unary call from its headers on…

@@ -10,6 +10,8 @@ public struct RPCContext: Sendable {
     public let deadline: ContinuousClock.Instant?
     /// The address of the other side of the connection.
     public let peer: String
+    /// Whom it counts for where clients share what there is.
+    public let address: ClientAddress
     /// Whether the one request message of a unary or server-streaming call came compressed.
     public internal(set) var requestIsCompressed = false
     /// The certificate that the other side has shown and that was found good; nil without mutual TLS.
@@ -19,12 +21,13 @@ public struct RPCContext: Sendable {
 
     public init(
         method: String, metadata: Metadata = Metadata(), deadline: ContinuousClock.Instant? = nil, peer: String = "",
-        peerCertificate: PeerCertificate? = nil, identity: (any Sendable)? = nil
+        address: ClientAddress = .none, peerCertificate: PeerCertificate? = nil, identity: (any Sendable)? = nil
     ) {
         self.method = method
         self.metadata = metadata
         self.deadline = deadline
         self.peer = peer
+        self.address = address
         self.peerCertificate = peerCertificate
         self.identity = identity
     }

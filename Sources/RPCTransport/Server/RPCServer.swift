@@ -19,13 +19,22 @@ public final class RPCServer: Sendable {
     private struct State {
         var phase = Phase.idle
         var connections: [ObjectIdentifier: ServerConnection] = [:]
-        var connectionsByAddress: [String: Int] = [:]
+        /// Of addresses that have connections.
+        var accounts: [ClientAddress: ClientAccount] = [:]
         /// Connections whose handshake isn't over.
         var handshakes = 0
+        /// Addresses that have such connections.
+        var addressesInHandshake = 0
         var waiters: [CheckedContinuation<Void, Never>] = []
         var group: MultiThreadedEventLoopGroup?
         var contexts: [EventLoopContext] = []
         var drainsWhenStarted = false
+
+        mutating func handshakeEnded(_ address: ClientAddress) {
+            self.handshakes -= 1
+            self.accounts[address]?.handshakes -= 1
+            if self.accounts[address]?.handshakes == 0 { self.addressesInHandshake -= 1 }
+        }
     }
 
     private let configuration: RPCServerConfiguration
@@ -63,7 +72,7 @@ public final class RPCServer: Sendable {
             configuration: self.configuration, http2: self.configuration.http2,
             router: Router(services: self.services), interceptors: self.interceptors, observer: self.observer,
             logger: self.logger, refusals: self.refusals,
-            connectionEstablished: { _ in self.state.withLock { $0.handshakes -= 1 } },
+            connectionEstablished: { connection in self.state.withLock { $0.handshakeEnded(connection.address) } },
             connectionClosed: { self.remove($0) })
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: Int32(clamping: self.configuration.backlog))
@@ -77,8 +86,10 @@ public final class RPCServer: Sendable {
                     return channel.eventLoop.makeFailedFuture(ChannelError.inappropriateOperationForState)
                 }
                 let connection = ServerConnection(loop: context, shared: shared)
-                connection.address = channel.remoteAddress?.ipAddress ?? "local"
-                guard self.insert(connection) else { return channel.close() }
+                connection.address = ClientAddress(channel.remoteAddress)
+                guard self.insert(connection, peer: channel.remoteAddress?.ipAddress ?? "local") else {
+                    return channel.close()
+                }
                 return channel.eventLoop.makeCompletedFuture {
                     do {
                         try channel.syncOptions?.setOption(
@@ -199,7 +210,7 @@ public final class RPCServer: Sendable {
     // MARK: Connections
 
     /// False if there is no room, or the server is on its way out.
-    private func insert(_ connection: ServerConnection) -> Bool {
+    private func insert(_ connection: ServerConnection, peer: String) -> Bool {
         enum Outcome { case taken, leaving, refused(RPCRefusal) }
         let limits = self.configuration.limits
         let outcome = self.state.withLock { state -> Outcome in
@@ -208,19 +219,30 @@ public final class RPCServer: Sendable {
             case .draining, .closed: return .leaving
             }
             if state.connections.count >= self.configuration.maximumConnections { return .refused(.tooManyConnections) }
-            if state.handshakes >= limits.maximumHandshakes { return .refused(.tooManyHandshakes) }
-            let ofAddress = state.connectionsByAddress[connection.address] ?? 0
-            if ofAddress >= limits.maximumConnectionsPerAddress { return .refused(.tooManyConnectionsOfAddress) }
-            state.connectionsByAddress[connection.address] = ofAddress + 1
+            var account = state.accounts[connection.address] ?? ClientAccount()
+            let isFirst = account.handshakes == 0
+            // One address can't keep the others out: past the bound, those with less than an equal share still come in.
+            let share = limits.maximumHandshakes / (state.addressesInHandshake + (isFirst ? 1 : 0))
+            if state.handshakes >= limits.maximumHandshakes, account.handshakes >= max(1, share) {
+                return .refused(.tooManyHandshakes)
+            }
+            if account.connections >= limits.maximumConnectionsPerAddress {
+                return .refused(.tooManyConnectionsOfAddress)
+            }
+            account.connections += 1
+            account.handshakes += 1
             state.handshakes += 1
+            if isFirst { state.addressesInHandshake += 1 }
+            state.accounts[connection.address] = account
             state.connections[ObjectIdentifier(connection)] = connection
+            connection.account = account.kept
             return .taken
         }
         switch outcome {
         case .taken: return true
         case .leaving: return false
         case .refused(let refusal):
-            self.refusals.report(refusal, peer: connection.address)
+            self.refusals.report(refusal, peer: peer)
             return false
         }
     }
@@ -228,9 +250,9 @@ public final class RPCServer: Sendable {
     private func remove(_ connection: ServerConnection) {
         self.state.withLock { state in
             guard state.connections.removeValue(forKey: ObjectIdentifier(connection)) != nil else { return }
-            if !connection.isEstablished { state.handshakes -= 1 }
-            let rest = (state.connectionsByAddress[connection.address] ?? 1) - 1
-            state.connectionsByAddress[connection.address] = rest > 0 ? rest : nil
+            if !connection.isEstablished { state.handshakeEnded(connection.address) }
+            state.accounts[connection.address]?.connections -= 1
+            if state.accounts[connection.address]?.connections == 0 { state.accounts[connection.address] = nil }
         }
         self.closeIfDrained()
     }

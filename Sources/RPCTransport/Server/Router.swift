@@ -60,16 +60,22 @@ struct Router: Sendable {
 
     /// Why there is no route: an unknown method of a known service, or neither. The words are grpc-go's.
     func explainUnknown(_ path: UnsafeBufferPointer<UInt8>) -> RPCError {
-        let text = lossyString(path)
-        guard text.utf8.first == UInt8(ascii: "/"), let slash = text.lastIndex(of: "/"), slash != text.startIndex else {
+        // By bytes: to go back over characters takes the square of their number where each belongs to those before it, such
+        // as the halves of flags.
+        let slash = UInt8(ascii: "/")
+        guard path.first == slash, let last = path.lastIndex(of: slash), last > 0 else {
             return RPCError(.unimplemented, "malformed method name")
         }
-        let service = String(text[text.index(after: text.startIndex)..<slash])
-        let method = text[text.index(after: slash)...]
+        let service = Self.shown(path[1..<last])
         guard self.serviceNames.contains(service) else {
-            return RPCError(.unimplemented, "unknown service \(service.prefix(128))")
+            return RPCError(.unimplemented, "unknown service \(service)")
         }
-        return RPCError(.unimplemented, "unknown method \(method.prefix(128)) for service \(service)")
+        return RPCError(.unimplemented, "unknown method \(Self.shown(path[(last + 1)...])) for service \(service)")
+    }
+
+    /// The beginning, since a client may make up what it likes; all of a name of ours.
+    private static func shown(_ bytes: Slice<UnsafeBufferPointer<UInt8>>) -> String {
+        lossyString(UnsafeBufferPointer(rebasing: bytes.prefix(128)))
     }
 
     /// FNV-1a. The table is ours and fixed, so that nobody can fill it with collisions.

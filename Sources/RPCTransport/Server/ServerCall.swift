@@ -38,6 +38,8 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var bufferedBytes = 0
     /// Bytes of a streaming request that its handler has not taken.
     @exclusivity(unchecked) var waitingBytes = 0
+    /// What it takes itself, with its headers and, once its handler has begun, its request.
+    @exclusivity(unchecked) var ownBytes = 0
     /// Flow-control credit for some of them that the client doesn't get back yet…
     @exclusivity(unchecked) var withheldCredit = 0
     /// …because it is not this call's turn.

@@ -130,6 +130,25 @@ extension ServerConnection {
 
     // MARK: What all connections keep
 
+    /// What a call takes while it runs, for a handler that waits; in bytes (docs/performance.md).
+    static let bytesOfCall = 8192
+
+    func keptBytes(_ session: HTTP2Session) -> Int {
+        self.bufferedBytes + self.waitingBytes + self.callBytes + session.unreadBytes + self.unwrittenBytes
+    }
+
+    /// A call takes so much more for as long as it lasts, or its handler if that is longer.
+    func keep(_ count: Int, of call: ServerCall) {
+        call.ownBytes += count
+        self.callBytes += count
+    }
+
+    func letGoOfCall(_ call: ServerCall) {
+        guard call.isClosed, !call.isHandlerRunning else { return }
+        self.callBytes -= call.ownBytes
+        call.ownBytes = 0
+    }
+
     /// - Returns: whether it is notably more than it was.
     @discardableResult
     func countKept(_ bytes: Int) -> Bool {
@@ -137,11 +156,11 @@ extension ServerConnection {
         let new = bytes / KeptBytes.step * KeptBytes.step
         guard new != old else { return false }
         self.countedBytes = new
-        self.shared.kept.change(from: old, to: new)
+        self.shared.kept.change(from: old, to: new, of: self.account)
         return new > old
     }
 
-    var hasTooMuch: Bool { self.countedBytes > 0 && self.shared.kept.isTooMuch(self.countedBytes) }
+    var hasTooMuch: Bool { self.countedBytes > 0 && self.shared.kept.isTooMuch(self.countedBytes, of: self.account) }
 
     // MARK: Messages that wait for their handler
 

@@ -70,8 +70,13 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     /// What the server's sum holds for this connection, in whole steps.
     @exclusivity(unchecked) var countedBytes = 0
 
-    /// The IP address of the client, for the server's count; set before the connection is.
-    var address = ""
+    /// Bytes of calls: what they take themselves, their headers and the requests of those whose handlers have begun.
+    @exclusivity(unchecked) var callBytes = 0
+
+    /// Whom the server counts it for; set before the connection is.
+    var address = ClientAddress.none
+    /// What the connections of that address keep.
+    var account = KeptBytes.Account()
     /// The server has been told that the handshake is over.
     @exclusivity(unchecked) var isEstablished = false
 
@@ -154,9 +159,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.close()
         }
         if !self.heldBack.isEmpty { self.startHeldBack(session) }
-        if self.countKept(self.bufferedBytes + self.waitingBytes + session.unreadBytes), self.hasTooMuch {
-            return self.refuse(.tooMuchKept)
-        }
+        if self.countKept(self.keptBytes(session)), self.hasTooMuch { return self.refuse(.tooMuchKept) }
         if self.wantsSweep || session.unreadBytes > 0, self.nextSweep == nil { self.scheduleSweep() }
         if session.isInHeaderBlock {
             if self.headerBlockDeadline == nil {
@@ -220,6 +223,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             return self.refuse(.slowReader)
         }
         if let sweep = self.nextSweep, now >= sweep { self.sweep(session, at: now) }
+        if self.hasTooMuch { self.refuse(.tooMuchKept) }
         if self.isClosingDown { return }
         if let sentAt = self.keepaliveSentAt {
             if self.lastRead > sentAt {
@@ -412,7 +416,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         }
         let context = RPCContext(
             method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
-            peerCertificate: self.peerCertificate)
+            address: self.address, peerCertificate: self.peerCertificate)
+        self.keep(Self.bytesOfCall + head.list.listBytes, of: call)
         call.endsAtDrain = route.method.endsAtDrain
         if call.endsAtDrain, self.isShuttingDown { return self.endForDrain(call) }
         let limit = self.messageLimit(of: route.method)
@@ -517,6 +522,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         // Closed or finished meanwhile: no handler for it.
         guard !call.isClosed, call.machine?.isResponseEnded == false, var pending = call.pending.take() else { return }
         self.unbuffer(call)
+        self.keep(message.bytes.readableBytes, of: call)
         let method = pending.route.method
         let limit = self.messageLimit(of: method)
         if message.compression != nil { pending.context.requestIsCompressed = true }
@@ -722,6 +728,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         call.isHandlerRunning = false
         call.handlerTask = nil
         self.runningHandlers -= 1
+        self.letGoOfCall(call)
     }
 
     // MARK: Responses
@@ -817,6 +824,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.abandonHandler(of: call, RPCError(.cancelled, "the call was cancelled"))
         }
         self.release(call, RPCError(.cancelled, "the call is over"))
+        self.letGoOfCall(call)
     }
 
     /// The handler's result no longer matters.

@@ -17,13 +17,14 @@ extension Settings {
                 .integer(
                     "limits.max-connections-per-address", "DEVICERPC_MAX_CONNECTIONS_PER_ADDRESS", .limits,
                     default: 16000, in: 1...1_000_000,
-                    "Connections of one IP address at a time.")
+                    "Connections of one IPv4 address, or IPv6 network (/64), at a time.")
             ),
             (
                 \.limits.maximumHandshakes,
                 .integer(
                     "limits.max-handshakes", "DEVICERPC_MAX_HANDSHAKES", .limits, default: 4096, in: 1...1_000_000,
-                    "Connections at a time whose handshake (TLS, preface, SETTINGS) isn't over.")
+                    "Connections at a time whose handshake (TLS, preface, SETTINGS) isn't over. Beyond it, only addresses "
+                        + "that have less than an equal share of them get one more.")
             ),
             (
                 \.maximumConcurrentStreams,
@@ -53,6 +54,14 @@ extension Settings {
                     "Frames other than DATA that may wait for a client that doesn't read.")
             ),
             (
+                \.limits.maximumUnsentAcknowledgements,
+                .integer(
+                    "limits.max-unsent-acknowledgements", "DEVICERPC_MAX_UNSENT_ACKNOWLEDGEMENTS", .limits,
+                    default: 128,
+                    in: 8...100_000,
+                    "Of these, answers to PING and SETTINGS.")
+            ),
+            (
                 \.limits.maximumUnreadBytes,
                 .integer(
                     "limits.max-unread-bytes", "DEVICERPC_MAX_UNREAD_BYTES", .limits, default: 16 << 20,
@@ -73,8 +82,9 @@ extension Settings {
                 .integer(
                     "limits.max-kept-bytes", "DEVICERPC_MAX_KEPT_BYTES", .limits, default: 1 << 30,
                     in: 1 << 20...1 << 40,
-                    "Bytes of such requests and responses of all connections together. Beyond it, connections with more "
-                        + "than an equal share of it, and more than 256 KiB, are closed.")
+                    "Bytes of such requests and responses, and of calls that run (8 KiB each, their headers and their "
+                        + "requests), of all connections together. Beyond it, addresses with more than an equal share "
+                        + "of it lose those of their connections that have more than an equal part of that.")
             ),
             (
                 \.limits.minimumBytesPerSecond,
