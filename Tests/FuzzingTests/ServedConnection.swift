@@ -28,14 +28,14 @@ enum ServedConnection {
     }
 
     static func shared(
-        _ configuration: RPCServerConfiguration, _ gate: Gate,
+        _ configuration: RPCServerConfiguration, _ gate: Gate, interceptors: [any RPCInterceptor] = [],
         connectionClosed: @escaping @Sendable (ServerConnection) -> Void
     ) -> ServerShared {
         let logger = Logger(label: "test", factory: { _ in SwiftLogNoOpLogHandler() })
         return ServerShared(
             configuration: configuration, http2: configuration.http2,
-            router: Router(services: [FuzzService.make(gate)]), interceptors: [], observer: nil, logger: logger,
-            refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
+            router: Router(services: [FuzzService.make(gate)]), interceptors: interceptors, observer: nil,
+            logger: logger, refusals: RefusalReporter(observer: nil, logger: logger), connectionEstablished: { _ in },
             connectionClosed: connectionClosed)
     }
 

@@ -36,7 +36,8 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     private(set) var peer = ""
     /// Set before the client's first byte.
     var peerCertificate: PeerCertificate?
-    @exclusivity(unchecked) private var runningHandlers = 0
+    /// Handlers that have not come to their end, whoever still waits for them.
+    @exclusivity(unchecked) private(set) var runningHandlers = 0
     /// Calls whose handlers have written something in this tick.
     @exclusivity(unchecked) private var unsent: [ServerCall] = []
     private var drain = Drain.none

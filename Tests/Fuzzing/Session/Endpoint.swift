@@ -70,6 +70,9 @@ final class Endpoint {
     }
 
     /// Closes the connection and runs everything to its end; false if something goes on for ever.
+    ///
+    /// A handler may begin after its call is over: what comes ahead of it (an interceptor, inflating) may be on another
+    /// thread by then. Only the connection knows of it already, and until it returns.
     func finish(until isOver: () -> Bool) -> Bool {
         if self.channel.isActive { self.channel.close(promise: nil) }
         self.settle()
@@ -77,9 +80,11 @@ final class Endpoint {
         return Self.eventually {
             self.tasks.runDue()
             self.settle()
-            return self.tasks.isIdle && isOver()
+            return isOver() && self.tasks.isIdle && !self.hasHandlers
         }
     }
+
+    private var hasHandlers: Bool { ((self.connection as? ServerConnection)?.runningHandlers ?? 0) > 0 }
 
     /// Asks again and again, at first without waiting: mostly nothing is on another thread. False after ten seconds.
     static func eventually(_ condition: () -> Bool) -> Bool {

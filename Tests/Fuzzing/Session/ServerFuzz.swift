@@ -15,7 +15,8 @@ enum ServerFuzz {
 
     private struct Yielding: RPCInterceptor {
         func intercept(_ context: inout RPCContext) async throws {
-            if context.metadata.first("x-yield") != nil { await Task.yield() }
+            // Not `Task.yield`, which goes on on another thread.
+            if context.metadata.first("x-yield") != nil { await Task {}.value }
         }
     }
 
@@ -124,7 +125,13 @@ enum ServerFuzz {
     private static func checkBounds(
         _ connection: ServerConnection, _ configuration: RPCServerConfiguration, _ gate: Gate, _ broken: inout [String]
     ) {
-        if gate.running > configuration.maximumRunningHandlers { broken.append("\(gate.running) handlers run") }
+        if connection.runningHandlers > configuration.maximumRunningHandlers {
+            broken.append("\(connection.runningHandlers) handlers run")
+        }
+        let running = gate.running
+        if running > connection.runningHandlers {
+            broken.append("\(running) handlers run, but the connection knows of \(connection.runningHandlers)")
+        }
         guard let session = connection.session else { return }
         // A writer waits once it is past the limit, so one message may be beyond it.
         let limit = configuration.streamOutboundBytes + FuzzService.largestMessage + 5
