@@ -18,8 +18,7 @@ import Testing
     }
 
     @Test func inDoubtElsewhereItWaits() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
         #expect(self.verdicts(call, saga) == [.wait, .wait])
         saga.adopt()
@@ -29,44 +28,31 @@ import Testing
     }
 
     @Test func onceAnotherDeviceIsRecordedItGoesAfterTheSettleTime() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
+        saga.report(.succeeded(output: "{}"))
         #expect(self.verdicts(call, saga) == [.wait, .remove])
-        for _ in 0..<2 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
+        saga.report(.succeeded(output: "{}"), times: 2)
         #expect(saga.snapshot.status == .completed)
         #expect(self.verdicts(call, saga) == [.wait, .remove])
     }
 
     @Test func beingUndoneItWaitsForTheStepAndNotForTheSaga() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
-        for _ in 0..<2 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        saga.report(.succeeded(output: "{}"), times: 2)
+        saga.report(.failed(Self.refused))
         // The quota's undo waits for its next attempt, the device's goes on.
-        saga.answer(.failed(Self.unavailable))
-        saga.commit()
+        saga.report(.failed(Self.unavailable))
         #expect(saga.snapshot.steps[1].status == .compensating)
         #expect(self.verdicts(call, saga) == [.wait, .wait])
-        saga.answer(.undone(.undone))
-        saga.commit()
+        saga.report(.undone(.undone))
         #expect(saga.snapshot.status == .compensating && saga.snapshot.steps[1].status == .compensated)
         #expect(self.verdicts(call, saga) == [.wait, .remove])
     }
 
     @Test func parkedInDoubtIsLeftToAnOperator() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
         saga.adopt(adoptions: 5, isPoisoned: true)
         saga.commit()
@@ -75,11 +61,9 @@ import Testing
     }
 
     @Test func parkedWithAnotherDeviceRecordedItGoes() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
+        saga.report(.succeeded(output: "{}"))
         saga.answer(.failed(Self.unavailable))
         saga.adopt(adoptions: 5, isPoisoned: true)
         saga.commit()
@@ -98,19 +82,13 @@ import Testing
 
     /// A late call under the same key made the very device anew that others had destroyed: its id is the recorded one.
     @Test func whatWasUndoneIsNotHeld() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         let call = self.lost(saga)
-        for _ in 0..<2 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
+        saga.report(.succeeded(output: "{}"), times: 2)
         #expect(call.held(by: saga.snapshot)[saga.snapshot.steps[1].name] == "{}")
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        saga.report(.failed(Self.refused))
         while saga.snapshot.status == .compensating {
-            saga.answer(.undone(.undone))
-            saga.commit()
+            saga.report(.undone(.undone))
         }
         #expect(saga.snapshot.status == .compensated)
         #expect(call.held(by: saga.snapshot)[saga.snapshot.steps[1].name] == nil)

@@ -68,6 +68,15 @@ final class MachineHarness {
             now: Self.start, random: { 0.5 })
     }
 
+    /// One whose first record is committed: its first call is due.
+    static func started(
+        _ definition: SagaDefinition = MachineHarness.definition(), timeout: Duration = .seconds(600)
+    ) -> MachineHarness {
+        let saga = MachineHarness(definition, timeout: timeout)
+        saga.commit()
+        return saga
+    }
+
     var types: [SagaEventType] { self.events.map(\.type) }
     var snapshot: SagaSnapshot { self.machine.snapshot }
 
@@ -89,6 +98,17 @@ final class MachineHarness {
     func answer(_ outcome: SagaMachine.CallOutcome) -> SagaMachine.StepCall? {
         guard case .call(let call, _) = self.next() else { return nil }
         self.machine.callReturned(call, outcome, now: self.now)
+        return call
+    }
+
+    /// Answers the call that is due and commits what comes of it; returns the last call, nil if something else was due.
+    @discardableResult
+    func report(_ outcome: SagaMachine.CallOutcome, times: Int = 1) -> SagaMachine.StepCall? {
+        var call: SagaMachine.StepCall?
+        for _ in 0..<times {
+            call = self.answer(outcome)
+            self.commit()
+        }
         return call
     }
 

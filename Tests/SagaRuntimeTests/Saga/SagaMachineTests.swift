@@ -34,12 +34,8 @@ import Testing
     }
 
     @Test func sequencesHaveNoGaps() {
-        let saga = MachineHarness()
-        saga.commit()
-        for _ in 0..<3 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"), times: 3)
         #expect(saga.events.map(\.sequence) == Array(1...UInt32(saga.events.count)))
         #expect(saga.events.last?.stepsDone == 5)
     }
@@ -53,33 +49,26 @@ import Testing
     }
 
     @Test func skippedStepTakesNoFlush() {
-        let saga = MachineHarness(MachineHarness.definition(quotaNeeded: false))
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
+        let saga = MachineHarness.started(MachineHarness.definition(quotaNeeded: false))
+        saga.report(.succeeded(output: "{}"))
         #expect(saga.snapshot.steps[3].status == .skipped)
         #expect(saga.snapshot.steps[4].status == .running)
     }
 
     @Test func definiteRefusalUndoesWhatWasDone() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.report(.failed(Self.refused))
         #expect(saga.snapshot.status == .compensating)
         // Nothing of QUOTA can exist, so the undo begins at the record, which is pure database, and the device.
-        #expect(saga.answer(.undone(.undone))?.step == 1)
-        saga.commit()
+        #expect(saga.report(.undone(.undone))?.step == 1)
         #expect(saga.snapshot.status == .compensated)
         #expect(saga.sideEffects == ["deleting", "remove", "release"])
         #expect(saga.snapshot.steps[3].compensationAttempts == 0)
     }
 
     @Test func retriesAreDurableAndBounded() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         var attempts: [Int] = []
         for _ in 0..<4 {
             saga.wait()
@@ -94,26 +83,21 @@ import Testing
     }
 
     @Test func throttlingIsHonoured() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.failed(StepError(.throttled(after: .seconds(7)), reason: "PROVIDER_UNAVAILABLE", message: "")))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.failed(StepError(.throttled(after: .seconds(7)), reason: "PROVIDER_UNAVAILABLE", message: "")))
         #expect(saga.snapshot.steps[1].retryAt == saga.now + .seconds(7))
     }
 
     @Test func lostReplyIsAskedAfterAndAdopted() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
-        #expect(saga.answer(.resolved(.happened(output: "{\"id\":1}")))?.kind == .resolve)
-        saga.commit()
+        #expect(saga.report(.resolved(.happened(output: "{\"id\":1}")))?.kind == .resolve)
         #expect(saga.snapshot.steps[1].status == .succeeded)
         #expect(saga.snapshot.steps[1].attempts == 1)
     }
 
     @Test func absentCountsOnlyAfterTheSettleTime() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
         saga.answer(.resolved(.absent))
         guard case .wait(let until) = saga.next() else { return #expect(Bool(false), "did not wait") }
@@ -130,11 +114,9 @@ import Testing
     }
 
     @Test func repeatableKeepsTheKey() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
-        saga.answer(.resolved(.repeatable))
-        saga.commit()
+        saga.report(.resolved(.repeatable))
         saga.wait()
         let call = saga.answer(.succeeded(output: "{}"))
         #expect(call?.generation == 1)
@@ -142,12 +124,10 @@ import Testing
     }
 
     @Test func failureSaysWhyNobodyKnows() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         for _ in 0..<4 {
             saga.answer(.failed(StepError(.unknownOutcome, reason: "PROVIDER_UNAVAILABLE", message: "answered 500")))
-            saga.answer(.resolved(.repeatable))
-            saga.commit()
+            saga.report(.resolved(.repeatable))
             saga.wait()
         }
         #expect(saga.snapshot.status == .compensating)
@@ -156,38 +136,31 @@ import Testing
 
     /// An attempt whose reply was lost may still take effect after a later attempt was refused.
     @Test func refusalAfterALostReplyIsStillInDoubt() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
-        saga.answer(.resolved(.repeatable))
-        saga.commit()
+        saga.report(.resolved(.repeatable))
         saga.wait()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        saga.report(.failed(Self.refused))
         #expect(saga.snapshot.status == .compensating)
         #expect(saga.snapshot.steps[1].isInDoubt)
         saga.answer(.undone(.nothingFound))
         guard case .wait = saga.next() else { return #expect(Bool(false), "believed an early not-found") }
         saga.wait()
-        saga.answer(.undone(.nothingFound))
-        saga.commit()
+        saga.report(.undone(.nothingFound))
         #expect(saga.snapshot.status == .compensated)
     }
 
     @Test func undecidableParks() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
-        saga.answer(.resolved(.undecidable(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?"))))
-        saga.commit()
+        saga.report(.resolved(.undecidable(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?"))))
         #expect(saga.snapshot.status == .parked)
         #expect(saga.snapshot.currentStep == "CREATE")
         #expect(saga.snapshot.failure?.reason == "QUOTA_UNAVAILABLE")
     }
 
     @Test func takenPortIsReplacedUnderANewGeneration() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))
         guard case .write(let record) = saga.next() else { return #expect(Bool(false)) }
         #expect(record.databaseStep?.name == "ports")
@@ -200,8 +173,7 @@ import Testing
     }
 
     @Test func noOtherPairEndsTheSaga() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))
         saga.commit(granted: false)
         #expect(saga.snapshot.status == .compensated)
@@ -213,8 +185,7 @@ import Testing
     }
 
     @Test func deadlineDuringACallUndoesTheStepInDoubt() {
-        let saga = MachineHarness(timeout: .seconds(5))
-        saga.commit()
+        let saga = MachineHarness.started(timeout: .seconds(5))
         guard case .call(let call, let until) = saga.next() else { return #expect(Bool(false)) }
         #expect(until == MachineHarness.start + .seconds(5))
         saga.pass(.seconds(5))
@@ -227,22 +198,19 @@ import Testing
     }
 
     @Test func successAfterTheDeadlineIsUndoneToo() {
-        let saga = MachineHarness(timeout: .seconds(5))
-        saga.commit()
+        let saga = MachineHarness.started(timeout: .seconds(5))
         guard case .call(let call, _) = saga.next() else { return #expect(Bool(false)) }
         saga.pass(.seconds(6))
         saga.machine.callReturned(call, .succeeded(output: "{}"), now: saga.now)
         saga.commit()
         #expect(saga.snapshot.status == .compensating)
         #expect(saga.snapshot.steps[1].output == "{}")
-        saga.answer(.undone(.undone))
-        saga.commit()
+        saga.report(.undone(.undone))
         #expect(saga.snapshot.status == .compensated)
     }
 
     @Test func adoptedSagaAsksBeforeItRepeats() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.adopt()
         #expect(saga.commit()?.granted.events.first?.type == .sagaAdopted)
         #expect(saga.answer(.resolved(.repeatable))?.kind == .resolve)
@@ -257,14 +225,12 @@ import Testing
     /// the same again and is refused: what A sent may appear all the same, so the step is undone as one in doubt.
     @Test func refusalOfARepeatedCallLeavesTheFirstOneInDoubt() {
         for error in [Self.refused, Self.unavailable] {
-            let saga = MachineHarness()
-            saga.commit()
+            let saga = MachineHarness.started()
             saga.adopt()
             saga.commit()
             saga.answer(.resolved(.repeatable))
             while saga.snapshot.status == .running {
-                saga.answer(.failed(error))
-                saga.commit()
+                saga.report(.failed(error))
                 if saga.snapshot.status == .running { saga.wait() }
             }
             #expect(saga.snapshot.steps[1].status == .compensating && saga.snapshot.steps[1].isInDoubt)
@@ -272,8 +238,7 @@ import Testing
             #expect(call?.isInDoubt == true)
             // "Not found" is believed only after the settle time, and the ports are held until then.
             #expect(!saga.sideEffects.contains("release") && saga.wait())
-            saga.answer(.undone(.nothingFound))
-            saga.commit()
+            saga.report(.undone(.nothingFound))
             #expect(saga.snapshot.status == .compensated && saga.sideEffects.contains("release"))
         }
     }
@@ -282,18 +247,15 @@ import Testing
     /// call's late effect to nobody. The same call again, once that is settled, tells.
     @Test func conflictAfterALostReplyIsRedoneOnceItIsSettled() {
         let taken = StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
         let sent = saga.now
-        saga.answer(.resolved(.repeatable))
-        saga.commit()
+        saga.report(.resolved(.repeatable))
         saga.wait()
         saga.answer(.failed(taken))
         #expect(saga.wait())
         #expect(saga.now == sent + .seconds(10))
-        #expect(saga.answer(.failed(taken))?.generation == 1)
-        saga.commit()
+        #expect(saga.report(.failed(taken))?.generation == 1)
         #expect(saga.snapshot.status == .running)
         #expect(!saga.snapshot.steps[1].hadUnknownOutcome)
         #expect(saga.answer(.succeeded(output: "{}"))?.generation == 2)
@@ -301,30 +263,25 @@ import Testing
 
     /// The first call's effect came late: it is adopted.
     @Test func conflictAfterALostReplyFindsTheLateEffect() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.adopt()
         saga.commit()
         saga.answer(.resolved(.repeatable))
         saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
         #expect(saga.wait())
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
+        saga.report(.succeeded(output: "{}"))
         #expect(saga.snapshot.steps[1].status == .succeeded && saga.snapshot.steps[1].generation == 1)
     }
 
     /// The same once the lost call is known to have come to nothing: its generation is over, and so is the doubt.
     @Test func conflictAfterASettledGenerationIsRedone() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.failed(Self.unknown))
         saga.pass(.seconds(11))
-        saga.answer(.resolved(.absent))
-        saga.commit()
+        saga.report(.resolved(.absent))
         #expect(saga.snapshot.steps[1].generation == 2 && !saga.snapshot.steps[1].hadUnknownOutcome)
         saga.wait()
-        saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
-        saga.commit()
+        saga.report(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "")))
         #expect(saga.snapshot.status == .running)
         #expect(saga.answer(.succeeded(output: "{}"))?.generation == 3)
     }
@@ -332,12 +289,9 @@ import Testing
     /// A call that came back, and was recorded, is progress, whatever it said; one that crashes its server is never recorded.
     /// Undos that wait for their dependency would otherwise be parked by a few restarts.
     @Test func recordedRetriesOfTheUndoAreProgress() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.report(.failed(Self.refused))
         saga.adopt(adoptions: 3)
         saga.commit()
         #expect(saga.machine.adoptions == 3)
@@ -347,14 +301,10 @@ import Testing
 
     /// Whoever takes an undo up repeats it only if something may have been sent since its last answer.
     @Test func undoTakenUpInItsBackOffIsNoRepeat() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
-        saga.answer(.failed(Self.unavailable))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.report(.failed(Self.refused))
+        saga.report(.failed(Self.unavailable))
         saga.adopt()
         saga.commit()
         #expect(saga.wait())
@@ -363,8 +313,7 @@ import Testing
         // Its back-off is over, so its last owner may have called.
         saga.adopt()
         saga.commit()
-        #expect(saga.answer(.failed(Self.unavailable))?.isRepeat == true)
-        saga.commit()
+        #expect(saga.report(.failed(Self.unavailable))?.isRepeat == true)
         // What that one sent stays in doubt, though the repeated call was answered.
         saga.adopt()
         saga.commit()
@@ -373,8 +322,7 @@ import Testing
     }
 
     @Test func adoptionsCountUntilThereIsProgress() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.adopt(adoptions: 3)
         #expect(saga.commit()?.adoptions == 3)
         saga.answer(.resolved(.happened(output: "{}")))
@@ -382,8 +330,7 @@ import Testing
     }
 
     @Test func poisonedSagaParks() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.adopt(adoptions: 5, isPoisoned: true)
         saga.commit()
         #expect(saga.snapshot.status == .parked)
@@ -391,34 +338,22 @@ import Testing
     }
 
     @Test func undoIsRetriedWithItsOwnPolicy() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
-        saga.answer(.failed(Self.unavailable))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.report(.failed(Self.refused))
+        saga.report(.failed(Self.unavailable))
         #expect(saga.types.last == .stepRetrying)
         #expect(saga.wait())
-        #expect(saga.answer(.undone(.undone))?.attempt == 2)
-        saga.commit()
+        #expect(saga.report(.undone(.undone))?.attempt == 2)
         #expect(saga.snapshot.status == .compensated)
     }
 
     @Test func parkedUndoDoesNotStopWhatDoesNotDependOnIt() {
-        let saga = MachineHarness()
-        saga.commit()
-        for _ in 0..<2 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
-        saga.answer(.failed(Self.refused))
-        saga.commit()
-        #expect(saga.answer(.failed(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?")))?.step == 3)
-        saga.commit()
-        #expect(saga.answer(.undone(.undone))?.step == 1)
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"), times: 2)
+        saga.report(.failed(Self.refused))
+        #expect(saga.report(.failed(StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "?")))?.step == 3)
+        #expect(saga.report(.undone(.undone))?.step == 1)
         #expect(saga.snapshot.status == .parked)
         #expect(saga.snapshot.steps[3].status == .compensationFailed)
         #expect(saga.snapshot.steps[0].status == .compensated)
@@ -426,32 +361,24 @@ import Testing
 
     /// The user service is down: its breaker holds the report's undo back, and the device is destroyed meanwhile.
     @Test func postponedUndoDoesNotStopWhatDoesNotDependOnIt() {
-        let saga = MachineHarness()
-        saga.commit()
-        for _ in 0..<2 {
-            saga.answer(.succeeded(output: "{}"))
-            saga.commit()
-        }
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"), times: 2)
+        saga.report(.failed(Self.refused))
         guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no undo is due") }
         #expect(call.step == 3)
         let until = saga.now + .seconds(30)
         saga.machine.postpone(call, until: until)
         saga.commit()
-        #expect(saga.answer(.undone(.undone))?.step == 1)
-        saga.commit()
+        #expect(saga.report(.undone(.undone))?.step == 1)
         #expect(saga.snapshot.steps[1].status == .compensated && saga.snapshot.steps[0].status == .compensated)
         guard case .wait(until) = saga.next() else { return #expect(Bool(false), "does not wait for the breaker") }
         saga.wait()
-        #expect(saga.answer(.undone(.undone))?.attempt == 1)
-        saga.commit()
+        #expect(saga.report(.undone(.undone))?.attempt == 1)
         #expect(saga.snapshot.status == .compensated)
     }
 
     @Test func postponedQuestionWaitsAndTheDeadlineStillHolds() {
-        let saga = MachineHarness(timeout: .seconds(5))
-        saga.commit()
+        let saga = MachineHarness.started(timeout: .seconds(5))
         saga.answer(.failed(Self.unknown))
         guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no question is due") }
         #expect(call.kind == .resolve)
@@ -462,14 +389,10 @@ import Testing
     }
 
     @Test func parkedDestroyHoldsThePortsAndTheRecord() {
-        let saga = MachineHarness()
-        saga.commit()
-        saga.answer(.succeeded(output: "{}"))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
-        saga.answer(.failed(Self.refused))
-        saga.commit()
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.report(.failed(Self.refused))
+        saga.report(.failed(Self.refused))
         #expect(saga.snapshot.status == .parked)
         #expect(!saga.sideEffects.contains("release"))
         #expect(!saga.sideEffects.contains("remove"))
@@ -478,8 +401,7 @@ import Testing
 
     /// The database refuses a record: first its database step is blamed, and only then the result that it holds.
     @Test func refusedRecordFailsItsStep() {
-        let saga = MachineHarness()
-        saga.commit()
+        let saga = MachineHarness.started()
         saga.answer(.succeeded(output: "{}"))
         let error = StepError(.invalid, reason: "JOURNAL_REJECTED", message: "no")
         guard case .write(let first) = saga.next() else { return #expect(Bool(false)) }
