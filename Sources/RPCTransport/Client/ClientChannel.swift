@@ -233,8 +233,13 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
         }
     }
 
-    /// The server counts our PINGs as too many.
-    func keepaliveWasTooShort() { self.keepaliveInterval = self.keepaliveInterval.map { $0 * 2 } }
+    /// The server counts our PINGs as too many. A server that says so again and again gets none at all, almost.
+    func keepaliveWasTooShort() {
+        self.keepaliveInterval = self.keepaliveInterval.map { max($0, min($0, Self.longestKeepalive / 2) * 2) }
+    }
+
+    /// What servers take from clients without calls (gRFC A8).
+    private static let longestKeepalive = Duration.seconds(7200)
 
     // MARK: The end
 

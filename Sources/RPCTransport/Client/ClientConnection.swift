@@ -40,12 +40,32 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     override func failed(_ error: HTTP2SessionError) {
         if self.closeReason == nil {
-            self.closeReason = error == .notHTTP2 ? "the server does not speak HTTP/2" : "HTTP/2: \(error)"
+            self.closeReason =
+                switch error {
+                case .notHTTP2: "the server does not speak HTTP/2"
+                case .refused(let rule): "the server asks too much (\(rule.rawValue))"
+                case .failed: "HTTP/2: \(error)"
+                }
         }
         super.failed(error)
     }
 
-    override func willClose() { self.retire() }
+    override func willClose() {
+        if self.closeReason == nil, self.session?.hasSentErrorGoAway == true {
+            self.closeReason = "the server broke the rules of HTTP/2"
+        }
+        self.retire()
+        // Nothing is read any more, and the server may take its time to hang up. What has not left may leave still.
+        for stream in self.session?.streams ?? [] where stream.areHeadersSent {
+            let attempt = self.attempt(stream)
+            if attempt.machine.abandoned() { attempt.call.attemptEnded(.failure(self.lost), trailing: nil) }
+        }
+    }
+
+    private var lost: RPCError {
+        let reason = self.closeReason ?? self.failure.map { ConnectFailure.reason($0) }
+        return RPCError(.unavailable, "the connection was lost\(reason.map { ": \($0)" } ?? "")")
+    }
 
     override func disconnected() {
         // What never came to be is reported by the bootstrap, which knows why.
@@ -143,10 +163,11 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             if errorCode != HTTP2ErrorCode.noError {
                 self.closeReason = "GOAWAY, code \(errorCode) \(String(decoding: debugData, as: UTF8.self))"
             }
-            if errorCode == HTTP2ErrorCode.enhanceYourCalm, debugData.elementsEqual("too_many_pings".utf8) {
+            if errorCode == HTTP2ErrorCode.enhanceYourCalm, debugData.elementsEqual("too_many_pings".utf8),
+                case .ready = self.phase
+            {
                 self.channel.keepaliveWasTooShort()
             }
-            if case .handshaking = self.phase { return self.drop("GOAWAY before SETTINGS") }
             self.retire()
         case .settings: self.receivedSettings()
         case .ping, .pingAcknowledged: break
@@ -277,8 +298,7 @@ final class ClientConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.retire()
             error = Self.notSent
         } else if self.session == nil {
-            let reason = self.closeReason ?? self.failure.map { ConnectFailure.reason($0) }
-            error = RPCError(.unavailable, "the connection was lost\(reason.map { ": \($0)" } ?? "")")
+            error = self.lost
         } else if errorCode == HTTP2ErrorCode.cancel, let deadline = attempt.call.request.deadline, deadline <= .now() {
             // Servers cancel a stream whose deadline has passed (PROTOCOL-HTTP2.md).
             error = RPCError(.deadlineExceeded, "the deadline has passed")

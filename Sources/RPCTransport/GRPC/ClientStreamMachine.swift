@@ -15,14 +15,15 @@ struct ClientStreamMachine {
     private var assembler: MessageAssembler
     private let expectsOneResponse: Bool
     private var responses = 0
+    private var informationalResponses = 0
+
+    /// Each costs nothing to keep, but a server that says nothing else keeps us busy.
+    private static let mostInformationalResponses = 32
 
     init(expectsOneResponse: Bool, messageLimit: Int) {
         self.expectsOneResponse = expectsOneResponse
         self.assembler = MessageAssembler(limit: messageLimit, side: "client")
     }
-
-    /// True if nothing of a response has come.
-    var isUnanswered: Bool { if case .waiting = self.state { true } else { false } }
 
     enum OnHeaders {
         /// The response's initial metadata.
@@ -39,7 +40,11 @@ struct ClientStreamMachine {
         switch self.state {
         case .waiting:
             let head = ResponseFields(list)
-            if let status = head.httpStatus, (100..<200).contains(status), !endStream { return .ignore }
+            if let status = head.httpStatus, (100..<200).contains(status), !endStream {
+                self.informationalResponses += 1
+                guard self.informationalResponses > Self.mostInformationalResponses else { return .ignore }
+                return .failed(self.fail(RPCError(.internal, "too many informational responses")))
+            }
             guard head.httpStatus == 200, head.isGRPC else {
                 self.state = .ended
                 // A status that the server did give counts more than how it was dressed.
@@ -119,8 +124,8 @@ struct ClientStreamMachine {
         case .waiting, .open:
             var error = RPCError(
                 StatusMapping.code(forReset: errorCode), "the stream was reset with HTTP/2 error code \(errorCode)")
-            // REFUSED_STREAM: not processed (RFC 9113, section 8.7)
-            if errorCode == 7 { error.progress = .refused }
+            // REFUSED_STREAM: not processed (RFC 9113, section 8.7). Who has answered has processed it.
+            if errorCode == HTTP2ErrorCode.refusedStream, case .waiting = self.state { error.progress = .refused }
             return self.fail(error)
         case .ended: return nil
         }
@@ -160,10 +165,11 @@ private struct ResponseFields {
         list.markReserved { name, value in
             switch name.count {
             case 7 where equal(name, ":status"): httpStatus = Int(lossyString(value))
-            case 11 where equal(name, "grpc-status"): status = Array(value)
+            // Several are no status, whatever they say.
+            case 11 where equal(name, "grpc-status"): status = (status.map { $0 + [UInt8(ascii: ",")] } ?? []) + value
             case 12 where equal(name, "grpc-message"): message = StatusMessage.decode(value)
             case 12 where equal(name, "content-type"):
-                isGRPC = hasPrefix(value, "application/grpc")
+                isGRPC = Self.isGRPC(value)
                 contentType = lossyString(value)
             case 13 where equal(name, "grpc-encoding"): compression = RPCCompression(value)
             case 23 where equal(name, "grpc-status-details-bin"): details = Base64.decode(value) ?? []
@@ -181,11 +187,23 @@ private struct ResponseFields {
         self.metadata = Metadata(list)
     }
 
-    /// The status that `grpc-status` gives, OK too; an unknown number is UNKNOWN. Nil without a `grpc-status`.
+    /// `application/grpc`, with `+proto` and the like or without, with parameters or without. `application/grpc-web` is
+    /// another protocol.
+    private static func isGRPC(_ contentType: UnsafeBufferPointer<UInt8>) -> Bool {
+        guard hasPrefix(contentType, "application/grpc") else { return false }
+        return contentType.count == 16 || [UInt8(ascii: "+"), UInt8(ascii: ";")].contains(contentType[16])
+    }
+
+    /// The status that `grpc-status` gives, OK too; an unknown number, or none, is UNKNOWN. Nil without a `grpc-status`.
     var error: RPCError? {
         guard let status else { return nil }
-        let number = Int(String(decoding: status, as: UTF8.self))
-        let code = number.flatMap(RPCCode.init(rawValue:)) ?? .unknown
+        let isNumber = status.allSatisfy { (UInt8(ascii: "0")...UInt8(ascii: "9")).contains($0) }
+        let number = isNumber ? Int(String(decoding: status, as: UTF8.self)) : nil
+        guard let code = number.flatMap(RPCCode.init(rawValue:)) else {
+            let said = "grpc-status \(String(decoding: status.prefix(32), as: UTF8.self))"
+            let message = self.message.isEmpty ? said : "\(said): \(self.message)"
+            return RPCError(.unknown, message, details: self.details, metadata: self.metadata)
+        }
         return RPCError(code, self.message, details: self.details, metadata: self.metadata)
     }
 }

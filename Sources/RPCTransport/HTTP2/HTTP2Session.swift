@@ -35,7 +35,7 @@ final class HTTP2Session {
     @exclusivity(unchecked) fileprivate(set) var isInHeaderBlock = false
     /// A GOAWAY with an error went out, ours or nghttp2's: the peer broke the protocol.
     @exclusivity(unchecked) fileprivate(set) var hasSentErrorGoAway = false
-    /// What the peer may still cost us; nil for a client's session.
+    /// What the peer may still cost us; nil only while `init` runs.
     @exclusivity(unchecked) var budget: FrameBudget?
     /// HEADERS or DATA went out since this was last cleared: PINGs are forgiven then.
     @exclusivity(unchecked) var hasSentHeadersOrData = false
@@ -90,10 +90,8 @@ final class HTTP2Session {
         nghttp2_option_set_max_continuations(options, configuration.continuations)
         nghttp2_option_set_no_rfc9113_leading_and_trailing_ws_validation(options, 1)
         nghttp2_option_set_peer_max_concurrent_streams(options, 100)
-        if role == .server {
-            // Frames of unknown types are dropped without a word unless somebody wants them; they have to be counted.
-            for type in Self.extensionTypes { nghttp2_option_set_user_recv_extension_type(options, type) }
-        }
+        // Frames of unknown types are dropped without a word unless somebody wants them; they have to be counted.
+        for type in Self.extensionTypes { nghttp2_option_set_user_recv_extension_type(options, type) }
 
         let userData = Unmanaged.passUnretained(self).toOpaque()
         let result =
@@ -452,6 +450,8 @@ extension HTTP2Session {
             || self.currentHeaders.fields.count >= self.configuration.headerFields
         {
             self.currentIsOversized = true
+            // A client reads it to its end, which is near (`max_continuations`): it costs one call, and not all.
+            guard self.role == .server else { return true }
             self.isHopeless = self.currentHeaderBytes > 4 * self.configuration.headerListBytes
             return !self.isHopeless
         }
@@ -671,10 +671,7 @@ private func onHeader(
         let isTaken = session.header(
             name: UnsafeBufferPointer(start: name, count: nameLength),
             value: UnsafeBufferPointer(start: value, count: valueLength))
-        if isTaken { return 0 }
-        // A client resets the one stream: its server is trusted not to go on like this.
-        return session.role == .server
-            ? NGHTTP2_ERR_CALLBACK_FAILURE.rawValue : NGHTTP2_ERR_TEMPORAL_CALLBACK_FAILURE.rawValue
+        return isTaken ? 0 : NGHTTP2_ERR_CALLBACK_FAILURE.rawValue
     }
 }
 

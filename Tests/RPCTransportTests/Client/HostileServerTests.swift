@@ -137,6 +137,58 @@ import Testing
         }
     }
 
+    static let ends: [Answer] = [
+        Answer(testDescription: "hangs up", code: .unavailable) { _, _ in },
+        Answer(testDescription: "hangs up in a header block", code: .unavailable) { connection, stream in
+            try await connection.send(1, 0, stream, RawConnection.block(RawConnection.responseHeaders))
+        },
+        Answer(testDescription: "GOAWAY that counts it", code: .unavailable) { connection, stream in
+            try await connection.goAway(last: stream)
+        },
+        Answer(testDescription: "GOAWAY with an error", code: .unavailable) { connection, stream in
+            try await connection.goAway(last: 0x7FFF_FFFF, code: 2)
+        },
+        Answer(testDescription: "refused after the headers", code: .unavailable) { connection, stream in
+            try await connection.headers(stream, RawConnection.responseHeaders)
+            try await connection.reset(stream, 7)
+        },
+        Answer(testDescription: "GOAWAY that doesn't count it, after the headers", code: .unavailable) {
+            connection, stream in
+            try await connection.headers(stream, RawConnection.responseHeaders)
+            try await connection.goAway(last: 0)
+        },
+        Answer(testDescription: "UNAVAILABLE", code: .unavailable) { connection, stream in
+            try await connection.headers(stream, RawConnection.responseHeaders + [("grpc-status", "14")], end: true)
+        },
+        Answer(testDescription: "told to try again", code: .unavailable) { connection, stream in
+            let fields = [("grpc-status", "14"), ("grpc-retry-pushback-ms", "0")]
+            try await connection.headers(stream, RawConnection.responseHeaders + fields, end: true)
+        },
+        Answer(testDescription: "breaks the rules", code: .unavailable) { connection, stream in
+            try await connection.data(stream, [0])
+            try await connection.waitForEnd()
+        },
+    ]
+
+    /// Without a policy a call that the server may have begun reaches it once.
+    @Test(arguments: ends) func whatMayHaveBegunIsNotSentAgain(end: Answer) async throws {
+        let requests = Counter()
+        try await withRawServer { connection, _ in
+            try await connection.handshake()
+            let stream = try await connection.nextRequest()
+            requests.increment()
+            if requests.count == 1 { return try await end.say(&connection, stream) }
+            try await connection.answer(stream)
+            try await connection.waitForEnd()
+        } _: { client in
+            let error = await status { try await Self.call(client) }
+            #expect(error?.code == end.code, "\(String(describing: error))")
+            #expect(requests.count == 1)
+            try await Self.call(client, RPCCallOptions(waitsForReady: true))
+            #expect(requests.count == 2)
+        }
+    }
+
     // MARK: Answers
 
     struct Answer: Sendable, CustomTestStringConvertible {
@@ -184,6 +236,36 @@ import Testing
         },
         afterHeaders("a grpc-status that is no number", .unknown) { connection, stream in
             try await connection.headers(stream, [("grpc-status", "fine")], end: true)
+        },
+        afterHeaders("two of grpc-status", .unknown) { connection, stream in
+            try await connection.data(stream, [0, 0, 0, 0, 0])
+            try await connection.headers(stream, [("grpc-status", "13"), ("grpc-status", "0")], end: true)
+        },
+        afterHeaders("a grpc-status with a sign", .unknown) { connection, stream in
+            try await connection.data(stream, [0, 0, 0, 0, 0])
+            try await connection.headers(stream, [("grpc-status", "+0")], end: true)
+        },
+        afterHeaders("a grpc-status out of range", .unknown) { connection, stream in
+            try await connection.headers(stream, [("grpc-status", "17"), ("grpc-message", "%zz%")], end: true)
+        },
+        afterHeaders("a grpc-status beyond all numbers", .unknown) { connection, stream in
+            try await connection.headers(stream, [("grpc-status", String(repeating: "9", count: 40))], end: true)
+        },
+        Answer(testDescription: "gRPC-Web", code: .unknown) { connection, stream in
+            try await connection.headers(stream, [(":status", "200"), ("content-type", "application/grpc-web+proto")])
+            try await connection.data(stream, [0, 0, 0, 0, 0])
+            try await connection.headers(stream, [("grpc-status", "0")], end: true)
+        },
+        Answer(testDescription: "informational responses only", code: .internal) { connection, stream in
+            for _ in 0..<33 { try await connection.headers(stream, [(":status", "103")]) }
+        },
+        Answer(testDescription: "an HPACK bomb", code: .resourceExhausted) { connection, stream in
+            // One field of 3,970 bytes into the table, and then 12,000 times a byte that stands for it.
+            var block = RawConnection.block([(":status", "200")])
+            block.writeBytes([0x40, 1, UInt8(ascii: "x"), 0x7F, 0x80, 0x1E])
+            block.writeRepeatingByte(UInt8(ascii: "y"), count: 127 + 3840)
+            block.writeRepeatingByte(0xBE, count: 12000)
+            try await connection.send(1, 4, stream, block)
         },
         afterHeaders("no trailers", .internal) { connection, stream in
             try await connection.data(stream, [0, 0, 0, 0, 0], end: true)
@@ -246,6 +328,19 @@ import Testing
 
     // MARK: Floods
 
+    /// An answer may come behind a few of them.
+    @Test func informationalResponsesAreSkipped() async throws {
+        try await withRawServer { connection, _ in
+            try await connection.handshake()
+            let stream = try await connection.nextRequest()
+            for status in ["100", "103", "103"] { try await connection.headers(stream, [(":status", status)]) }
+            try await connection.answer(stream)
+            try await connection.waitForEnd()
+        } _: { client in
+            try await Self.call(client)
+        }
+    }
+
     private static func repeated(_ frame: ByteBuffer, _ count: Int) -> ByteBuffer {
         var all = ByteBuffer()
         for _ in 0..<count { all.writeImmutableBuffer(frame) }
@@ -260,6 +355,9 @@ import Testing
         Answer(testDescription: "SETTINGS", code: .unavailable) { connection, _ in
             try await connection.outbound.write(
                 Self.repeated(RawConnection.frame(4, 0, 0, ByteBuffer()), 20_000))
+        },
+        Answer(testDescription: "unknown frames", code: .unavailable) { connection, _ in
+            try await connection.outbound.write(Self.repeated(RawConnection.frame(77, 0, 0, ByteBuffer()), 20_000))
         },
         Answer(testDescription: "empty DATA", code: .unavailable) { connection, stream in
             try await connection.headers(stream, RawConnection.responseHeaders)
@@ -284,6 +382,30 @@ import Testing
             let error = await status { try await Self.call(client) }
             #expect(error?.code == flood.code || error?.code == .resourceExhausted, "\(String(describing: error))")
             try await Self.call(client, RPCCallOptions(waitsForReady: true))
+        }
+    }
+
+    /// Nobody waits for a server that broke the rules to hang up, too.
+    @Test(arguments: [false, true]) func callsEndWithTheConnection(isFlood: Bool) async throws {
+        let isOver = Signal()
+        try await withRawServer { connection, _ in
+            try await connection.handshake()
+            let stream = try await connection.nextRequest()
+            if isFlood {
+                try await connection.outbound.write(Self.repeated(RawConnection.frame(4, 0, 0, ByteBuffer()), 20_000))
+            } else {
+                try await connection.send(8, 0, stream, ByteBuffer(integer: UInt32(0)))  // WINDOW_UPDATE by nothing
+            }
+            await isOver.wait()
+        } _: { client in
+            let clock = ContinuousClock()
+            let begin = clock.now
+            let error = await status { try await Self.call(client) }
+            #expect(clock.now - begin < .milliseconds(900))
+            isOver.fire()
+            #expect(error?.code == .unavailable)
+            let reason = isFlood ? "the server asks too much (too_many_" : "the server broke the rules of HTTP/2"
+            #expect(error?.message.hasPrefix("the connection was lost: \(reason)") == true, "\(error?.message ?? "")")
         }
     }
 
@@ -444,6 +566,24 @@ import Testing
             let error = await status { try await Self.call(client) }
             #expect(error?.code == .unavailable)
             #expect(error?.message == "the connection was lost: no answer to a PING")
+        }
+    }
+
+    /// However often it is said, on one connection or on many.
+    @Test func theIntervalIsBounded() async throws {
+        try await withRawServer {
+            $0.keepaliveInterval = .seconds(11)
+        } script: { connection, number in
+            try await connection.handshake()
+            let stream = try await connection.nextRequest()
+            for _ in 0..<100 { try await connection.goAway(last: stream, code: 11, "too_many_pings") }
+            try await connection.answer(stream)
+            try await connection.waitForEnd()
+        } _: { client in
+            try await Self.call(client)
+            #expect(await client.look { $0.keepaliveInterval } == .seconds(22))
+            for _ in 0..<200 { _ = await client.look { $0.keepaliveWasTooShort() } }
+            #expect(await client.look { $0.keepaliveInterval } == .seconds(7200))
         }
     }
 
