@@ -1,6 +1,7 @@
 import FoundationEssentials
 import Glibc
 public import Logging
+import NIOCore
 public import RPCTransport
 import Synchronization
 
@@ -22,11 +23,15 @@ public final class Authenticator: RPCInterceptor {
     private let audit: AuditLog
     private let logger: Logger
     private let fingerprint: Mutex<FileFingerprint?>
+    /// Signatures are checked by half of the cores at most: whoever sends forged ones leaves the rest to others.
+    private let checks: FairGate<Client>
 
     /// - Throws: `KeySetError`.
     public init(
-        _ configuration: AuthenticatorConfiguration, rules: AccessRules, audit: AuditLog, logger: Logger
+        _ configuration: AuthenticatorConfiguration, rules: AccessRules, audit: AuditLog,
+        heldBack: @escaping @Sendable (RPCRefusal) -> Void = { _ in }, logger: Logger
     ) async throws {
+        self.checks = FairGate(permits: System.coreCount / 2) { heldBack(.tooManyTokens) }
         self.configuration = configuration
         self.rules = rules
         self.logger = logger
@@ -97,10 +102,12 @@ public final class Authenticator: RPCInterceptor {
             throw Self.unauthenticated("\(header) must be there once\(isBearer ? ", with Bearer and a token" : "")")
         }
         if let known { return known }
-        do throws(TokenError) {
-            return try await self.verifier.check(unknown, key: key)
-        } catch {
+        do {
+            return try await self.checks.pass(Client(context)) { try await self.verifier.check(unknown, key: key) }
+        } catch let error as TokenError {
             throw Self.unauthenticated(error.text)
+        } catch {
+            throw RPCError(.cancelled, "the call was cancelled")
         }
     }
 

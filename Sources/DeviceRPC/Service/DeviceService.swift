@@ -26,12 +26,22 @@ public struct DeviceService: Sendable {
     let logger: Logger
     private let encodings = EventEncodings()
     private let audit: AuditLog
+    /// Reads that may each take a connection of the database for long. A part of these is left to all others: to reads of
+    /// single sagas and devices, and to the server's own.
+    private let longReads: (sagas: FairGate<Client>, devices: FairGate<Client>)
 
-    /// - Parameter digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
+    /// - Parameters:
+    ///   - digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
+    ///   - longReads: lists, and reads of many sagas, at a time, of those that read sagas and of those that read devices.
+    ///   - heldBack: told of each call that has to wait for its turn.
     public init(
         runtime: SagaRuntime, providers: ProviderRegistry, devices: DeviceStore, digestKey: [UInt8], audit: AuditLog,
-        logger: Logger
+        longReads: (sagas: Int, devices: Int), heldBack: @escaping @Sendable (RPCRefusal) -> Void, logger: Logger
     ) {
+        self.longReads = (
+            FairGate(permits: longReads.sagas) { heldBack(.tooManyReads) },
+            FairGate(permits: longReads.devices) { heldBack(.tooManyReads) }
+        )
         self.runtime = runtime
         self.providers = providers
         self.devices = devices
@@ -72,12 +82,12 @@ public struct DeviceService: Sendable {
 
     private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
         _ name: String, maximumBytes: Int = Self.maximumRequestBytes,
-        _ handler: @escaping @Sendable (Request, Caller) async throws -> Response
+        _ handler: @escaping @Sendable (Request, Caller, Client) async throws -> Response
     ) -> RPCMethod {
         .unary(name, maximumMessageBytes: maximumBytes) { message, context in
             do {
-                return RPCReply(
-                    message: try await handler(Request(decoding: message), try context.caller).encoded())
+                let response = try await handler(Request(decoding: message), try context.caller, Client(context))
+                return RPCReply(message: response.encoded())
             } catch {
                 self.logIfInternal(error, of: name)
                 throw RPCError.of(error)
@@ -198,13 +208,16 @@ public struct DeviceService: Sendable {
 
     // MARK: Devices
 
-    private func getDevice(_ request: V1.GetDeviceRequest, _ caller: Caller) async throws -> V1.Device {
+    private func getDevice(
+        _ request: V1.GetDeviceRequest, _ caller: Caller, _ client: Client
+    ) async throws -> V1.Device {
         let id = try request.validatedDeviceID()
         let visibility = caller.visibleDevices
         if let record = try await self.devices.device(id) { return try Self.shown(record, visibility) }
         // Known from CreateDevice's answer on, before its record exists too.
-        let sagas = try await self.runtime.list(
-            SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1)
+        let sagas = try await self.longReads.sagas.pass(client) {
+            try await self.runtime.list(SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1)
+        }
         // The saga may have written the record between the two looks.
         if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
             return try Self.shown(record, visibility)
@@ -224,14 +237,16 @@ public struct DeviceService: Sendable {
     }
 
     private func listDevices(
-        _ request: V1.ListDevicesRequest, _ caller: Caller
+        _ request: V1.ListDevicesRequest, _ caller: Caller, _ client: Client
     ) async throws -> V1.ListDevicesResponse {
         let query = try ListDevicesQuery(validating: request)
         guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
-        let records = try await self.devices.list(
-            userID: query.userID, statuses: query.statuses.map(\.shortName),
-            provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
-            after: cursor.position, limit: query.page.size + 1)
+        let records = try await self.longReads.devices.pass(client) {
+            try await self.devices.list(
+                userID: query.userID, statuses: query.statuses.map(\.shortName),
+                provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
+                after: cursor.position, limit: query.page.size + 1)
+        }
         var response = V1.ListDevicesResponse()
         var page = Page(records, size: query.page.size)
         while let record = page.next() {
@@ -252,7 +267,7 @@ public struct DeviceService: Sendable {
 
     // MARK: Sagas
 
-    private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller) async throws -> V1.Saga {
+    private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller, _: Client) async throws -> V1.Saga {
         let id = try request.validatedSagaID()
         guard let snapshot = try await self.runtime.snapshot(id), caller.sees(snapshot) else {
             throw RPCError.notFound(V1.Saga.self, id.rawValue)
@@ -261,10 +276,10 @@ public struct DeviceService: Sendable {
     }
 
     private func batchGetSagas(
-        _ request: V1.BatchGetSagasRequest, _ caller: Caller
+        _ request: V1.BatchGetSagasRequest, _ caller: Caller, _ client: Client
     ) async throws -> V1.BatchGetSagasResponse {
         let ids = try request.validatedSagaIDs()
-        let snapshots = try await self.runtime.snapshots(ids)
+        let snapshots = try await self.longReads.sagas.pass(client) { try await self.runtime.snapshots(ids) }
         return V1.BatchGetSagasResponse.with { response in
             for id in ids {
                 if let snapshot = snapshots[id], caller.sees(snapshot) {
@@ -277,7 +292,7 @@ public struct DeviceService: Sendable {
     }
 
     private func listSagas(
-        _ request: V1.ListSagasRequest, _ caller: Caller
+        _ request: V1.ListSagasRequest, _ caller: Caller, _ client: Client
     ) async throws -> V1.ListSagasResponse {
         let query = try ListSagasQuery(validating: request)
         var before: SagaID?
@@ -289,7 +304,9 @@ public struct DeviceService: Sendable {
             statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
             userID: query.userID, resourceID: query.deviceID, batchID: query.batchID,
             visibility: caller.visibleSagas)
-        let snapshots = try await self.runtime.list(filter, before: before, limit: query.page.size + 1)
+        let snapshots = try await self.longReads.sagas.pass(client) {
+            try await self.runtime.list(filter, before: before, limit: query.page.size + 1)
+        }
         var response = V1.ListSagasResponse()
         var page = Page(snapshots, size: query.page.size)
         while let snapshot = page.next() {

@@ -39,6 +39,10 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     // Calls that have to wait.
     /// The connection's requests that are not whole take too much memory.
     case tooMuchBuffered = "too_much_buffered"
+    /// Others' lists, or its own, are being read.
+    case tooManyReads = "too_many_reads"
+    /// Signatures of other tokens are being checked.
+    case tooManyTokens = "too_many_tokens"
 
     /// What it cost the client.
     public enum Scope: String, Sendable {
@@ -58,7 +62,7 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
         case .tooManyHandlers, .headersTooLarge, .messageTooLarge, .messageInflates, .messageTooComplex, .slowRequest,
             .slowResponse:
             .call
-        case .tooMuchBuffered: .delay
+        case .tooMuchBuffered, .tooManyReads, .tooManyTokens: .delay
         }
     }
 }

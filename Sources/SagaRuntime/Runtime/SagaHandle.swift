@@ -45,9 +45,14 @@ final class SagaHandle: Sendable {
     }
 
     private let provisionedStep: Int
+    /// Whose saga it is.
+    let userID: String
     private let state = Mutex(State())
 
-    init(provisionedStep: Int) { self.provisionedStep = provisionedStep }
+    init(provisionedStep: Int, userID: String) {
+        self.provisionedStep = provisionedStep
+        self.userID = userID
+    }
 
     /// The state after a flush.
     func update(_ snapshot: SagaSnapshot) {

@@ -11,6 +11,8 @@ public struct SagaRuntimeConfiguration: Sendable {
     public var dataDirectory: String?
     /// Sagas that this process drives at once; beyond it `submit` says `overloaded`.
     public var maximumInFlight = 8192
+    /// The same for the sagas of one user.
+    public var maximumInFlightPerUser = 4096
     /// Connections that flush in parallel.
     public var journalWriters = 2
     /// Connections for everything that reads.
@@ -367,7 +369,7 @@ public final class SagaRuntime: Sendable {
     /// `milestone` (or is over). A caller that goes away does not stop it.
     public func start(_ new: NewSaga, until milestone: Milestone) async throws -> (Submission, SagaSnapshot) {
         guard let definition = self.registry.newest(new.type) else { throw SagaRuntimeError.unknownType(new.type) }
-        let current = try self.admit()
+        let current = try self.admit(new.userID)
         let (outcome, handle) = await current.worker.create(new, definition: definition)
         switch outcome {
         case .committed:
@@ -393,16 +395,16 @@ public final class SagaRuntime: Sendable {
         .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))
     }
 
-    private func admit() throws(SagaRuntimeError) -> Incarnation {
+    private func admit(_ userID: String) throws(SagaRuntimeError) -> Incarnation {
         if self.isDraining { throw .shuttingDown }
         guard let current = self.shared.current else { throw .databaseUnavailable("no registered instance") }
         guard current.lease.isTrusted else { throw .databaseUnavailable("the lease is not renewed") }
         if let problem = self.shared.state.withLock({ $0.databaseProblem }) { throw .databaseUnavailable(problem) }
         guard !current.journal.isStuck else { throw .databaseUnavailable(Self.takesNothing) }
         guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
-        guard current.worker.count < self.configuration.maximumInFlight else {
-            throw Self.overloaded
-        }
+        guard current.worker.count < self.configuration.maximumInFlight,
+            current.worker.count(of: userID) < self.configuration.maximumInFlightPerUser
+        else { throw Self.overloaded }
         return current
     }
 

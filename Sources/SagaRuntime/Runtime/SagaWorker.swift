@@ -20,6 +20,8 @@ final class SagaWorker: Sendable {
 
     private struct State {
         var held: [SagaID: SagaHandle] = [:]
+        /// How many of these each user has.
+        var heldOfUser: [String: Int] = [:]
         /// Who waits to learn how flush 1 of a new saga ended.
         var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
         /// Owned, and not driven: see `quarantine`.
@@ -29,6 +31,18 @@ final class SagaWorker: Sendable {
         var isDraining = false
         /// Fenced calls whose effects are being cleared away.
         var clearing = 0
+
+        mutating func hold(_ id: SagaID, _ handle: SagaHandle) {
+            self.held[id] = handle
+            self.heldOfUser[handle.userID, default: 0] += 1
+        }
+
+        mutating func letGo(of id: SagaID) -> SagaHandle? {
+            guard let handle = self.held.removeValue(forKey: id) else { return nil }
+            let rest = self.heldOfUser[handle.userID, default: 1] - 1
+            self.heldOfUser[handle.userID] = rest > 0 ? rest : nil
+            return handle
+        }
     }
 
     private struct Assignment: Sendable {
@@ -59,6 +73,7 @@ final class SagaWorker: Sendable {
     var isBusy: Bool { self.state.withLock { !$0.held.isEmpty || $0.clearing > 0 } }
     /// Those that it drives, and the quarantined ones.
     var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys).union($0.quarantined) } }
+    func count(of userID: String) -> Int { self.state.withLock { $0.heldOfUser[userID] ?? 0 } }
     func handle(_ id: SagaID) -> SagaHandle? { self.state.withLock { $0.held[id] } }
 
     /// Runs until cancelled; cancelling abandons every call and leaves every saga to whoever adopts it.
@@ -70,7 +85,10 @@ final class SagaWorker: Sendable {
             if Task.isCancelled { group.cancelAll() }
         }
         let handles = self.state.withLock { state in
-            defer { state.held = [:] }
+            defer {
+                state.held = [:]
+                state.heldOfUser = [:]
+            }
             return Array(state.held.values)
         }
         for handle in handles { handle.end() }
@@ -99,12 +117,12 @@ final class SagaWorker: Sendable {
 
     /// Inserts a new saga and starts driving it. Returns how its flush 1 ended, and the handle to wait on.
     func create(_ new: NewSaga, definition: SagaDefinition) async -> (JournalOutcome, SagaHandle) {
-        let handle = SagaHandle(provisionedStep: definition.provisionedStep)
+        let handle = SagaHandle(provisionedStep: definition.provisionedStep, userID: new.userID)
         let machine = SagaMachine(
             definition: definition, new: new, now: self.dependencies.clock.now(), random: self.random)
         let outcome = await withCheckedContinuation { continuation in
             self.state.withLock { state in
-                state.held[new.id] = handle
+                state.hold(new.id, handle)
                 state.creating[new.id] = continuation
             }
             if case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: new.secrets, handle: handle)) {
@@ -133,10 +151,11 @@ final class SagaWorker: Sendable {
     /// Goes on with a saga that this instance has just become the owner of. False: it is held already.
     func takeUp(_ machine: SagaMachine, secrets: [UInt8]) -> SagaHandle? {
         let id = machine.snapshot.id
-        let handle = SagaHandle(provisionedStep: machine.definition.provisionedStep)
+        let handle = SagaHandle(
+            provisionedStep: machine.definition.provisionedStep, userID: machine.snapshot.userID)
         let isNew = self.state.withLock { state in
             guard state.held[id] == nil else { return false }
-            state.held[id] = handle
+            state.hold(id, handle)
             return true
         }
         guard isNew else { return nil }
@@ -154,7 +173,7 @@ final class SagaWorker: Sendable {
     }
 
     private func release(_ id: SagaID) {
-        let handle = self.state.withLock { $0.held.removeValue(forKey: id) }
+        let handle = self.state.withLock { $0.letGo(of: id) }
         handle?.end()
     }
 

@@ -30,6 +30,7 @@ struct ServerConfiguration: Sendable {
         var instance: String?
         var installation: String
         var maximumSagas: Int
+        var maximumSagasPerUser: Int
     }
 
     struct Provisioning: Sendable {
@@ -112,7 +113,8 @@ struct ServerConfiguration: Sendable {
             isTransactionPooled: reader.read(Settings.transactionPooler))
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
-            maximumSagas: reader.read(Settings.maximumSagas))
+            maximumSagas: reader.read(Settings.maximumSagas),
+            maximumSagasPerUser: reader.read(Settings.maximumSagasPerUser))
         self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil, for: purpose)
         self.userService = Self.userService(reader)
         self.log = Log(level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat))

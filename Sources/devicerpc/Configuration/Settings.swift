@@ -39,6 +39,9 @@ enum Settings {
     static let maximumSagas = Setting<Int>.integer(
         "max-sagas", "DEVICERPC_MAX_SAGAS", .server, default: 8192, in: 1...1_000_000,
         "Sagas in flight on this replica; beyond it CreateDevice answers OVERLOADED.")
+    static let maximumSagasPerUser = Setting<Int>.integer(
+        "max-sagas-per-user", "DEVICERPC_MAX_SAGAS_PER_USER", .server, default: 4096, in: 1...1_000_000,
+        "The same for the sagas of one user, so that nobody uses up what there is for all.")
 
     // MARK: Security
 
@@ -230,7 +233,7 @@ enum Settings {
         [
             listen.description, opsListen.description, dataDirectory.description, instance.description,
             installation.description, drainTimeout.description, eventLoops.description, maximumMessageBytes.description,
-            maximumSagas.description,
+            maximumSagas.description, maximumSagasPerUser.description,
         ] + connections + Limits.all + [
             insecureListen.description, auth.description, keySet.description, permissions.description,
             tlsCertificate.description, tlsKey.description,

@@ -34,10 +34,7 @@ final class RPCMetrics: RPCObserver {
         self.methods = methods
         self.registry = registry
         self.refusals = Dictionary(
-            uniqueKeysWithValues: RPCRefusal.allCases.map { refusal in
-                let labels = [("reason", refusal.rawValue), ("scope", refusal.scope.rawValue)]
-                return (refusal, registry.counter("rpc_server_refusals_total", labels))
-            })
+            uniqueKeysWithValues: RPCRefusal.allCases.map { ($0, Self.counter(of: $0, in: registry)) })
         let all = Array(methods.values)
         registry.onScrape { [unowned registry] in Self.publish(all, registry) }
     }
@@ -65,6 +62,16 @@ final class RPCMetrics: RPCObserver {
     }
 
     func refused(_ refusal: RPCRefusal) { self.refusals[refusal]?.increment(by: 1) }
+
+    /// Of what is refused, or held back, elsewhere than in the transport.
+    static func count(_ refusal: RPCRefusal, in registry: MetricsRegistry) {
+        self.counter(of: refusal, in: registry).increment(by: 1)
+    }
+
+    private static func counter(of refusal: RPCRefusal, in registry: MetricsRegistry) -> CounterSeries {
+        registry.counter(
+            "rpc_server_refusals_total", [("reason", refusal.rawValue), ("scope", refusal.scope.rawValue)])
+    }
 
     private static func publish(_ methods: [Method], _ registry: MetricsRegistry) {
         for method in methods {

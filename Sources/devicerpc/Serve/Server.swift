@@ -61,7 +61,9 @@ struct Server {
         let audit = AuditLog(logger: self.logger)
         let service = DeviceService(
             runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
-            digestKey: try await runtime.requestDigestKey(), audit: audit, logger: self.logger)
+            digestKey: try await runtime.requestDigestKey(), audit: audit,
+            longReads: (self.configuration.database.queryConnections / 2, Self.toolConnections / 2),
+            heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)
         let health = HealthService(["": .notServing, DeviceService.name: .notServing])
         let application = service.services + [health.service]
         let services =
@@ -202,7 +204,8 @@ struct Server {
         guard let configuration = self.configuration.authentication else { return nil }
         do {
             return try await Authenticator(
-                configuration, rules: AccessRules(services: services), audit: audit, logger: self.logger)
+                configuration, rules: AccessRules(services: services), audit: audit,
+                heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)
         } catch let error as Authenticator.KeySetError {
             throw ConfigurationError(problems: [error.words])
         }
@@ -213,6 +216,7 @@ struct Server {
             connection: connection, instanceName: self.configuration.engine.instance ?? Self.uniqueInstanceName(),
             dataDirectory: self.configuration.lockDirectory)
         runtime.maximumInFlight = self.configuration.engine.maximumSagas
+        runtime.maximumInFlightPerUser = self.configuration.engine.maximumSagasPerUser
         runtime.journalWriters = self.configuration.database.journalConnections
         runtime.readers = self.configuration.database.queryConnections
         runtime.drainTimeout = self.configuration.listeners.drainTimeout

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from support.bounds import connections, refusals, resident_bytes
@@ -13,7 +15,10 @@ from support.rawhttp2 import (
     DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_WATCH, INITIAL_WINDOW_SIZE, REFLECTION, RawConnection,
     frame, message, window_update,
 )
+from support.raw_calls import RawClient, Response
 from support.server import Server
+from support.stubs import service_pb2
+from support.tokens import SigningKey, bearer, key_set, sign, user_claims
 from support.waiting import wait_until
 from support.world import World
 
@@ -23,6 +28,8 @@ MIB = 1 << 20
 SYMBOL = b"cloudphone.device.v1.DeviceService"
 ASK = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
 OTHER = "127.0.0.2"
+LIST_DEVICES = "/cloudphone.device.v1.DeviceService/ListDevices"
+CREATE = "/cloudphone.device.v1.DeviceService/CreateDevice"
 
 
 @pytest.fixture(scope="module")
@@ -108,9 +115,70 @@ def test_many_connections_that_keep_little(place: World) -> None:
         assert sum(one.is_closed for one in attackers) < len(attackers), "more than necessary were closed"
 
 
+def test_lists_that_take_long(place: World) -> None:
+    """Lists that each take a connection of the database for long leave others their turn, and the server its health."""
+    server = _server(place, "lists")
+    client = server.client()
+    before = refusals(server)["too_many_reads"]
+    with psycopg.connect(place.database.url) as connection, RawConnection(server.port) as raw:
+        with connection.transaction():
+            # Every list of devices waits for this, as for a query that takes long.
+            connection.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
+            for _ in range(100):
+                raw.call(LIST_DEVICES)
+            wait_until(lambda: refusals(server)["too_many_reads"] - before == 98, 10, "all but two to wait")
+            deadline = time.monotonic() + 2.5
+            while time.monotonic() < deadline:
+                assert client.health(timeout=10) == "SERVING"
+                time.sleep(0.1)
+        for stream in range(1, 200, 2):
+            raw.wait_for(lambda one, stream=stream: one.stream == stream and one.ends_stream)
+
+
+def test_sagas_of_one_user(place: World) -> None:
+    """A user with as many sagas in flight as one may have is refused, and another one is not."""
+    server = place.server("one user", environment={
+        "DEVICERPC_MAX_SAGAS_PER_USER": "3", "DEVICERPC_SIMULATED_LATENCY": "1s"})
+    with RawClient(server.port) as client:
+
+        def create(user: str) -> Response:
+            request = service_pb2.CreateDeviceRequest(
+                name="phone", user_id=user, return_when=service_pb2.RETURN_WHEN_ACCEPTED)
+            return client.unary(CREATE, message(request.SerializeToString()))
+
+        assert [create("ann").status for _ in range(3)] == [0, 0, 0]
+        refused = create("ann")
+        assert (refused.status, refused.all("grpc-retry-pushback-ms") != []) == (8, True)
+        assert create("bob").status == 0
+        place.wait_all_over()
+        assert create("ann").status == 0
+        place.wait_all_over()
+
+
+def test_forged_tokens(place: World) -> None:
+    """Who floods the server with tokens that are signed by nobody is told so, and keeps no token of others from being
+    checked."""
+    key, stranger = SigningKey("ES256", "k"), SigningKey("ES256", "k")
+    keys = place.home / "keys.json"
+    keys.write_bytes(key_set(key))
+    server = place.server("tokens", metadata=bearer(sign(user_claims("ann"), key)), environment={
+        "DEVICERPC_AUTH": "jwt", "DEVICERPC_JWKS": str(keys), "DEVICERPC_PERMISSIONS": "role:user=device.read"})
+    before = refusals(server)["too_many_tokens"]
+    genuine = sign(user_claims("bob", roles=["user"]), key)
+    forged = sign(user_claims("bob", roles=["user"]), stranger)
+    with RawClient(server.port) as attacker, RawConnection(server.port, source=OTHER) as other:
+        # A first answer leaves room in the client's table of fields.
+        streams = [attacker.begin(LIST_DEVICES, [("authorization", f"Bearer {forged}"), ("x-n", str(n))]) for n in range(900)]
+        assert attacker.flood([attacker.data(stream, message(), end=True) for stream in streams])
+        assert other.trailers(other.call(LIST_DEVICES, extra=[("authorization", f"Bearer {genuine}")])).field(
+            "grpc-status") == "0"
+        assert {attacker.response(stream).status for stream in streams} == {16}
+    assert refusals(server)["too_many_tokens"] > before
+
+
 def test_answers_that_sockets_do_not_take(place: World) -> None:
-    """What was handed to a socket that takes nothing is kept as well."""
-    server = _server(place, "sockets", MAX_KEPT_BYTES=4 * MIB)
+    """What was handed to a socket that takes nothing is kept as well: here as much as what still waits for it."""
+    server = _server(place, "sockets", MAX_KEPT_BYTES=3 * MIB)
     with contextlib.ExitStack() as stack:
         raws = [
             stack.enter_context(RawConnection(
@@ -118,11 +186,9 @@ def test_answers_that_sockets_do_not_take(place: World) -> None:
             for _ in range(30)]
         for raw in raws:
             raw.send(window_update(0, 0x7FFFFFFF - 65535))
-        for raw in raws:
-            for _ in range(3):
-                stream = raw.next_stream()
-                with contextlib.suppress(OSError):
-                    raw.socket.send(
-                        frame(HEADERS, END_HEADERS, stream, raw.request_headers(REFLECTION))
-                        + frame(DATA, 0, stream, ASK * 100))
-        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 20, "one of them to be closed")
+            stream = raw.next_stream()
+            raw.socket.send(frame(HEADERS, END_HEADERS, stream, raw.request_headers(REFLECTION)))
+            # Some 6 MB of answers, more than kernels keep.
+            for _ in range(15):
+                raw.socket.send(frame(DATA, 0, stream, ASK * 100))
+        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 30, "one of them to be closed")
