@@ -518,6 +518,7 @@ extension HTTP2Session {
         guard let stream = self.stream(id) else { return }
         if self.currentStream === stream {
             self.currentStream = nil
+            // Of a block that breaks the rules nghttp2 tells no other end: it resets the stream.
             self.isInHeaderBlock = false
         }
         stream.isClosed = true
@@ -555,10 +556,6 @@ extension HTTP2Session {
         nghttp2_submit_rst_stream(
             self.session, UInt8(NGHTTP2_FLAG_NONE.rawValue), stream.id, HTTP2ErrorCode.noError)
     }
-
-    /// For a header block that breaks the rules this comes in place of `received`. The budget counts nothing here:
-    /// nghttp2 resets the stream, which is counted as it leaves, or ends the connection.
-    fileprivate func receivedInvalidFrame() { self.isInHeaderBlock = false }
 
     /// nghttp2 asks for up to `count` bytes of the stream's DATA.
     fileprivate func read(
@@ -632,7 +629,6 @@ private let sessionCallbacks: SessionCallbacks = {
     nghttp2_session_callbacks_set_on_data_chunk_recv_callback(callbacks, onDataChunk)
     nghttp2_session_callbacks_set_on_stream_close_callback(callbacks, onStreamClose)
     nghttp2_session_callbacks_set_on_frame_send_callback(callbacks, onFrameSent)
-    nghttp2_session_callbacks_set_on_invalid_frame_recv_callback(callbacks, onInvalidFrame)
     nghttp2_session_callbacks_set_unpack_extension_callback(callbacks, onUnpackExtension)
     nghttp2_session_callbacks_set_send_data_callback(callbacks, onSendData)
     return SessionCallbacks(pointer: callbacks)
@@ -701,13 +697,6 @@ private func onFrameSent(
     _: OpaquePointer?, _ frame: UnsafePointer<nghttp2_frame>?, _ userData: UnsafeMutableRawPointer?
 ) -> Int32 {
     if let frame { withOwner(userData, or: ()) { $0.sent(frame.pointee) } }
-    return 0
-}
-
-private func onInvalidFrame(
-    _: OpaquePointer?, _: UnsafePointer<nghttp2_frame>?, _: Int32, _ userData: UnsafeMutableRawPointer?
-) -> Int32 {
-    withOwner(userData, or: ()) { $0.receivedInvalidFrame() }
     return 0
 }
 

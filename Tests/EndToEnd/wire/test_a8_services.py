@@ -13,7 +13,7 @@ import pytest
 from interop.server import InteropServer
 from support.interop_messages import SERVICE, field
 from support.raw_calls import RawClient, messages
-from support.rawhttp2 import message
+from support.rawhttp2 import REFLECTION, message
 from support.stubs import REPOSITORY
 from support.waiting import wait_until
 from support.world import World
@@ -172,18 +172,33 @@ def test_the_products_settings_for_connections(world: World) -> None:
         "DEVICERPC_MAX_HEADER_BYTES": "2000", "DEVICERPC_COMPRESS_FROM_BYTES": "1",
     })
     with RawClient(server.port) as client:
-        stream = client.begin(HEALTH + "Watch")
-        client.send(client.data(stream, message(), end=True))
+        stream = client.begin(REFLECTION)
         assert client.unary(HEALTH + "Check", extra=[("x-long", "a" * 2000)]).status == 8
-        reflect = "/grpc.reflection.v1.ServerReflection/ServerReflectionInfo"
         question = message(field(4, "grpc.health.v1.Health"))
-        plain = client.unary(reflect, question)
-        packed = client.unary(reflect, question, [("grpc-accept-encoding", "gzip")])
+        plain = client.unary(REFLECTION, question)
+        packed = client.unary(REFLECTION, question, [("grpc-accept-encoding", "gzip")])
         [(flag, body)] = messages(packed.data)
         assert flag == 1 and gzip.decompress(body) == plain.messages[0]
-        # A watch would never end: it hears that its time is up, and can be taken up elsewhere.
+        # A stream that would never end hears that its time is up, and can be taken up elsewhere.
+        assert client.response(stream).status == 14
         client.wait_closed()
         assert client.goaways[-1][2] == "max_age"
+
+
+def test_streams_without_an_end_leave_with_the_server(world: World) -> None:
+    """Those that run, and those that come before their client has heard of the end."""
+    server = world.server()
+    with RawClient(server.port, answers=False) as client:
+        running = client.begin(REFLECTION)
+        client.ping()
+        server.terminate()
+        client.wait_goaway()
+        assert client.response(running).status == 14
+        late = client.begin(REFLECTION)
+        assert client.response(late).status == 14
+        assert len(client.goaways) == 1
+        client.acknowledge_ping()
+        client.wait_closed()
 
 
 def test_the_service_config_of_the_documents_works(world: World) -> None:
