@@ -47,7 +47,12 @@ public final class HealthService: Sendable {
                     }
                     return RPCReply(message: Self.replies[status] ?? ByteBuffer())
                 },
-                .unaryAtOnce("List", maximumMessageBytes: 4096) { _, _ in try self.list() },
+                .unaryAtOnce("List", maximumMessageBytes: 4096) { message, _ in
+                    var reader = ProtoReader(Array(message.readableBytesView))
+                    while reader.next() != nil {}
+                    guard !reader.isMalformed else { throw RPCError(.internal, "cannot parse HealthListRequest") }
+                    return try self.list()
+                },
                 .serverStreaming("Watch", staysOnEventLoop: true, maximumMessageBytes: 4096) { message, _, writer in
                     let name = try Self.serviceName(message)
                     // The last one counts: a slow watcher isn't told what has been superseded meanwhile.

@@ -43,13 +43,13 @@ public struct ReflectionService: Sendable {
         while let (field, value) = reader.next() {
             guard case .bytes(let bytes) = value else { continue }
             switch field {
-            case 1: host = String(decoding: bytes, as: UTF8.self)
-            case 3, 4, 6, 7: question = (field, String(decoding: bytes, as: UTF8.self))
+            case 1: host = try Self.text(bytes)
+            case 3, 4, 6, 7: question = (field, try Self.text(bytes))
             case 5: question = (field, "")
             default: break
             }
         }
-        guard !reader.isMalformed else { throw RPCError(.internal, "cannot parse ServerReflectionRequest") }
+        guard !reader.isMalformed else { throw Self.unparsable }
 
         var response = ProtoWriter()
         response.string(1, host)
@@ -76,6 +76,14 @@ public struct ReflectionService: Sendable {
         }
         return ByteBuffer(bytes: response.bytes)
     }
+
+    /// The request goes back with its answer: clients could not parse what is no UTF-8.
+    private static func text(_ bytes: some Collection<UInt8>) throws(RPCError) -> String {
+        guard let text = String(validating: bytes, as: UTF8.self) else { throw Self.unparsable }
+        return text
+    }
+
+    private static var unparsable: RPCError { RPCError(.internal, "cannot parse ServerReflectionRequest") }
 
     private func writeFiles(
         _ name: String?, _ what: String, _ response: inout ProtoWriter, _ sent: inout Set<String>

@@ -14,7 +14,7 @@ from interop.server import InteropServer
 from support.interop_messages import SERVICE, field
 from support.raw_calls import RawClient, messages
 from support.rawhttp2 import REFLECTION, message
-from support.stubs import REPOSITORY
+from support.stubs import REPOSITORY, service_pb2
 from support.waiting import wait_until
 from support.world import World
 
@@ -164,6 +164,42 @@ def test_the_product_keeps_the_same_rules(device: RawClient) -> None:
     assert response.status in (3, 5) and response.all("grpc-status-details-bin")
     assert not response.all("grpc-status-details-bin")[0].endswith("=")
     assert device.unary(SERVICE + "EmptyCall").grpc_message == "unknown service grpc.testing.TestService"
+
+
+def _methods() -> Iterator[tuple[str, bool]]:
+    """Path of each method of the product, and whether it takes any number of messages."""
+    for service in service_pb2.DESCRIPTOR.services_by_name.values():
+        for method in service.methods:
+            yield f"/{service.full_name}/{method.name}", method.client_streaming
+    for name in ("Check", "List", "Watch"):
+        yield HEALTH + name, False
+    for package in ("grpc.reflection.v1", "grpc.reflection.v1alpha"):
+        yield f"/{package}.ServerReflection/ServerReflectionInfo", True
+
+
+def test_every_method_keeps_the_rules(device: RawClient) -> None:
+    for path, takes_many in _methods():
+        whole = [
+            (message(flag=1), [], 13), (message(flag=2), [], 13), (message(b"cut short")[:-1], [], 13),
+            (message(b"no gzip", 1), [("grpc-encoding", "gzip")], 13),
+            (message(gzip.compress(bytes(5 << 20)), 1), [("grpc-encoding", "gzip")], 8),
+        ]
+        if not takes_many:
+            whole.append((message() * 2, [], 12))
+        for body, extra, status in whole:
+            assert device.unary(path, body, extra).status == status, (path, body[:50])
+        assert device.unary(path.lower()).status == 12
+        assert device.response(device.begin(path, end=True)).status == (0 if takes_many else 12), path
+        assert device.response(device.begin(path, [("grpc-timeout", "0n")])).status == 4, path
+        stream = device.begin(path)
+        device.send(device.data(stream, b"\0\xff\xff\xff\xff"))
+        assert device.response(stream).status == 8, path
+        # Without fields there is nothing that must be UTF-8.
+        texts = [] if path == HEALTH + "List" else [field(1, b"\xff") + field(4, b"\xff")]
+        for body in (b"\x0a\xff", *texts):
+            response = device.unary(path, message(body))
+            is_there = not response.grpc_message.endswith("is not there yet")
+            assert response.status == (13 if is_there else 12), (path, body, response.grpc_message)
 
 
 def test_the_products_settings_for_connections(world: World) -> None:
