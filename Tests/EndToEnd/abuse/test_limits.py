@@ -188,7 +188,7 @@ def test_tiny_messages_that_wait(place: World, body: bytes) -> None:
     window = (message(body) * 65535)[:65535]
     with RawClient(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as client:
         client.read_until(lambda: client.peer_settings is not None, "the server's SETTINGS")
-        streams = [client.begin(REFLECTION) for _ in range(STREAMS // 2)]
+        streams = [client.begin(REFLECTION) for _ in range(STREAMS // 4)]
         assert client.flood(
             client.data(stream, window[start : start + 16384])
             for stream in streams for start in range(0, len(window), 16384))

@@ -171,10 +171,10 @@ class RawClient(RawConnection):
         self.send(frame(PING, ACK, payload=self.pings[-1]))
 
     def ping(self, data: bytes = b"roundtri") -> None:
-        """A PING and its answer: the server has dealt with all that was sent before."""
+        """A PING and its answer: the server has dealt with all that was sent before, which may be much."""
         count = len(self.acknowledged_pings)
         self.send(frame(PING, payload=data))
-        self.read_until(lambda: len(self.acknowledged_pings) > count, "an answer to a PING")
+        self.read_until(lambda: len(self.acknowledged_pings) > count, "an answer to a PING", timeout=60)
 
     # Receiving
 
