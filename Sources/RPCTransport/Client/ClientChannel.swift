@@ -23,6 +23,8 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
     private var attempts: [ClientConnection] = []
     private(set) var connection: ClientConnection?
     private(set) var retired: [ClientConnection] = []
+    /// Makes connections where there is no network; nil once it makes no more.
+    var connector: ((ClientChannel) -> ClientConnection?)?
     /// Why there is no connection, if making one has failed.
     private var lastFailure: String?
 
@@ -125,7 +127,10 @@ final class ClientChannel: TimerNode, @unchecked Sendable {
 
     private func connect() {
         let (configuration, tls) = (self.configuration, self.tls)
-        guard let resolver = configuration.resolver else { return self.connectFailed("there is no network") }
+        guard let resolver = configuration.resolver else {
+            guard let connection = self.connector?(self) else { return self.connectFailed("there is no network") }
+            return self.attempts.append(connection)
+        }
         NIOThreadPool.singleton.runIfActive(eventLoop: self.loop.eventLoop) {
             Preparations(
                 addresses: try resolver(configuration.host, configuration.port),

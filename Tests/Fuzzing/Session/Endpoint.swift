@@ -14,6 +14,7 @@ final class Endpoint {
     private let connection: HTTP2Connection
     /// What the peer has "sent" and we have not read.
     private var pending: [UInt8] = []
+    private let reads = ReadGate()
 
     init(
         _ channel: EmbeddedChannel, _ loop: HarnessEventLoop, _ connection: HTTP2Connection, _ tasks: SerialTasks,
@@ -25,17 +26,17 @@ final class Endpoint {
         self.tasks = tasks
         self.gate = gate
         self.check = check
-        try? channel.pipeline.syncOperations.addHandler(connection)
+        try? channel.pipeline.syncOperations.addHandlers([self.reads, connection])
         channel.connect(to: .init(ipAddress: [127, 0, 0, 1], port: 1), promise: nil)
         self.settle()
     }
 
     func append(_ bytes: [UInt8]) { self.pending += bytes }
 
-    /// Reads up to `count` bytes, in pieces of at most `piece`. Nothing is read while the peer takes no bytes.
+    /// Reads up to `count` bytes, in pieces of at most `piece`. Nothing is read while the connection wants nothing.
     func read(_ count: Int, piece: Int) {
         var bytes = self.pending.prefix(count)
-        while !bytes.isEmpty, self.channel.isActive, self.channel.isWritable {
+        while !bytes.isEmpty, self.channel.isActive, self.wantsToRead() {
             let part = Array(bytes.prefix(max(1, piece)))
             bytes = bytes.dropFirst(part.count)
             self.pending.removeFirst(part.count)
@@ -44,6 +45,13 @@ final class Endpoint {
         }
         self.channel.pipeline.fireChannelReadComplete()
         self.settle()
+    }
+
+    /// Asks as the socket's channel does ahead of each read.
+    private func wantsToRead() -> Bool {
+        if !self.reads.isOpen { self.channel.pipeline.read() }
+        defer { self.reads.isOpen = false }
+        return self.reads.isOpen
     }
 
     func setWritable(_ isWritable: Bool) {
@@ -59,6 +67,36 @@ final class Endpoint {
         while let buffer = try? self.channel.readOutbound(as: ByteBuffer.self) {
             self.check.sent(Array(buffer.readableBytesView))
         }
+    }
+
+    /// What must hold between two events, on either side.
+    func checkSession(_ broken: inout [String]) {
+        guard let session = self.connection.session else { return }
+        let unread = session.streams.reduce(0) { $0 + ($1.hasProvider ? $1.outbound.charge : 0) }
+        if session.unreadBytes != unread {
+            broken.append("\(session.unreadBytes) bytes are charged as unread, but \(unread) wait")
+        }
+        guard self.isSettled else { return }
+        for stream in session.streams where stream.id > 0 && self.check.isOver(UInt32(stream.id)) {
+            broken.append("stream \(stream.id) is over, and kept")
+        }
+        if self.check.connectionDebt > self.check.mostConnectionDebt {
+            broken.append("\(self.check.connectionDebt) bytes of the connection are not given back")
+        }
+    }
+
+    /// All that there is to say was said: neither the socket nor the end of the connection is in the way.
+    var isSettled: Bool {
+        guard let session = self.connection.session, self.channel.isActive, self.channel.isWritable else {
+            return false
+        }
+        return !self.connection.isClosingDown && !session.wantsWrite && !self.check.isPeerBroken
+    }
+
+    /// Something goes wrong with the socket.
+    func fail() {
+        self.channel.pipeline.fireErrorCaught(IOError(errnoCode: ECONNRESET, reason: "read"))
+        self.settle()
     }
 
     /// Runs the tasks until each of them is over or waits for something.

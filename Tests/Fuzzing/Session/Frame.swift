@@ -83,6 +83,9 @@ struct FrameParser {
     /// Bytes of a frame that isn't whole.
     var leftOver: Int { self.rest.count }
 
+    /// Bytes that the frame which has begun is still to bring.
+    var missing: Int { self.hasBegun ? 9 + Frame.Header(self.rest.prefix(9)).length - self.rest.count : 0 }
+
     /// Gives each frame twice: when its header has come, and when all of it has.
     mutating func parse(_ bytes: [UInt8], begun: (Frame.Header) -> Void, whole: (Frame) -> Void) {
         guard !self.isBroken else { return }

@@ -4,10 +4,18 @@ import NIOCore
 
 /// Methods of all four kinds, quick ones and such that wait at the gate, with large answers and with bad endings.
 enum FuzzService {
-    static let paths = [
+    private static let paths = [
         "/f.F/Echo", "/f.F/Late", "/f.F/Stubborn", "/f.F/Large", "/f.F/Fail", "/f.F/Throw", "/f.F/Stream", "/f.F/Watch",
         "/f.F/Collect", "/f.F/Chat", "/f.F/Slow", "/f.F/Talk", "/f.F/Nothing", "/f.G/Echo", "f.F", "/",
     ]
+
+    /// Later ones, so that what inputs say of the others stays true.
+    private static let morePaths = ["/f.F/AtOnce", "/f.F/Stay", "/f.F/Pack"]
+
+    static func path(_ choice: UInt8) -> String {
+        choice < 0xC0
+            ? self.paths[Int(choice) % self.paths.count] : self.morePaths[Int(choice) % self.morePaths.count]
+    }
 
     static let largestMessage = 100_000
 
@@ -78,6 +86,28 @@ enum FuzzService {
                             try await writer.write(message)
                             try await gate.wait(stubborn: false)
                         }
+                    }
+                },
+                .unaryAtOnce("AtOnce") { message, _ in
+                    guard message.readableBytes != 1 else { throw RPCError(.notFound, String(buffer: message)) }
+                    return RPCReply(message: message, compression: .always)
+                },
+                .serverStreaming("Stay", endsAtDrain: true, staysOnEventLoop: true) { message, _, writer in
+                    try await gate.count {
+                        for byte in message.readableBytesView {
+                            try await writer.write(message, compression: byte & 1 == 0 ? .always : .never)
+                            try await gate.wait(stubborn: byte & 2 == 0)
+                        }
+                    }
+                },
+                // Lets messages wait, and takes them all.
+                .clientStreaming("Pack") { messages, _ in
+                    try await gate.count {
+                        try await gate.wait(stubborn: false)
+                        for try await message in messages where message.readableBytes == 1 {
+                            return RPCReply(message: large)
+                        }
+                        return RPCReply(message: ByteBuffer())
                     }
                 },
                 .bidirectional("Talk") { _, _, writer in

@@ -41,6 +41,9 @@ final class HarnessEventLoop: EventLoop {
         self.embedded.run()
     }
 
+    /// One more channel on this loop.
+    func makeChannel() -> EmbeddedChannel { EmbeddedChannel(loop: self.embedded) }
+
     /// Comes to the end of all time: a timer that nobody cancelled holds its channel, and the channel this loop.
     func end() {
         self.run()

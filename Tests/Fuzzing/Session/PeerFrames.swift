@@ -32,7 +32,8 @@ struct PeerFrames {
     mutating func noteStream(_ stream: UInt32) { self.streams.append(stream) }
 
     /// A request of a client. The flags: 1 ends the stream, 2 has odd fields, 4 cuts the block in pieces, 8 adds a
-    /// message and the stream's end, 16 speaks of compression.
+    /// message and the stream's end, 16 speaks of compression, 32 has the table keep fields, 64 changes the table's size,
+    /// 128 adds what is in good order and not in every request.
     mutating func request(_ source: inout ByteSource) -> [UInt8] {
         let flags = source.byte()
         let stream = self.stream(&source, existing: false)
@@ -41,7 +42,7 @@ struct PeerFrames {
         if flags & 64 != 0 { block += [0x3F, source.byte()] }  // the table's size
         block += Frame.field(":method", flags & 2 != 0 ? source.choose(["POST", "GET", "PRI"]) : "POST")
         block += Frame.field(":scheme", "http")
-        block += Frame.field(":path", source.choose(FuzzService.paths), indexed: isIndexed)
+        block += Frame.field(":path", FuzzService.path(source.byte()), indexed: isIndexed)
         block += Frame.field(":authority", "f")
         if flags & 2 == 0 {
             block += Frame.field("content-type", "application/grpc", indexed: isIndexed)
@@ -49,6 +50,12 @@ struct PeerFrames {
             if flags & 16 != 0 {
                 block += Frame.field("grpc-encoding", flags & 32 == 0 ? "gzip" : "deflate")
                 block += Frame.field("grpc-accept-encoding", "deflate,gzip")
+            }
+            if flags & 128 != 0 {
+                let choice = source.byte()
+                if choice & 1 != 0 { block += Frame.field("grpc-timeout", source.choose(Self.timeouts)) }
+                if choice & 2 != 0 { block += Frame.field("x-yield", "1") }
+                if choice & 4 != 0 { block += Frame.field("grpc-previous-rpc-attempts", "\(choice >> 3)") }
             }
         } else {
             for _ in 0..<(source.byte() % 8) { block += self.oddField(&source) }
@@ -125,30 +132,42 @@ struct PeerFrames {
 
     private mutating func message(on stream: UInt32, _ source: inout ByteSource, isEnd: Bool) -> [UInt8] {
         let length = Int(source.byte())
-        // Small ones mostly; now and then one of many kilobytes.
-        var message = length > 250 ? [UInt8](repeating: 0x62, count: length * 64) : source.take(length)
+        // Small ones mostly; now and then one of many kilobytes, or of more than half of a window.
+        let large = length == 255 ? 40_000 : length * 64
+        var message = length > 250 ? [UInt8](repeating: 0x62, count: large) : source.take(length)
         var flag = source.byte()
+        var isCompressed = false
+        var count = 1
         switch flag {
         case 240...247:
             // Compressed in truth, and small or a bomb.
+            isCompressed = true
             if flag >= 246 { message = [UInt8](repeating: 0, count: 400_000) }
             let compression: RPCCompression = flag & 1 == 0 ? .gzip : .deflate
             if let deflated = Deflater.deflate(ByteBuffer(bytes: message), compression) {
                 message = Array(deflated.readableBytesView)
             }
-            flag = 1
         case 248...: break
-        default: flag = 0
+        case 232...239: count = Int(flag - 231) * (length < 100 ? 10 : 1)
+        default: break
         }
+        if flag < 248 { flag = isCompressed ? 1 : 0 }
         message = [flag] + Frame.bigEndian(UInt32(message.count)) + message
-        return self.data(message, on: stream, isEnd: isEnd, cut: Int(source.byte()))
+        let cut = Int(source.byte())
+        if length < 100 {
+            // Many small ones, which are kept another way than few.
+            message = [[UInt8]](repeating: message, count: count).flatMap { $0 }
+            return self.data(message, on: stream, isEnd: isEnd, cut: cut)
+        }
+        // Some that use up a window together.
+        return (1...count).flatMap { self.data(message, on: stream, isEnd: isEnd && $0 == count, cut: cut) }
     }
 
     private func data(_ payload: [UInt8], on stream: UInt32, isEnd: Bool, cut: Int) -> [UInt8] {
         var bytes: [UInt8] = []
         var rest = payload[...]
         repeat {
-            let piece = rest.prefix(cut == 0 ? Frame.largestPayload : cut)
+            let piece = rest.prefix(cut == 0 ? Frame.largestPayload : max(cut, payload.count / 1000))
             rest = rest.dropFirst(piece.count)
             bytes +=
                 Frame(
@@ -192,11 +211,10 @@ struct PeerFrames {
                 payload: Array((source.take(8) + [UInt8](repeating: 0, count: 8)).prefix(8))
             ).bytes
         case 11:
-            return Frame(
-                kind: Frame.Kind.goAway,
-                payload: Frame.bigEndian(Self.extreme(&source)) + Frame.bigEndian(UInt32(source.byte() % 16))
-                    + source.take(Int(source.byte() % 16))
-            ).bytes
+            var payload = Frame.bigEndian(Self.extreme(&source)) + Frame.bigEndian(UInt32(source.byte() % 16))
+            let count = source.byte()
+            payload += count < 0xF0 ? source.take(Int(count % 16)) : Array("too_many_pings".utf8)
+            return Frame(kind: Frame.Kind.goAway, payload: payload).bytes
         case 12:
             return self.headers(
                 source.take(Int(source.byte())), on: self.stream(&source, existing: source.byte() & 1 == 0),

@@ -18,6 +18,8 @@ enum ServerFuzz {
             // Not `Task.yield`, which goes on on another thread.
             if context.metadata.first("x-yield") != nil { await Task {}.value }
         }
+
+        func interceptAtOnce(_ context: inout RPCContext) -> Bool { context.metadata.first("x-yield") == nil }
     }
 
     static func run(
@@ -27,7 +29,8 @@ enum ServerFuzz {
         var source = source
         let gate = Gate()
         let observer = Observer()
-        let configuration = Self.configuration(&source)
+        let (choice, opening) = (source.byte(), source.byte())
+        let configuration = Self.configuration(choice, opening)
         let logger = Logger(label: "fuzz", factory: { _ in SwiftLogNoOpLogHandler() })
         let shared = ServerShared(
             configuration: configuration, http2: configuration.http2,
@@ -43,7 +46,6 @@ enum ServerFuzz {
             connectionWindow: configuration.connectionWindowBytes)
         let endpoint = Endpoint(channel, eventLoop, connection, tasks, gate, check)
         var peer = PeerFrames(firstStream: 1)
-        let opening = source.byte()
         let endsInOrder = opening & 16 == 0
         if opening & 15 != 0 {
             endpoint.append(Frame.preface + Frame(kind: Frame.Kind.settings).bytes)
@@ -67,10 +69,15 @@ enum ServerFuzz {
                 Self.letTimePass(Int(source.byte()), connection, loop)
                 endpoint.settle()
             default:
-                if source.byte() < 64 { connection.beginDrain() }
+                switch source.byte() {
+                case ..<64: connection.beginDrain()
+                case 0xF0...: endpoint.fail()
+                default: break
+                }
                 endpoint.settle()
             }
-            Self.checkBounds(connection, configuration, gate, &broken)
+            endpoint.checkSession(&broken)
+            Self.checkBounds(connection, endpoint, &broken)
         }
         // Half of the inputs lose the connection as it is then.
         if endsInOrder {
@@ -87,9 +94,8 @@ enum ServerFuzz {
         return broken + endpoint.check.broken
     }
 
-    private static func configuration(_ source: inout ByteSource) -> RPCServerConfiguration {
+    private static func configuration(_ choice: UInt8, _ opening: UInt8) -> RPCServerConfiguration {
         var configuration = RPCServerConfiguration()
-        let choice = source.byte()
         configuration.maximumMessageBytes = choice & 1 == 0 ? 50_000 : 64
         configuration.streamWindowBytes = choice & 2 == 0 ? 65535 : 100_000
         configuration.connectionWindowBytes = choice & 4 == 0 ? 65535 : 1 << 20
@@ -104,6 +110,25 @@ enum ServerFuzz {
         configuration.compressedResponseBytes = choice & 3 == 3 ? 100 : nil
         configuration.maximumConnectionIdle = choice & 5 == 5 ? .seconds(5) : nil
         configuration.maximumConnectionAge = choice & 9 == 9 ? .seconds(20) : nil
+        if opening & 32 != 0 {
+            // Time that an input can let pass is half a minute.
+            configuration.writeTimeout = .seconds(5)
+            configuration.limits.requestTimeout = .seconds(5)
+            configuration.limits.stalledStreamTimeout = .seconds(10)
+        }
+        if opening & 64 != 0 {
+            let few = RPCLimits.Rate(burst: 4, perSecond: 1)
+            configuration.limits.resets = few
+            configuration.limits.unansweredResets = few
+            configuration.limits.errors = few
+            configuration.limits.controlFrames = few
+            configuration.limits.maximumQueuedFrames = 8
+            configuration.limits.maximumUnsentAcknowledgements = 4
+            configuration.limits.maximumKeptBytes = 1000
+            configuration.limits.maximumUnreadBytes = 1000
+        }
+        // At once, since no time passes between what is read.
+        if opening & 128 != 0 { configuration.keepaliveInterval = .zero }
         return configuration
     }
 
@@ -122,23 +147,16 @@ enum ServerFuzz {
         }
     }
 
-    private static func checkBounds(
-        _ connection: ServerConnection, _ configuration: RPCServerConfiguration, _ gate: Gate, _ broken: inout [String]
-    ) {
+    private static func checkBounds(_ connection: ServerConnection, _ endpoint: Endpoint, _ broken: inout [String]) {
+        let configuration = connection.shared.configuration
         if connection.runningHandlers > configuration.maximumRunningHandlers {
             broken.append("\(connection.runningHandlers) handlers run")
         }
-        let running = gate.running
+        let running = endpoint.gate.running
         if running > connection.runningHandlers {
             broken.append("\(running) handlers run, but the connection knows of \(connection.runningHandlers)")
         }
         guard let session = connection.session else { return }
-        // A writer waits once it is past the limit, so one message may be beyond it.
-        let limit = configuration.streamOutboundBytes + FuzzService.largestMessage + 5
-        let unread = session.streams.reduce(0) { $0 + ($1.hasProvider ? $1.outbound.charge : 0) }
-        if session.unreadBytes != unread {
-            broken.append("\(session.unreadBytes) bytes are charged as unread, but \(unread) wait")
-        }
         let calls = session.streams.compactMap { $0 as? ServerCall }
         let buffered = calls.reduce(0) { $0 + $1.bufferedBytes }
         if connection.bufferedBytes != buffered {
@@ -155,12 +173,21 @@ enum ServerFuzz {
         if !waiting.isEmpty, connection.favoured?.bufferedBytes ?? 0 == 0 {
             broken.append("\(waiting) wait for credit, and nobody has it")
         }
+        // A writer waits once it is past the limit, so one message may be beyond it.
+        let limit = configuration.streamOutboundBytes + FuzzService.largestMessage + 5
         for stream in session.streams where stream.outbound.byteCount > limit {
             broken.append("\(stream.outbound.byteCount) bytes wait on stream \(stream.id)")
         }
         // Refused ones are known until their RST_STREAM is sent.
         if session.streams.count > configuration.maximumConcurrentStreams + 1000 {
             broken.append("\(session.streams.count) streams")
+        }
+        guard endpoint.isSettled else { return }
+        for call in calls where call.machine?.isResponseEnded == false && !call.isRemoteEnded {
+            let debt = endpoint.check.debt(of: UInt32(call.id)) - call.waitingBytes - call.withheldCredit
+            if debt > endpoint.check.mostStreamDebt {
+                broken.append("stream \(call.id) waits for \(debt) bytes of credit")
+            }
         }
     }
 }

@@ -1,12 +1,16 @@
 /// Watches both directions of a connection for what must hold whatever the peer does: our bytes are HTTP/2 frames, our
 /// streams are in the order that the protocol has for them, our gRPC messages are whole, and the credit that we give
-/// never exceeds the windows that we announced.
+/// never exceeds the windows that we announced. It knows as well which streams are over, and what credit is still owed.
 struct WireCheck {
     private struct Stream {
         /// Bytes that the peer may still send.
         var credit: Int
         var hasHeaders = false
         var isEnded = false
+        /// The peer has said END_STREAM.
+        var isRemoteEnded = false
+        /// One side or the other has.
+        var isReset = false
         /// `:status` 200, so that DATA are messages.
         var isGRPC = false
         /// Of the message under way: bytes of its prefix, and bytes missing.
@@ -25,6 +29,8 @@ struct WireCheck {
     private var streams: [UInt32: Stream] = [:]
     private var connectionCredit: Int
     private var blockStream: UInt32?
+    /// The peer's last HEADERS had END_STREAM.
+    private var endsBehindBlock = false
 
     init(isServer: Bool, streamWindow: Int, connectionWindow: Int) {
         self.isServer = isServer
@@ -38,12 +44,55 @@ struct WireCheck {
     /// What the peer sends is paid for once its frame's header is out: we give credit back for a part of the payload.
     mutating func received(_ bytes: [UInt8]) {
         var begun: [Frame.Header] = []
-        self.theirs.parse(bytes, begun: { begun.append($0) }, whole: { _ in })
+        var whole: [Frame] = []
+        self.theirs.parse(bytes, begun: { begun.append($0) }, whole: { whole.append($0) })
         for frame in begun where frame.kind == Frame.Kind.data {
             self.connectionCredit -= frame.length
             self.streams[frame.stream, default: Stream(credit: self.streamWindow)].credit -= frame.length
         }
+        for frame in whole { self.received(frame) }
     }
+
+    private mutating func received(_ frame: Frame) {
+        let isEnd = frame.flags & Frame.Flag.endStream != 0
+        let isWholeBlock = frame.flags & Frame.Flag.endHeaders != 0
+        switch frame.kind {
+        case Frame.Kind.data where isEnd: self.streams[frame.stream]?.isRemoteEnded = true
+        case Frame.Kind.headers:
+            if self.isServer, self.streams[frame.stream] == nil {
+                self.streams[frame.stream] = Stream(credit: self.streamWindow)
+            }
+            self.endsBehindBlock = isEnd
+            if isWholeBlock, isEnd { self.streams[frame.stream]?.isRemoteEnded = true }
+        case Frame.Kind.continuation where isWholeBlock && self.endsBehindBlock:
+            self.streams[frame.stream]?.isRemoteEnded = true
+        case Frame.Kind.reset: self.streams[frame.stream]?.isReset = true
+        default: break
+        }
+    }
+
+    // MARK: What must hold once everything that was read has been answered
+
+    /// The peer breaks framing, after which nothing can be said of it.
+    var isPeerBroken: Bool { self.theirs.isBroken }
+
+    /// Nobody has anything more to say on the stream.
+    func isOver(_ id: UInt32) -> Bool {
+        guard let stream = self.streams[id] else { return false }
+        return stream.isReset || (stream.isEnded && stream.isRemoteEnded)
+    }
+
+    /// Bytes of the connection that were received and are not given back; what a frame is still missing is none of them.
+    var connectionDebt: Int { self.connectionWindow - self.connectionCredit - self.theirs.missing }
+
+    /// The same of a stream.
+    func debt(of id: UInt32) -> Int {
+        self.streams[id].map { self.streamWindow - $0.credit - self.theirs.missing } ?? 0
+    }
+
+    /// Credit comes back at the latest when half of a window is used.
+    var mostConnectionDebt: Int { self.connectionWindow / 2 }
+    var mostStreamDebt: Int { self.streamWindow / 2 }
 
     mutating func sent(_ bytes: [UInt8]) {
         var frames: [Frame] = []
@@ -69,6 +118,7 @@ struct WireCheck {
         case Frame.Kind.data: self.sentData(frame)
         case Frame.Kind.reset:
             self.streams[frame.stream, default: Stream(credit: self.streamWindow)].isEnded = true
+            self.streams[frame.stream]?.isReset = true
             self.resets.append(frame.stream)
         case Frame.Kind.windowUpdate: self.sentCredit(frame)
         case Frame.Kind.settings, Frame.Kind.ping, Frame.Kind.goAway:
