@@ -5,6 +5,7 @@ from __future__ import annotations
 import pathlib
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -19,6 +20,7 @@ from support.server import Server, run_command
 from support.waiting import wait_until
 from support.world import World
 
+NOT_FOUND = "5"
 HTTP2_PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
 
 
@@ -98,6 +100,16 @@ def test_both_versions_speak_h2(tls: TLSServer, version: ssl.TLSVersion) -> None
         assert cipher is not None and ("GCM" in cipher[0] or "CHACHA20" in cipher[0])
         connection.sendall(HTTP2_PREFACE)
         assert connection.recv(9)[3] == 4, "the first frame is SETTINGS"
+
+
+def test_no_name_is_needed(tls: TLSServer) -> None:
+    """Who connects to an address sends none (RFC 6066, section 3)."""
+    context = tls.context()
+    context.check_hostname = False
+    with socket.create_connection(("127.0.0.1", tls.server.port), timeout=10) as raw:
+        with context.wrap_socket(raw) as connection:
+            connection.sendall(HTTP2_PREFACE)
+            assert connection.recv(9)[3] == 4
 
 
 @pytest.mark.filterwarnings("ignore:ssl.TLSVersion.TLSv1_1 is deprecated")
@@ -193,16 +205,88 @@ def test_optional_certificates_may_be_left_out_but_not_be_wrong(world: World) ->
         tls.server.client_with((), tls.authority.credentials(strangers)).call("GetDevice", _get_device(), timeout=3)
 
 
-def test_sessions_are_resumed_with_mutual_tls(world: World) -> None:
-    tls = TLSServer(world, mutual="required")
-    context = tls.context()
+VERSIONS = [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3]
+
+
+def _status(connection: ssl.SSLSocket) -> str:
+    """Of a call of GetDevice, which takes a permission."""
+    fields = [
+        (":method", "POST"), (":scheme", "https"), (":path", "/cloudphone.device.v1.DeviceService/GetDevice"),
+        (":authority", "localhost"), ("content-type", "application/grpc"), ("te", "trailers"),
+    ]
+    request = message(_get_device().SerializeToString())
+    connection.sendall(
+        HTTP2_PREFACE + frame(HEADERS, END_HEADERS, 1, hpack.Encoder().encode(fields)) + frame(DATA, END_STREAM, 1, request))
+    received = b""
+    while chunk := connection.recv(65536):
+        received += chunk
+        while len(received) >= 9 and len(received) >= (end := 9 + int.from_bytes(received[:3], "big")):
+            one, received = received[:end], received[end:]
+            if one[3] == HEADERS:
+                return str(dict(hpack.Decoder().decode(one[9:]))["grpc-status"])
+    return "hung up"
+
+
+def _known(tls: TLSServer, seconds: float | None = None) -> Identity:
+    """Of several names, the second is the one that the map has."""
+    names = ["spiffe://test/ns/shop/sa/others", "spiffe://test/ns/shop/sa/known"]
+    return tls.authority.issue(uris=names, dns=["others.internal"], seconds=seconds)
+
+
+def _mutual(world: World) -> TLSServer:
+    return TLSServer(world, mutual="required", environment={
+        "DEVICERPC_AUTH": "mtls", "DEVICERPC_PERMISSIONS": "san:spiffe://test/ns/shop/sa/known=device.read"})
+
+
+def _context(tls: TLSServer, identity: Identity, version: ssl.TLSVersion) -> ssl.SSLContext:
+    context = tls.context(identity)
+    context.minimum_version = context.maximum_version = version
+    return context
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_a_resumed_session_has_its_first_certificate_as_long_as_that_is_valid(
+    world: World, version: ssl.TLSVersion
+) -> None:
+    """A ticket lives for days, and nothing of the certificate behind it is checked again in a handshake."""
+    tls = _mutual(world)
+    identity = _known(tls, seconds=4)
+    context = _context(tls, identity, version)
     with tls.connect(context) as first:
-        first.sendall(HTTP2_PREFACE)
-        assert first.recv(9), "a ticket comes with the first bytes"
+        assert _status(first) == NOT_FOUND
         session = first.session
     with tls.connect(context, session=session) as second:
-        second.sendall(HTTP2_PREFACE)
-        assert second.recv(9)[3] == 4
+        assert second.session_reused
+        assert _status(second) == NOT_FOUND, "known by its certificate, without showing it again"
+    end = identity.certificate.not_valid_after_utc.timestamp() + 1.1
+    wait_until(lambda: time.time() > end, 10, "the certificate to end")
+    with tls.connect(context, session=session) as third:
+        assert _ended(third)
+    assert tls.server.client_with((), tls.authority.credentials(_known(tls))).health() == "SERVING"
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_tickets_are_worthless_once_their_authority_is_not_trusted(world: World, version: ssl.TLSVersion) -> None:
+    tls = _mutual(world)
+    context = _context(tls, _known(tls), version)
+    with tls.connect(context) as first:
+        assert _status(first) == NOT_FOUND
+        before = tls.reloads("loaded")
+        replace(tls.folder / "clients.crt", Authority("another").pem)
+        wait_until(lambda: tls.reloads("loaded") > before, 10, "the change to be seen")
+        with pytest.raises((ssl.SSLError, ConnectionError)):
+            with tls.connect(context, session=first.session) as second:
+                assert not second.session_reused
+                assert not _ended(second), "with TLS 1.3 a client hears of it behind its handshake only"
+    assert "stays in use" not in tls.server.log_text()
+
+
+def _ended(connection: ssl.SSLSocket) -> bool:
+    """Whether nothing comes but an end."""
+    try:
+        return _status(connection) == "hung up"
+    except (BrokenPipeError, ConnectionResetError):
+        return True
 
 
 def test_certificates_change_under_live_connections(tls: TLSServer) -> None:

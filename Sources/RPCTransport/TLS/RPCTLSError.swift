@@ -22,6 +22,10 @@ struct WrongServer: Error, CustomStringConvertible {
     var description: String { "the certificate is not one of \(self.name)" }
 }
 
+struct CertificateEnded: Error, CustomStringConvertible {
+    var description: String { "the other side's certificate has expired" }
+}
+
 struct NoCommonProtocol: Error, CustomStringConvertible {
     var description: String { "the other side does not speak h2 (ALPN)" }
 }

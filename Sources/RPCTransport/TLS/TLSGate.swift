@@ -1,3 +1,4 @@
+import Glibc
 import NIOCore
 import NIOSSL
 import NIOTLS
@@ -31,8 +32,13 @@ final class TLSGate: ChannelInboundHandler {
 
     func userInboundEventTriggered(context: ChannelHandlerContext, event: Any) {
         if case .handshakeCompleted(let negotiatedProtocol)? = event as? TLSUserEvent {
-            let certificate = self.handler.peerCertificate.map { PeerCertificate($0) }
-            if let serverName, certificate?.isFor(serverName) != true {
+            let shown = self.handler.peerCertificate
+            let certificate = shown.map { PeerCertificate($0) }
+            if let shown, Int(shown.notValidAfter) < time(nil) {
+                // Of a session that was resumed: the certificate was checked when that began, and not since.
+                self.tell(.failure(CertificateEnded()))
+                context.close(promise: nil)
+            } else if let serverName, certificate?.isFor(serverName) != true {
                 self.tell(.failure(WrongServer(name: serverName)))
                 context.close(promise: nil)
             } else if negotiatedProtocol == "h2" {

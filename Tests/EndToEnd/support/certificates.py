@@ -57,11 +57,14 @@ class Authority:
         self.pem = self._certificate.public_bytes(serialization.Encoding.PEM)
 
     def _builder(
-        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_expired: bool = False
+        self, subject: x509.Name, key: ec.EllipticCurvePrivateKey, is_expired: bool = False,
+        seconds: float | None = None,
     ) -> x509.CertificateBuilder:
         begin, end = self._validity
         if is_expired:
             begin, end = begin - datetime.timedelta(days=2), begin
+        if seconds is not None:
+            end = datetime.datetime.now(datetime.UTC) + datetime.timedelta(seconds=seconds)
         return (
             x509.CertificateBuilder()
             .subject_name(subject).issuer_name(self._name).public_key(key.public_key())
@@ -71,15 +74,16 @@ class Authority:
 
     def issue(
         self, *, dns: Sequence[str] = (), uris: Sequence[str] = (), addresses: Sequence[str] = (),
-        is_expired: bool = False,
+        is_expired: bool = False, seconds: float | None = None,
     ) -> Identity:
-        """A certificate for servers and clients alike."""
+        """A certificate for servers and clients alike; `seconds`: how long from now."""
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name) for name in dns]
         names += [x509.UniformResourceIdentifier(uri) for uri in uris]
         names += [x509.IPAddress(ipaddress.ip_address(address)) for address in addresses]
         certificate = (
-            self._builder(x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody looks here")]), key, is_expired)
+            self._builder(
+                x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "nobody looks here")]), key, is_expired, seconds)
             .add_extension(x509.SubjectAlternativeName(names), critical=False)
             .sign(self._key, hashes.SHA256())
         )
