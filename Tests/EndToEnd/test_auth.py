@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import resource
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -211,10 +212,18 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
     replace(guarded.keys, key_set(KEYS["RS256"], new))
     wait_until(lambda: guarded.accepts(fresh), 10, "the new key")
     assert guarded.accepts(old)
-    replace(guarded.keys, b"{")
-    wait_until(lambda: "stay in use" in guarded.server.log_text(), 10, "the broken file to be noticed")
-    assert guarded.accepts(old) and guarded.accepts(fresh)
-    replace(guarded.keys, key_set(new))
+    for number, damage in enumerate((b"{", b'{"keys":[]}', b""), 1):
+        replace(guarded.keys, damage)
+        wait_until(lambda: guarded.server.log_text().count("stay in use") == number, 10, "the broken file to be noticed")
+        assert guarded.accepts(old) and guarded.accepts(fresh)
+    # No descriptor to spare just then: that isn't the file's fault, and is tried again.
+    open_files = resource.prlimit(guarded.server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(guarded.server.pid, resource.RLIMIT_NOFILE, (3, open_files[1]))
+    try:
+        replace(guarded.keys, key_set(new))
+        wait_until(lambda: guarded.server.log_text().count("stay in use") == 4, 10, "the file not to be read")
+    finally:
+        resource.prlimit(guarded.server.pid, resource.RLIMIT_NOFILE, open_files)
     wait_until(lambda: not guarded.accepts(old), 10, "the old key to be forgotten, with the tokens that it has signed")
     assert guarded.accepts(fresh)
     assert list(events), "calls under way go on"

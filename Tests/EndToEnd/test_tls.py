@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
+import resource
 import socket
 import ssl
 import time
@@ -320,6 +322,33 @@ def test_a_broken_certificate_keeps_the_old_one(tls: TLSServer) -> None:
     assert "PRIVATE KEY" not in tls.server.log_text()
     other.write(tls.folder, "server")
     wait_until(lambda: tls.serial() == other.certificate.serial_number, 10, "the new certificate")
+
+
+def test_what_could_not_be_read_is_tried_again(tls: TLSServer) -> None:
+    """A server that had no descriptor to spare just then, and a file that looks as it did before."""
+    open_files = resource.prlimit(tls.server.pid, resource.RLIMIT_NOFILE)
+    resource.prlimit(tls.server.pid, resource.RLIMIT_NOFILE, (3, open_files[1]))
+    fresh = tls.authority.issue_for_server()
+    try:
+        fresh.write(tls.folder, "server")
+        wait_until(lambda: "stays in use" in tls.server.log_text(), 10, "the change to be refused")
+    finally:
+        resource.prlimit(tls.server.pid, resource.RLIMIT_NOFILE, open_files)
+    wait_until(lambda: tls.serial() == fresh.certificate.serial_number, 10, "the new certificate")
+    said = tls.server.log_text().count("stays in use")
+    assert said <= 3, "once for each of the files that changed, and not every 50 ms"
+
+
+def test_a_change_counts_whatever_the_time_of_writing_says(tls: TLSServer) -> None:
+    """As with `cp -p` of a file that is as long as the one before."""
+    fresh = tls.authority.issue_for_server()
+    while len(fresh.certificate_pem) != tls.certificate.stat().st_size:
+        fresh = tls.authority.issue_for_server()
+    times = [(file, file.stat()) for file in (tls.certificate, tls.key)]
+    for (file, before), content in zip(times, (fresh.certificate_pem, fresh.key_pem), strict=True):
+        file.write_bytes(content)
+        os.utime(file, ns=(before.st_atime_ns, before.st_mtime_ns))
+    wait_until(lambda: tls.serial() == fresh.certificate.serial_number, 10, "the new certificate")
 
 
 @pytest.mark.parametrize(

@@ -22,6 +22,7 @@ public final class Authenticator: RPCInterceptor {
     private let verifier: TokenVerifier
     private let audit: AuditLog
     private let logger: Logger
+    /// Of the key set as it was when it was read.
     private let fingerprint: Mutex<FileFingerprint?>
     /// Signatures are checked by half of the cores at most: whoever sends forged ones leaves the rest to others.
     private let checks: FairGate<Client>
@@ -143,19 +144,23 @@ public final class Authenticator: RPCInterceptor {
     /// Follows the key set's file until cancelled.
     public func run() async {
         guard let file = self.configuration.keySetFile else { return }
+        // What could not be used, and was said. It is tried again, since not only the file may have been to blame.
+        var rejected: (fingerprint: FileFingerprint, problem: String)?
         while !Task.isCancelled {
             try? await Task.sleep(for: self.configuration.reloadInterval)
             let fingerprint = FileFingerprint(file)
-            let isChanged = self.fingerprint.withLock { last in
-                defer { last = fingerprint }
-                return last != fingerprint
-            }
-            guard isChanged else { continue }
+            guard self.fingerprint.withLock({ $0 != fingerprint }) else { continue }
             do {
                 self.verifier.replaceKeys(try await Self.loadKeys(self.configuration, logger: self.logger))
+                self.fingerprint.withLock { $0 = fingerprint }
+                rejected = nil
                 self.logger.notice("The keys of tokens were read again", metadata: ["file": "\(file)"])
             } catch {
-                self.logger.error("The keys of tokens that were read before stay in use: \(error)")
+                let problem = "\(error)"
+                if rejected?.fingerprint != fingerprint || rejected?.problem != problem {
+                    self.logger.error("The keys of tokens that were read before stay in use: \(problem)")
+                }
+                rejected = (fingerprint, problem)
             }
         }
     }

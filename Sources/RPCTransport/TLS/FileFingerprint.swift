@@ -1,6 +1,6 @@
 import Glibc
 
-/// Tells whether a file was replaced or written to, without reading it. Links are followed, so that a swap of the link
+/// Tells whether a file was replaced, written to, or made readable, without reading it. Links are followed, so that a swap of the link
 /// (as Kubernetes updates secrets) counts.
 package struct FileFingerprint: Sendable, Equatable {
     private var device: UInt64 = 0
@@ -16,7 +16,8 @@ package struct FileFingerprint: Sendable, Equatable {
         self.device = UInt64(info.st_dev)
         self.inode = UInt64(info.st_ino)
         self.size = Int64(info.st_size)
-        self.seconds = Int64(info.st_mtim.tv_sec)
-        self.nanoseconds = Int64(info.st_mtim.tv_nsec)
+        // Of the last change of any kind: times of writing are set back by tools that copy, and left alone by chmod.
+        self.seconds = Int64(info.st_ctim.tv_sec)
+        self.nanoseconds = Int64(info.st_ctim.tv_nsec)
     }
 }

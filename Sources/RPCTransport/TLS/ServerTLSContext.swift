@@ -6,7 +6,7 @@ import Synchronization
 final class ServerTLSContext: Sendable {
     private struct Loaded {
         var context: NIOSSLContext
-        /// Of the files that were last looked at, whether they could be used or not.
+        /// Of the files as they were when they were read.
         var fingerprints: [FileFingerprint]
         /// When the first of the server's certificates ends, in seconds since 1970.
         var notAfter: Int64
@@ -15,12 +15,19 @@ final class ServerTLSContext: Sendable {
     enum Reload: Sendable, Equatable {
         case unchanged
         case reloaded(notAfter: Int64)
-        /// What was loaded before stays in use. Said once for each change.
+        /// What was loaded before stays in use, and it is tried again next time. Said once for each change.
         case failed(RPCTLSError)
+    }
+
+    /// What could not be used, and was said.
+    private struct Rejected: Equatable {
+        var fingerprints: [FileFingerprint]
+        var error: RPCTLSError
     }
 
     private let tls: RPCServerTLS
     private let loaded: Mutex<Loaded>
+    private let rejected = Mutex<Rejected?>(nil)
 
     init(_ tls: RPCServerTLS) throws(RPCTLSError) {
         self.tls = tls
@@ -36,10 +43,15 @@ final class ServerTLSContext: Sendable {
         do throws(RPCTLSError) {
             let loaded = try Self.load(self.tls)
             self.loaded.withLock { $0 = loaded }
+            self.rejected.withLock { $0 = nil }
             return .reloaded(notAfter: loaded.notAfter)
         } catch {
-            self.loaded.withLock { $0.fingerprints = fingerprints }
-            return .failed(error)
+            let rejected = Rejected(fingerprints: fingerprints, error: error)
+            let isSaid = self.rejected.withLock { last in
+                defer { last = rejected }
+                return last == rejected
+            }
+            return isSaid ? .unchanged : .failed(error)
         }
     }
 
