@@ -39,6 +39,8 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     // Calls that have to wait.
     /// The connection's requests that are not whole take too much memory.
     case tooMuchBuffered = "too_much_buffered"
+    /// Other messages are being inflated.
+    case tooManyInflations = "too_many_inflations"
     /// Others' lists, or its own, are being read.
     case tooManyReads = "too_many_reads"
     /// Signatures of other tokens are being checked.
@@ -62,7 +64,7 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
         case .tooManyHandlers, .headersTooLarge, .messageTooLarge, .messageInflates, .messageTooComplex, .slowRequest,
             .slowResponse:
             .call
-        case .tooMuchBuffered, .tooManyReads, .tooManyTokens: .delay
+        case .tooMuchBuffered, .tooManyInflations, .tooManyReads, .tooManyTokens: .delay
         }
     }
 }

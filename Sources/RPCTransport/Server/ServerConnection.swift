@@ -530,7 +530,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         switch method.handler {
         case .unary(let handler):
             self.runReplying(call, pending.context) {
-                try await handler(try await Self.decoded(message, limit), $0)
+                try await handler(try await self.decoded(message, limit), $0)
             }
         case .immediate(let handler):
             do {
@@ -541,7 +541,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
                 return self.finish(call, RPCError(thrownByHandler: error))
             }
             self.runReplying(call, pending.context) {
-                try handler(try await Self.decoded(message, limit), $0)
+                try handler(try await self.decoded(message, limit), $0)
             }
         case .serverStreaming(let handler):
             let writer = self.makeWriter(call)
@@ -552,7 +552,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             } else {
                 self.runStreaming(call, writer) { [context = pending.context] in
                     let context = try await self.intercepted(context)
-                    try await handler(try await Self.decoded(message, limit), context, writer)
+                    try await handler(try await self.decoded(message, limit), context, writer)
                 }
             }
         case .clientStreaming, .bidirectional: break  // begun with their headers
@@ -560,11 +560,17 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
     }
 
     /// Inflates elsewhere than on the event loop, and behind the interceptors: a message that costs a lot holds up no
-    /// other call, and comes from somebody who may call.
+    /// other call, and comes from somebody who may call. Addresses that send many of them take turns.
     @inline(__always)
-    private static func decoded(_ message: MessageAssembler.Message, _ limit: Int) async throws -> ByteBuffer {
+    private nonisolated func decoded(_ message: MessageAssembler.Message, _ limit: Int) async throws -> ByteBuffer {
         guard message.compression != nil else { return message.bytes }
-        return try await awayFromEventLoop { () throws(RPCError) in try message.decoded(limit: limit, side: "server") }
+        return try await self.inflated(message, limit)
+    }
+
+    private nonisolated func inflated(_ message: MessageAssembler.Message, _ limit: Int) async throws -> ByteBuffer {
+        try await self.shared.inflations.pass(self.address) {
+            try await awayFromEventLoop { () throws(RPCError) in try message.decoded(limit: limit, side: "server") }
+        }
     }
 
     private func makeWriter(_ call: ServerCall) -> RPCWriter {
@@ -637,7 +643,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
         let task = Task.immediate {
             do {
                 let context = try await self.intercepted(context)
-                let request = try await Self.decoded(message, limit)
+                let request = try await self.decoded(message, limit)
                 self.loop.run {
                     self.handlerReturned(call)
                     // Nobody may wait for it any more.

@@ -1,4 +1,5 @@
 import Logging
+import NIOCore
 
 /// What the connections of a server have in common.
 final class ServerShared: Sendable {
@@ -10,6 +11,8 @@ final class ServerShared: Sendable {
     let logger: Logger
     let refusals: RefusalReporter
     let kept: KeptBytes
+    /// Messages are inflated by half of the cores at most, which leaves the rest to calls that cost less.
+    let inflations: FairGate<ClientAddress>
     /// These are called on the connection's event loop.
     let connectionEstablished: @Sendable (ServerConnection) -> Void
     let connectionClosed: @Sendable (ServerConnection) -> Void
@@ -28,6 +31,7 @@ final class ServerShared: Sendable {
         self.logger = logger
         self.refusals = refusals
         self.kept = KeptBytes(limit: configuration.limits.maximumKeptBytes)
+        self.inflations = FairGate(permits: System.coreCount / 2) { observer?.refused(.tooManyInflations) }
         self.connectionEstablished = connectionEstablished
         self.connectionClosed = connectionClosed
     }

@@ -15,11 +15,21 @@ public final class HealthService: Sendable {
         case serviceUnknown = 3
     }
 
+    /// Of a service, by its bytes: a client may ask for any, and Swift takes the square of the length of some strings to
+    /// hash them.
+    private struct Name: Hashable {
+        let bytes: [UInt8]
+
+        init(_ name: String) { self.bytes = Array(name.utf8) }
+
+        init(_ bytes: ArraySlice<UInt8>) { self.bytes = Array(bytes) }
+    }
+
     private struct State {
-        var statuses: [String: Status]
+        var statuses: [Name: Status]
         /// After the shutdown nothing is set any more.
         var isShutDown = false
-        var watchers: [String: [Int: AsyncStream<Status>.Continuation]] = [:]
+        var watchers: [Name: [Int: AsyncStream<Status>.Continuation]] = [:]
         var nextWatcher = 0
     }
 
@@ -33,7 +43,8 @@ public final class HealthService: Sendable {
 
     /// - Parameter statuses: by service; "" is the whole server.
     public init(_ statuses: [String: Status] = ["": .serving]) {
-        self.state = Mutex(State(statuses: statuses))
+        self.state = Mutex(
+            State(statuses: Dictionary(uniqueKeysWithValues: statuses.map { (Name($0.key), $0.value) })))
     }
 
     public var service: RPCService {
@@ -80,10 +91,10 @@ public final class HealthService: Sendable {
             throw RPCError(.resourceExhausted, "more than \(Self.listLimit) services")
         }
         var response = ProtoWriter()
-        for (name, status) in statuses.sorted(by: { $0.key < $1.key }) {
+        for (name, status) in statuses.sorted(by: { $0.key.bytes.lexicographicallyPrecedes($1.key.bytes) }) {
             // HealthListResponse.statuses, a map: each entry is a message of key and value.
             response.message(1) { entry in
-                entry.string(1, name)
+                entry.string(1, String(decoding: name.bytes, as: UTF8.self))
                 entry.bytes(2, (Self.replies[status] ?? ByteBuffer()).readableBytesView)
             }
         }
@@ -91,6 +102,7 @@ public final class HealthService: Sendable {
     }
 
     public func setStatus(_ service: String = "", _ status: Status) {
+        let service = Name(service)
         self.state.withLock { state in
             guard !state.isShutDown else { return }
             state.statuses[service] = status
@@ -100,7 +112,7 @@ public final class HealthService: Sendable {
         }
     }
 
-    public func status(_ service: String = "") -> Status? { self.state.withLock { $0.statuses[service] } }
+    public func status(_ service: String = "") -> Status? { self.state.withLock { $0.statuses[Name(service)] } }
 
     /// Everything is NOT_SERVING from now on, for good, and watches end. A draining server calls it by itself.
     public func shutDown() {
@@ -117,7 +129,7 @@ public final class HealthService: Sendable {
         }
     }
 
-    private func addWatcher(_ name: String, _ continuation: AsyncStream<Status>.Continuation) -> Int {
+    private func addWatcher(_ name: Name, _ continuation: AsyncStream<Status>.Continuation) -> Int {
         self.state.withLock { state in
             state.nextWatcher += 1
             state.watchers[name, default: [:]][state.nextWatcher] = continuation
@@ -127,7 +139,7 @@ public final class HealthService: Sendable {
         }
     }
 
-    private func removeWatcher(_ name: String, _ id: Int) {
+    private func removeWatcher(_ name: Name, _ id: Int) {
         self.state.withLock { state in
             state.watchers[name]?[id] = nil
             if state.watchers[name]?.isEmpty == true { state.watchers[name] = nil }
@@ -135,16 +147,16 @@ public final class HealthService: Sendable {
     }
 
     /// `HealthCheckRequest.service`, field 1.
-    private static func serviceName(_ message: ByteBuffer) throws(RPCError) -> String {
-        guard message.readableBytes > 0 else { return "" }
+    private static func serviceName(_ message: ByteBuffer) throws(RPCError) -> Name {
+        guard message.readableBytes > 0 else { return Name("") }
         var reader = ProtoReader(Array(message.readableBytesView))
-        var name = ""
+        var name = Name("")
         while let (field, value) = reader.next() {
             guard field == 1 else { continue }
-            guard case .bytes(let bytes) = value, let text = String(validating: bytes, as: UTF8.self) else {
+            guard case .bytes(let bytes) = value, String(validating: bytes, as: UTF8.self) != nil else {
                 throw RPCError(.internal, "cannot parse HealthCheckRequest")
             }
-            name = text
+            name = Name(bytes)
         }
         guard !reader.isMalformed else { throw RPCError(.internal, "cannot parse HealthCheckRequest") }
         return name

@@ -44,7 +44,7 @@ public struct ReflectionService: Sendable {
             guard case .bytes(let bytes) = value else { continue }
             switch field {
             case 1: host = try Self.text(bytes)
-            case 3, 4, 6, 7: question = (field, try Self.text(bytes))
+            case 3, 4, 6, 7: question = (field, try Self.name(bytes))
             case 5: question = (field, "")
             default: break
             }
@@ -84,6 +84,14 @@ public struct ReflectionService: Sendable {
     }
 
     private static var unparsable: RPCError { RPCError(.internal, "cannot parse ServerReflectionRequest") }
+
+    /// All names are ASCII. Others are unknown, whichever they are, and Swift takes the square of their length to look
+    /// some of them up.
+    private static func name(_ bytes: ArraySlice<UInt8>) throws(RPCError) -> String {
+        let text = try Self.text(bytes)
+        if bytes.allSatisfy({ $0 < 0x80 }) { return text }
+        return String(decoding: bytes.map { $0 < 0x80 ? $0 : UInt8(ascii: "?") }, as: UTF8.self)
+    }
 
     private func writeFiles(
         _ name: String?, _ what: String, _ response: inout ProtoWriter, _ sent: inout Set<String>

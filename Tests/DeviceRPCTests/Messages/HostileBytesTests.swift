@@ -85,6 +85,32 @@ import Testing
         }
     }
 
+    /// Strings that Swift would take seconds to compare. As a NUL, a value that is wrong and not a message.
+    @Test(arguments: ["\u{301}\u{316}", "\u{345}\u{301}\u{316}", "\u{1D165}\u{1D16D}", "\u{64B}"])
+    func marksInARowAreBounded(marks: String) throws {
+        func request(_ count: Int) -> V1.CreateDeviceRequest {
+            var key = "e".unicodeScalars
+            while key.count < count + 1 {
+                key.append(contentsOf: marks.unicodeScalars.prefix(count + 1 - key.count))
+            }
+            return V1.CreateDeviceRequest.with { $0.metadata = [String(key): ""] }
+        }
+        #expect(try V1.CreateDeviceRequest(decoding: request(30).encoded()).metadata.count == 1)
+        #expect {
+            try V1.CreateDeviceRequest(decoding: request(31).encoded())
+        } throws: { error in
+            guard let error = error as? MessageDecodingError, error.reason == .tooManyMarks else { return false }
+            let refusal = RPCError(error)
+            let violations = refusal.status?.detail(GoogleRPC.BadRequest.self)?.fieldViolations
+            return refusal.code == .invalidArgument && refusal.refusal == .messageTooComplex
+                && violations?.map { $0.field } == ["metadata.key"]
+        }
+        // Many of them, but not in a row.
+        let text = String(repeating: "e\u{301}\u{316}", count: 100) + "日本語"
+        let many = V1.CreateDeviceRequest.with { $0.description = text }
+        #expect(try V1.CreateDeviceRequest(decoding: many.encoded()).description == text)
+    }
+
     @Test func depthIsBounded() {
         var limits = DecodingLimits.request
         limits.maximumDepth = 2

@@ -3,7 +3,6 @@ what it is beside a benign client that takes the server the same CPU."""
 
 from __future__ import annotations
 
-import os
 import pathlib
 import statistics
 import subprocess
@@ -13,6 +12,7 @@ import time
 import grpc
 import pytest
 
+from support.bounds import cpu_seconds
 from support.client import CHANNEL_OPTIONS
 from support.server import Server
 from support.stubs import REPOSITORY, health_grpcio, health_pb2
@@ -21,11 +21,6 @@ from support.world import World
 SECONDS = 2.0
 ATTACKER = REPOSITORY / "Benchmarks" / "suite" / "attack.py"
 HEALTH = "/grpc.health.v1.Health/Check"
-
-
-def cpu_seconds(server: Server) -> float:
-    fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def beside(server: Server, *command: str) -> tuple[float, float]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import pathlib
 import re
 
 from .server import Server
@@ -10,6 +12,11 @@ from .server import Server
 def resident_bytes(server: Server) -> int:
     with open(f"/proc/{server.pid}/status") as status:
         return next(int(line.split()[1]) * 1024 for line in status if line.startswith("VmRSS:"))
+
+
+def cpu_seconds(server: Server) -> float:
+    fields = pathlib.Path(f"/proc/{server.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def refusals(server: Server) -> dict[str, int]:

@@ -43,6 +43,15 @@ import Testing
         #expect(self.isTooMuch(1, of: self.account))
     }
 
+    /// Within its share an address may divide as it likes.
+    @Test func partsOfASmallAddressMayDiffer() {
+        self.change(from: 0, to: 90, of: self.account)
+        for _ in 0..<30 { self.change(from: 0, to: 1, of: self.other) }
+        self.change(from: 0, to: 15, of: self.other)
+        #expect(!self.isTooMuch(15, of: self.other))
+        #expect(self.isTooMuch(90, of: self.account))
+    }
+
     /// Whoever opens more connections gets no more by that, and who keeps much on one stays if his address keeps little.
     @Test func addressesHaveEqualShares() {
         for _ in 0..<90 { self.change(from: 0, to: 1, of: self.account) }

@@ -14,6 +14,8 @@ public struct MessageDecodingError: Error, Sendable, Equatable, CustomStringConv
         case invalidUTF8 = "is not valid UTF-8"
         /// U+0000, which neither the decoder nor the database can keep.
         case nul = "holds a NUL character"
+        /// No text has that, and to compare such strings takes the square of their length.
+        case tooManyMarks = "has too many combining marks in a row"
         /// A message field that is not `repeated` is there more than once: legal, but written by no encoder.
         case repeatedMessage = "comes more than once, which is not supported"
         case tooDeep = "is nested too deeply"
@@ -51,11 +53,13 @@ public struct DecodingLimits: Sendable {
     /// Memory while decoding: this, and `memoryPerByte` for each byte of the message.
     public var baseMemory: Int
     public var memoryPerByte: Int
+    /// Combining marks in a row in a string: 30 are more than any text has (Unicode's Stream-Safe Text Format, UAX #15).
+    public var maximumMarks = 30
 
     /// What a caller sends.
     public static let request = DecodingLimits(
         maximumDepth: 32, maximumFields: 50_000, baseMemory: 64 * 1024, memoryPerByte: 8)
     /// What a server that we called sends: larger, and of small fields.
     public static let response = DecodingLimits(
-        maximumDepth: 32, maximumFields: 1_000_000, baseMemory: 64 * 1024, memoryPerByte: 24)
+        maximumDepth: 32, maximumFields: 1_000_000, baseMemory: 64 * 1024, memoryPerByte: 24, maximumMarks: .max)
 }

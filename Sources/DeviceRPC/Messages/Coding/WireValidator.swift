@@ -6,10 +6,12 @@ import Proto
 /// every number, tag and length is checked. Unknown fields are skipped. Driven by the generated descriptors.
 struct WireValidator {
     private let maximumDepth: Int
+    private let maximumMarks: Int
     private var fieldsLeft: Int
 
     init(limits: DecodingLimits) {
         self.maximumDepth = limits.maximumDepth
+        self.maximumMarks = limits.maximumMarks
         self.fieldsLeft = limits.maximumFields
     }
 
@@ -75,6 +77,7 @@ struct WireValidator {
                 case PROTOBUF_C_TYPE_STRING:
                     guard !Self.holdsNUL(payload) else { throw failure(.nul, field) }
                     guard Self.isUTF8(payload) else { throw failure(.invalidUTF8, field) }
+                    guard !self.hasTooManyMarks(payload) else { throw failure(.tooManyMarks, field) }
                 case PROTOBUF_C_TYPE_MESSAGE:
                     guard let nested = field.pointee.descriptor else { throw failure(.wireTypeMismatch, field) }
                     if field.pointee.label != PROTOBUF_C_LABEL_REPEATED {
@@ -131,6 +134,20 @@ struct WireValidator {
     private static func holdsNUL(_ bytes: UnsafeRawBufferPointer) -> Bool {
         guard let base = bytes.baseAddress, bytes.count > 0 else { return false }
         return memchr(base, 0, bytes.count) != nil
+    }
+
+    /// Swift compares and hashes strings in their normal form. To find that of a run of marks takes the square of its
+    /// length: seconds for a key of a map that takes a few hundred bytes when compressed.
+    private func hasTooManyMarks(_ bytes: UnsafeRawBufferPointer) -> Bool {
+        // A mark has two bytes at least, and the first of all, U+0300, begins with this one.
+        guard bytes.count / 2 > self.maximumMarks, bytes.contains(where: { $0 >= 0xCC }) else { return false }
+        var marks = 0
+        for scalar in String(decoding: bytes, as: UTF8.self).unicodeScalars {
+            let isMark = scalar.value >= 0x300 && scalar.properties.canonicalCombiningClass != .notReordered
+            marks = isMark ? marks + 1 : 0
+            if marks > self.maximumMarks { return true }
+        }
+        return false
     }
 
     private static func isUTF8(_ bytes: UnsafeRawBufferPointer) -> Bool {

@@ -52,19 +52,25 @@ extension RPCError {
     }
 
     /// Bytes that are not the message they should be: INTERNAL (grpc/doc/statuscodes.md). A NUL is a character like any other
-    /// to protobuf, and an invalid value to us: INVALID_FIELD.
+    /// to protobuf, and an invalid value to us: INVALID_FIELD. So are marks.
     public init(_ error: MessageDecodingError) {
-        if error.reason == .nul {
+        let invalidity: String? =
+            switch error.reason {
+            case .nul: "must not hold a NUL character"
+            case .tooManyMarks: "must not have more than 30 combining marks in a row"
+            default: nil
+            }
+        if let invalidity {
             let violation = GoogleRPC.FieldViolation.with {
                 $0.field = error.fieldPath
-                $0.explanation = "must not hold a NUL character"
+                $0.explanation = invalidity
             }
             self.init(InvalidRequest([violation]))
-            return
+        } else {
+            self.init(.internal, error.description)
         }
-        self.init(.internal, error.description)
         switch error.reason {
-        case .tooDeep, .tooManyFields, .tooMuchMemory: self.refusal = .messageTooComplex
+        case .tooDeep, .tooManyFields, .tooMuchMemory, .tooManyMarks: self.refusal = .messageTooComplex
         case .truncated, .malformedNumber, .malformedTag, .group, .wireTypeMismatch, .invalidUTF8, .nul,
             .repeatedMessage:
             break

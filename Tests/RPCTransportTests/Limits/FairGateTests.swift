@@ -1,7 +1,7 @@
 import Synchronization
 import Testing
 
-@testable import DeviceRPC
+@testable import RPCTransport
 
 @Suite struct FairGateTests {
     /// Clients in the order in which they were let through.

@@ -1,7 +1,7 @@
 import Synchronization
 
 /// Lets so many through at a time. While some wait, each client has its turn: who asks for much waits for himself.
-final class FairGate<Client: Hashable & Sendable>: Sendable {
+package final class FairGate<Client: Hashable & Sendable>: Sendable {
     private struct Waiter {
         var id: UInt64
         /// False: its task was cancelled.
@@ -20,7 +20,7 @@ final class FairGate<Client: Hashable & Sendable>: Sendable {
     private let onWait: @Sendable () -> Void
 
     /// - Parameter onWait: told of each that has to wait.
-    init(permits: Int, onWait: @escaping @Sendable () -> Void = {}) {
+    package init(permits: Int, onWait: @escaping @Sendable () -> Void = {}) {
         self.state = Mutex(State(free: max(1, permits)))
         self.onWait = onWait
     }
@@ -28,7 +28,7 @@ final class FairGate<Client: Hashable & Sendable>: Sendable {
     /// Runs `body` when it is this client's turn.
     ///
     /// - Throws: `body`'s errors, and `CancellationError` if the task is cancelled while it waits.
-    nonisolated(nonsending) func pass<Result>(
+    package nonisolated(nonsending) func pass<Result>(
         _ client: Client, _ body: () async throws -> Result
     ) async throws -> Result {
         try await self.enter(client)
