@@ -55,8 +55,10 @@ enum ClientFuzz {
         while !source.isEmpty {
             if !link.isActive, let other = links.first(where: \.isActive) { link = other }
             if !link.isActive {
-                // A call has it make another one.
+                // A call has it make another one, at once or when it may.
                 calls.append(Self.begin(source.byte(), &source, client, gate))
+                loop.cancelTimer(client)
+                client.timerFired(at: .now() + .minutes(3))
                 makeConnections()
                 guard let new = links.last, new.isActive else { break }
                 link = new
@@ -198,7 +200,7 @@ enum ClientFuzz {
         let request = ClientCall.Request(
             path: "/f.F/Echo", message: streams ? nil : encoder.encode(bytes, .automatic),
             expectsOneResponse: expectsOne,
-            options: options, deadline: choice & 16 == 0 ? nil : .now() + .hours(1))
+            options: options, deadline: choice & 16 == 0 ? nil : .now() + (more & 32 == 0 ? .hours(1) : .zero))
         let call = ClientCall(request, streams: streams, channel: client)
         call.begin()
         Task.immediate {
