@@ -199,6 +199,11 @@ def test_wrong_settings_are_named(stub: StubServer) -> None:
     assert "--tls-ca" in _get("--tls-ca", str(stub.folder / "none.crt"), code=USAGE)
     assert "--tls-key" in _get("--tls-ca", stub.ca, "--tls-cert", stub.certificate, "--tls-key", stub.ca, code=USAGE)
     assert "--tls-cert" in _get("--tls-cert", stub.certificate, code=USAGE)
+    expired, key = Authority(is_expired=True).issue(uris=["spiffe://test/cli"]).write(stub.folder, "expired")
+    assert "expired.crt has expired" in _get(
+        "--tls-ca", stub.ca, "--tls-cert", str(expired), "--tls-key", str(key), code=USAGE)
+    assert "expired.key does not belong to the certificate" in _get(
+        "--tls-ca", stub.ca, "--tls-cert", stub.certificate, "--tls-key", str(key), code=USAGE)
     assert "DEVICERPC_SERVER" in _get(environment={"DEVICERPC_SERVER": "?"}, code=USAGE)
     (stub.folder / "c.yaml").write_text("sevrer: here:1\n")
     assert "did you mean server?" in _get("--config", str(stub.folder / "c.yaml"), code=USAGE)

@@ -146,6 +146,16 @@ import Testing
         #expect(self.failure(bytes, as: V1.ListDevicesRequest.self) == .tooManyFields)
     }
 
+    /// protobuf-c would refuse them too, but without a word: they would pass for messages that take too much memory.
+    @Test(
+        arguments: [
+            ([0x12, 0x02, 0x01, 0x80], .truncated),
+            ([0x12, 0x0b] + [UInt8](repeating: 0xff, count: 10) + [0x01], .malformedNumber),
+        ] as [([UInt8], MessageDecodingError.Reason)])
+    func packedElementsAreChecked(bytes: [UInt8], reason: MessageDecodingError.Reason) {
+        #expect(self.failure(bytes, as: V1.ListDevicesRequest.self) == reason)
+    }
+
     @Test func theLargestLegitimateMessagesPass() throws {
         let request = V1.BatchGetSagasRequest.with {
             $0.sagaIDs = (0..<1000).map { "saga_1730188800000_\(1_000_000_000 + $0)" }

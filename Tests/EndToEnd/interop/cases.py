@@ -44,6 +44,7 @@ ITERATIONS = {"rpc_soak": 100, "channel_soak": 20, "concurrent_large_unary": 100
 
 _WHOLE_CALL = "compresses a whole call or none of it, and can't leave one message uncompressed"
 _NO_COMPRESSION = "has no compression"
+_NO_STATUS = "gives calls that it cancels no status: that the connection lives on is checked"
 
 NOT_RUN: dict[tuple[str, str], str] = {
     ("client_compressed_streaming", "grpcio"): _WHOLE_CALL,
@@ -59,6 +60,8 @@ REMARKS: dict[tuple[str, str], str] = {
     ("server_compressed_unary", "grpclib"): "takes no compressed message, and must not get one that it asks for",
     ("server_compressed_streaming", "grpclib"): "takes no compressed message, and must not get one that it asks for",
     ("client_compressed_unary", "go"): "with gzip; grpc-go has no deflate",
+    ("cancel_after_begin", "grpclib"): _NO_STATUS,
+    ("cancel_after_first_response", "grpclib"): _NO_STATUS,
 }
 
 # Cases of the same document that nobody runs.

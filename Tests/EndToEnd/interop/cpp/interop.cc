@@ -186,6 +186,7 @@ void ServerCompressedStreaming(const Target& target) {
     CheckPayload(response.payload(), size);
     CHECK(Inspector::WasCompressed(context) == is_compressed, "the response's flag");
   }
+  CHECK(!stream->Read(&response), "one response too many");
   CheckStatus(stream->Finish());
 }
 
