@@ -154,7 +154,7 @@ def streams_that_nobody_opened(peer: Peer, stream: int) -> None:
         peer.headers(one)
 
 
-@server(UNAVAILABLE, BREAKS_RULES)
+@server(UNAVAILABLE)
 def last_streams_that_rise(peer: Peer, stream: int) -> None:
     for last in range(1, 1000, 2):
         peer.go_away(last)

@@ -13,6 +13,8 @@ func withRawServer(
     _ body: @escaping @Sendable (RPCClient) async throws -> Void
 ) async throws {
     let listener = try await ServerBootstrap(group: MultiThreadedEventLoopGroup.singleton)
+        // A client that has said its last word does not end the connection: the script's end does.
+        .childChannelOption(.allowRemoteHalfClosure, value: true)
         .bind(host: "127.0.0.1", port: 0) { channel in
             channel.eventLoop.makeCompletedFuture {
                 try NIOAsyncChannel<ByteBuffer, ByteBuffer>(wrappingChannelSynchronously: channel)
