@@ -80,3 +80,6 @@ def test_the_servers_own_maximum() -> None:
         for extra in ([], [("grpc-timeout", "1H")]):
             assert connection.response(connection.begin(EMPTY, extra)).status == 4
         assert connection.unary(EMPTY).status == 0
+    # The client's own counts if it is shorter.
+    with InteropServer("--maximum-unary-timeout", "60000") as server, RawClient(server.port) as connection:
+        assert connection.response(connection.begin(EMPTY, [("grpc-timeout", "100m")])).status == 4

@@ -33,6 +33,9 @@ import Testing
                 struct Secret: Error {}
                 throw Secret()
             },
+            .unary("GiveUp") { _, _ in throw CancellationError() },
+            // No status is that: it would promise a message.
+            .unary("Fine") { _, _ in throw RPCError(.ok, "fine") },
             .serverStreaming("Count") { message, _, writer in
                 for number in 0..<(Int(message.text) ?? 0) { try await writer.write(ByteBuffer(text: "\(number)")) }
             },
@@ -98,6 +101,10 @@ import Testing
             let broken = await status { _ = try await client.unary("/test.Echo/Break", ByteBuffer()) }
             #expect(broken?.code == .unknown)
             #expect(broken?.message.contains("Secret") == false)
+            for (method, code) in [("GiveUp", RPCCode.cancelled), ("Fine", .unknown)] {
+                let error = await status { _ = try await client.unary("/test.Echo/\(method)", ByteBuffer()) }
+                #expect(error?.code == code)
+            }
         }
     }
 
