@@ -144,6 +144,22 @@ def test_too_much_unread(server: Server) -> None:
     assert refusals(server)["too_much_unread"] == before + 1
 
 
+def test_what_was_reset_is_not_unread(server: Server) -> None:
+    """As much as ends a connection, but for a client that lets go of it each time: it owes nothing."""
+    before = refusals(server)
+    ask = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
+    with RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0}) as raw:
+        for _ in range(15):
+            stream = raw.open(REFLECTION)
+            raw.send(frame(DATA, 0, stream, ask * 100))
+            raw.wait_for(lambda one, stream=stream: one.stream == stream and one.kind == HEADERS)
+            raw.send(reset(stream))
+        # Held back if anything counted as unread still.
+        raw.send(settings({INITIAL_WINDOW_SIZE: 65535}))
+        assert raw.trailers(raw.call()).field("grpc-status") == "0"
+    assert refusals(server) == before
+
+
 def _fill(raw: RawConnection, calls: int) -> None:
     """Has the server keep some 60 KiB a call: answers for which the client has no window."""
     ask = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
