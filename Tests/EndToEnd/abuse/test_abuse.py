@@ -216,7 +216,8 @@ def _padded_data(raw: RawConnection) -> None:
 def _windows_of_one_byte(raw: RawConnection) -> None:
     raw.send(settings({INITIAL_WINDOW_SIZE: 0}))
     for _ in range(900):
-        raw.call()
+        # Answers of 4 kB: each window is used.
+        raw.call(REFLECTION, b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
     for _ in range(20):
         raw.flood(batches(lambda number: window_update(1 + 2 * number, 1), 900, 50))
 
