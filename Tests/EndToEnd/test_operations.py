@@ -348,6 +348,60 @@ def test_logs(world: World) -> None:
         assert call.headers["x-service-token"] not in text
 
 
+def test_access_log(world: World) -> None:
+    """A line for each call, found again by what its client calls it; audit lines have that name too."""
+    settings = {"DEVICERPC_LOG_FORMAT": "json", "DEVICERPC_ACCESS_LOG": "true"}
+    server = world.server(environment=settings)
+    quiet = world.server(environment={"DEVICERPC_LOG_FORMAT": "json"})
+    for one in (server, quiet):
+        client = one.client_with([("x-request-id", "req-4711/a")])
+        made = client.create()
+        with pytest.raises(RPCFailure):
+            client.call("GetSaga", service_pb2.GetSagaRequest(saga_id="saga_1795676228994_aaaaaaaaaa"))
+        odd = one.client_with([("x-request-id", "with a space")])
+        odd.saga(made.saga_id)
+    server.terminate()
+    assert server.wait_ended(20) == 0
+
+    def lines(of: Server, kind: str) -> list[dict[str, str]]:
+        parsed = [json.loads(line) for line in of.log_text().splitlines() if line.startswith("{")]
+        return [line for line in parsed if line["message"] == kind]
+
+    ours = [line for line in lines(server, "[ACCESS]") if line.get("x_request_id") == "req-4711/a"]
+    assert [(line["method"].rpartition("/")[2], line["outcome"]) for line in ours] == [
+        ("CreateDevice", "OK"), ("GetSaga", "NOT_FOUND")]
+    for line in ours:
+        assert line["peer"] and int(line["duration_us"]) > 0
+    unnamed = [line for line in lines(server, "[ACCESS]") if line["method"].endswith("/GetSaga") and line["outcome"] == "OK"]
+    assert unnamed and all("x_request_id" not in line for line in unnamed)
+    for one in (server, quiet):
+        assert [line["x_request_id"] for line in lines(one, "[AUDIT]")] == ["req-4711/a"]
+    assert not lines(quiet, "[ACCESS]")
+
+
+def test_reads_end_with_their_calls(world: World) -> None:
+    """Nobody waits for the answer any more, so PostgreSQL does not look for it either."""
+    server = world.server()
+    client = server.client()
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+    requests = {
+        "devices": [("ListDevices", service_pb2.ListDevicesRequest())],
+        "saga_event": [
+            ("ListSagas", service_pb2.ListSagasRequest(user_id="user-1")),
+            ("BatchGetSagas", service_pb2.BatchGetSagasRequest(saga_ids=["saga_1795676228994_aaaaaaaaaa"])),
+        ],
+    }
+    for table, calls in requests.items():
+        with world.database.transaction() as connection:
+            connection.execute(f"LOCK TABLE {table} IN ACCESS EXCLUSIVE MODE")
+            for method, request in calls:
+                with pytest.raises(RPCFailure) as caught:
+                    client.call(method, request, timeout=1)
+                assert caught.value.code == grpc.StatusCode.DEADLINE_EXCEEDED
+                # A statement without a limit of its own gives up after 5 s (lock_timeout) or 10.
+                wait_until(lambda: world.database.value(waiting) == 0, 2, f"{method}'s statement to end")
+
+
 # The embedded database
 
 

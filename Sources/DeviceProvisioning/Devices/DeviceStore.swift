@@ -27,10 +27,11 @@ public final class DeviceStore: Sendable {
     ///   - provider: `nil`: all.
     ///   - visibility: what is outside of it is left out.
     ///   - position: where the page before it ended; `nil`: from the newest on.
+    ///   - deadline: of the call that they are read for; PostgreSQL gives up then.
     public func list(
         userID: String, statuses: [String] = [], provider: ProviderKind? = nil, visibility: Visibility = .all,
         after position: DeviceCursor.Position? = nil,
-        limit: Int
+        limit: Int, until deadline: ContinuousClock.Instant? = nil
     ) async throws(PostgresError) -> [DeviceRecord] {
         var parameters = SQLParameters()
         parameters.append(position?.createdAt ?? Timestamp.infinity)
@@ -61,7 +62,7 @@ public final class DeviceStore: Sendable {
             parameters.append(userID)
             statement = Self.listOfUser
         }
-        return try await self.database.run(SQLQuery(statement, parameters))
+        return try await self.database.run(SQLQuery(statement, parameters), until: deadline)
             .map { (row) throws(PostgresError) in try DeviceRecord(row) }
     }
 

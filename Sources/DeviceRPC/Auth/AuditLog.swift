@@ -57,6 +57,7 @@ public final class AuditLog: Sendable {
             "saga_id": "\(subject.sagaID)", "device_id": "\(subject.deviceID)",
             "user_id": "\(Self.shown(subject.userID))", "outcome": "\(code.name)", "peer": "\(context.peer)",
         ]
+        if let id = context.metadata.requestID { metadata["x_request_id"] = "\(id)" }
         if let line, line.leftOut > 0 { metadata["unlogged_before"] = "\(line.leftOut)" }
         if let line, line.leftOutOfOthers > 0 { metadata["unlogged_of_others"] = "\(line.leftOutOfOthers)" }
         self.logger.notice("[AUDIT]", metadata: metadata)

@@ -82,11 +82,11 @@ public struct DeviceService: Sendable {
 
     private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
         _ name: String, maximumBytes: Int = Self.maximumRequestBytes,
-        _ handler: @escaping @Sendable (Request, Caller, Client) async throws -> Response
+        _ handler: @escaping @Sendable (Request, Caller, RPCContext) async throws -> Response
     ) -> RPCMethod {
         .unary(name, maximumMessageBytes: maximumBytes) { message, context in
             do {
-                let response = try await handler(Request(decoding: message), try context.caller, Client(context))
+                let response = try await handler(Request(decoding: message), try context.caller, context)
                 return RPCReply(message: response.encoded())
             } catch {
                 self.logIfInternal(error, of: name)
@@ -209,14 +209,15 @@ public struct DeviceService: Sendable {
     // MARK: Devices
 
     private func getDevice(
-        _ request: V1.GetDeviceRequest, _ caller: Caller, _ client: Client
+        _ request: V1.GetDeviceRequest, _ caller: Caller, _ context: RPCContext
     ) async throws -> V1.Device {
         let id = try request.validatedDeviceID()
         let visibility = caller.visibleDevices
         if let record = try await self.devices.device(id) { return try Self.shown(record, visibility) }
         // Known from CreateDevice's answer on, before its record exists too.
-        let sagas = try await self.longReads.sagas.pass(client) {
-            try await self.runtime.list(SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1)
+        let sagas = try await self.longReads.sagas.pass(Client(context)) {
+            try await self.runtime.list(
+                SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1, until: context.deadline)
         }
         // The saga may have written the record between the two looks.
         if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
@@ -237,15 +238,15 @@ public struct DeviceService: Sendable {
     }
 
     private func listDevices(
-        _ request: V1.ListDevicesRequest, _ caller: Caller, _ client: Client
+        _ request: V1.ListDevicesRequest, _ caller: Caller, _ context: RPCContext
     ) async throws -> V1.ListDevicesResponse {
         let query = try ListDevicesQuery(validating: request)
         guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
-        let records = try await self.longReads.devices.pass(client) {
+        let records = try await self.longReads.devices.pass(Client(context)) {
             try await self.devices.list(
                 userID: query.userID, statuses: query.statuses.map(\.shortName),
                 provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
-                after: cursor.position, limit: query.page.size + 1)
+                after: cursor.position, limit: query.page.size + 1, until: context.deadline)
         }
         var response = V1.ListDevicesResponse()
         var page = Page(records, size: query.page.size)
@@ -267,7 +268,7 @@ public struct DeviceService: Sendable {
 
     // MARK: Sagas
 
-    private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller, _: Client) async throws -> V1.Saga {
+    private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller, _: RPCContext) async throws -> V1.Saga {
         let id = try request.validatedSagaID()
         guard let snapshot = try await self.runtime.snapshot(id), caller.sees(snapshot) else {
             throw RPCError.notFound(V1.Saga.self, id.rawValue)
@@ -276,10 +277,12 @@ public struct DeviceService: Sendable {
     }
 
     private func batchGetSagas(
-        _ request: V1.BatchGetSagasRequest, _ caller: Caller, _ client: Client
+        _ request: V1.BatchGetSagasRequest, _ caller: Caller, _ context: RPCContext
     ) async throws -> V1.BatchGetSagasResponse {
         let ids = try request.validatedSagaIDs()
-        let snapshots = try await self.longReads.sagas.pass(client) { try await self.runtime.snapshots(ids) }
+        let snapshots = try await self.longReads.sagas.pass(Client(context)) {
+            try await self.runtime.snapshots(ids, until: context.deadline)
+        }
         return V1.BatchGetSagasResponse.with { response in
             for id in ids {
                 if let snapshot = snapshots[id], caller.sees(snapshot) {
@@ -292,7 +295,7 @@ public struct DeviceService: Sendable {
     }
 
     private func listSagas(
-        _ request: V1.ListSagasRequest, _ caller: Caller, _ client: Client
+        _ request: V1.ListSagasRequest, _ caller: Caller, _ context: RPCContext
     ) async throws -> V1.ListSagasResponse {
         let query = try ListSagasQuery(validating: request)
         var before: SagaID?
@@ -304,8 +307,8 @@ public struct DeviceService: Sendable {
             statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
             userID: query.userID, resourceID: query.deviceID, batchID: query.batchID,
             visibility: caller.visibleSagas)
-        let snapshots = try await self.longReads.sagas.pass(client) {
-            try await self.runtime.list(filter, before: before, limit: query.page.size + 1)
+        let snapshots = try await self.longReads.sagas.pass(Client(context)) {
+            try await self.runtime.list(filter, before: before, limit: query.page.size + 1, until: context.deadline)
         }
         var response = V1.ListSagasResponse()
         var page = Page(snapshots, size: query.page.size)

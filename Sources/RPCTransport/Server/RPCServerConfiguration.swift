@@ -33,6 +33,9 @@ public struct RPCServerConfiguration: Sendable {
     /// A deadline for unary calls whose clients set none or a later one; nil for none.
     public var maximumUnaryTimeout: Duration?
 
+    /// Told of each call that reached a method and has ended; on event loops, so that it must not block.
+    public var accessLog: (@Sendable (RPCAccess) -> Void)?
+
     /// Time for a new connection to finish the handshake of TLS and send its preface and SETTINGS, and for a header block to be completed.
     public var handshakeTimeout: Duration = .seconds(10)
     /// A PING is sent after this long without a byte from the client…

@@ -48,8 +48,10 @@ final class ServerCall: HTTP2Stream, TimerNode, OutboundPipeTarget, @unchecked S
     @exclusivity(unchecked) var isHeldBack = false
     /// How the client takes what waits for it; nil if nothing does.
     @exclusivity(unchecked) var responseWatch: ProgressWatch?
-    /// For the observer; nil if it wasn't told of the call's start, or was told of its end.
+    /// For the observer and the access log; nil before the call has reached a method, and once they were told of its end.
     @exclusivity(unchecked) var observed: (method: String, since: NIODeadline)?
+    /// For the access log.
+    @exclusivity(unchecked) var requestID: String?
 
     @exclusivity(unchecked) var timerIndex = -1
     @exclusivity(unchecked) var timerDeadline = NIODeadline.distantFuture

@@ -403,10 +403,15 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.setNeedsFlush()
             return
         }
+        let metadata = Metadata(head.list)
         if let observer = self.shared.observer {
-            call.observed = (route.path, .now())
             observer.callStarted(method: route.path)
             if head.isRetry { observer.callIsRetry(method: route.path) }
+            call.observed = (route.path, .now())
+        }
+        if self.shared.configuration.accessLog != nil {
+            call.requestID = metadata.requestID
+            call.observed = (route.path, .now())
         }
         var deadline: ContinuousClock.Instant?
         if let nanoseconds = self.timeout(of: head, route) {
@@ -416,7 +421,7 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
             self.loop.schedule(call, at: .now() + .nanoseconds(nanoseconds))
         }
         let context = RPCContext(
-            method: route.path, metadata: Metadata(head.list), deadline: deadline, peer: self.peer,
+            method: route.path, metadata: metadata, deadline: deadline, peer: self.peer,
             address: self.address, peerCertificate: self.peerCertificate)
         self.keep(Self.bytesOfCall + head.list.listBytes, of: call)
         call.endsAtDrain = route.method.endsAtDrain
@@ -856,11 +861,12 @@ final class ServerConnection: HTTP2Connection, TimerNode, @unchecked Sendable {
 
     func ended(_ call: ServerCall, _ code: RPCCode) {
         if call.timerIndex >= 0 { self.loop.cancelTimer(call) }
-        if let observed = call.observed, let observer = self.shared.observer {
-            call.observed = nil
-            observer.callEnded(
-                method: observed.method, code: code,
-                duration: .nanoseconds((NIODeadline.now() - observed.since).nanoseconds))
-        }
+        guard let observed = call.observed else { return }
+        call.observed = nil
+        let duration = Duration.nanoseconds((NIODeadline.now() - observed.since).nanoseconds)
+        self.shared.observer?.callEnded(method: observed.method, code: code, duration: duration)
+        self.shared.configuration.accessLog?(
+            RPCAccess(
+                method: observed.method, code: code, duration: duration, peer: self.peer, requestID: call.requestID))
     }
 }

@@ -80,6 +80,26 @@ public final class PostgresPool: Sendable {
         }
     }
 
+    /// Runs one query for a call that ends at `deadline`: PostgreSQL gives the query up 100 ms later (`statement_timeout`,
+    /// SQLSTATE 57014), so that the call has ended as one that is late, or after the configuration's `statementTimeout` if
+    /// that is sooner.
+    public nonisolated(nonsending) func run(
+        _ query: SQLQuery, until deadline: ContinuousClock.Instant?
+    ) async throws(PostgresError) -> SQLRows {
+        try await self.withConnection { connection async throws(PostgresError) in
+            // By now the wait for a connection is over.
+            let rest = deadline.map { ContinuousClock.now.duration(to: $0) + .milliseconds(100) }
+            guard let rest, rest < self.configuration.statementTimeout else { return try await connection.run(query) }
+            var parameters = SQLParameters()
+            parameters.append("\(max(1, rest.wholeMicroseconds / 1000))")
+            return try await connection.run([SQLQuery(Self.limitStatements, parameters), query])[1]
+        }
+    }
+
+    /// For the rest of the transaction, which is the pipeline.
+    private static let limitStatements = SQLStatement(
+        "pool_limit_statements", "SELECT set_config('statement_timeout', $1, true)")
+
     /// As `PostgresConnection.transaction`.
     public nonisolated(nonsending) func transaction(
         _ queries: [SQLQuery], timeout: Duration? = nil

@@ -26,7 +26,9 @@ public struct SagaFilter: Sendable, Equatable {
 struct SagaList: Sendable {
     let pool: PostgresPool
 
-    func ids(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaID] {
+    func ids(
+        _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
+    ) async throws(SagaRuntimeError) -> [SagaID] {
         var parameters = SQLParameters()
         // Beyond every id: '~' sorts after all that an id can hold.
         parameters.append(before?.rawValue ?? "saga_~")
@@ -61,7 +63,7 @@ struct SagaList: Sendable {
             statement = Self.parked
         }
         do {
-            return try await self.pool.run([SQLQuery(statement, parameters)])[0].compactMapThrowing {
+            return try await self.pool.run(SQLQuery(statement, parameters), until: deadline).compactMapThrowing {
                 (row) throws(PostgresError) in SagaID(try row.text(0))
             }
         } catch {

@@ -97,7 +97,7 @@ final class SagaReader: Sendable {
 
     /// The states of the sagas that there are, and what is wrong with those that can't be read.
     func snapshots(
-        _ ids: [SagaID]
+        _ ids: [SagaID], until deadline: ContinuousClock.Instant? = nil
     ) async throws(SagaRuntimeError) -> (found: [SagaID: SagaSnapshot], unreadable: [SagaID: String]) {
         var found: [SagaID: SagaSnapshot] = [:]
         var unreadable: [SagaID: String] = [:]
@@ -105,7 +105,7 @@ final class SagaReader: Sendable {
         while !rest.isEmpty {
             let slice = Array(rest.prefix(Self.maximumIDs))
             rest = rest.dropFirst(slice.count)
-            for (id, rows) in zip(slice, try await self.read(slice)) where !rows.isEmpty {
+            for (id, rows) in zip(slice, try await self.read(slice, until: deadline)) where !rows.isEmpty {
                 do throws(StoredDataError) {
                     found[id] = try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
                 } catch {
@@ -178,12 +178,14 @@ final class SagaReader: Sendable {
         """)
 
     /// The rows of each saga by ascending sequence, in the order of `ids`; none for a saga that there isn't.
-    private func read(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [[EventRow]] {
+    private func read(
+        _ ids: [SagaID], until deadline: ContinuousClock.Instant? = nil
+    ) async throws(SagaRuntimeError) -> [[EventRow]] {
         var parameters = SQLParameters()
         parameters.append(array: ids.map(\.rawValue))
         var rows = [[EventRow]](repeating: [], count: ids.count)
         do {
-            for row in try await self.pool.run([SQLQuery(Self.rows, parameters)])[0] {
+            for row in try await self.pool.run(SQLQuery(Self.rows, parameters), until: deadline) {
                 let position = Int(try row.int64(0)) - 1
                 guard rows.indices.contains(position) else { continue }
                 rows[position].append(

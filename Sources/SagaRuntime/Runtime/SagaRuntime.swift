@@ -476,8 +476,12 @@ public final class SagaRuntime: Sendable {
     }
 
     /// The known ones of `ids`; one whose events can't be read does not spoil the others.
-    public func snapshots(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
-        let (snapshots, unreadable) = try await self.reader.snapshots(ids)
+    ///
+    /// - Parameter deadline: of the call that they are read for; PostgreSQL gives up then.
+    public func snapshots(
+        _ ids: [SagaID], until deadline: ContinuousClock.Instant? = nil
+    ) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
+        let (snapshots, unreadable) = try await self.reader.snapshots(ids, until: deadline)
         if unreadable.isEmpty { return snapshots }
         return try await self.outlines(unreadable).merging(snapshots) { $1 }
     }
@@ -493,10 +497,13 @@ public final class SagaRuntime: Sendable {
     }
 
     /// Sagas newest first; see `SagaFilter`.
-    public func list(_ filter: SagaFilter, before: SagaID?, limit: Int) async throws(SagaRuntimeError) -> [SagaSnapshot]
-    {
-        let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit)
-        let snapshots = try await self.snapshots(ids)
+    ///
+    /// - Parameter deadline: of the call that they are read for; PostgreSQL gives up then.
+    public func list(
+        _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant? = nil
+    ) async throws(SagaRuntimeError) -> [SagaSnapshot] {
+        let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit, until: deadline)
+        let snapshots = try await self.snapshots(ids, until: deadline)
         return ids.compactMap { snapshots[$0] }
     }
 

@@ -61,6 +61,8 @@ struct ServerConfiguration: Sendable {
     struct Log: Sendable {
         var level: Logger.Level
         var format: LogFormat
+        /// Whether each call has a line.
+        var isAccessLogged: Bool
     }
 
     var listeners: Listeners
@@ -117,7 +119,9 @@ struct ServerConfiguration: Sendable {
             maximumSagasPerUser: reader.read(Settings.maximumSagasPerUser))
         self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil, for: purpose)
         self.userService = Self.userService(reader)
-        self.log = Log(level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat))
+        self.log = Log(
+            level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat),
+            isAccessLogged: reader.read(Settings.accessLog))
         let dataDirectory = reader.read(Settings.dataDirectory)
         self.dataDirectory =
             dataDirectory ?? (isRoot ? "/var/lib/devicerpc" : homeDirectory + "/.local/share/devicerpc")

@@ -167,6 +167,11 @@ enum Settings {
         "log.format", "DEVICERPC_LOG_FORMAT", .logging, default: .text,
         "Lines for people or one JSON object per line; on standard error.")
 
+    static let accessLog = Setting<Bool>.boolean(
+        "log.access", "DEVICERPC_ACCESS_LOG", .logging, default: false,
+        "A line for each call that ended: method, outcome, duration, peer, and the x-request-id that its client gave it."
+    )
+
     // MARK: Redroid
 
     static let redroidEnabled = Setting<Bool?>.optionalBoolean(
@@ -247,7 +252,7 @@ enum Settings {
         ] + redroid.map(\.description) + [
             userServiceURL.description, userServiceIdempotent.description, userServiceTimeout.description,
             jwtSecret.description,
-            logLevel.description, logFormat.description,
+            logLevel.description, logFormat.description, accessLog.description,
         ]
 
     /// Environment names of ours that are no settings: files of settings, and what test builds read.

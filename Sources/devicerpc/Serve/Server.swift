@@ -69,13 +69,16 @@ struct Server {
         let services =
             application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
         let authenticator = try await self.makeAuthenticator(services, audit)
+        let accessLog = self.configuration.log.isAccessLogged ? AccessLog(logger: self.logger) : nil
         let rpc = RPCServer(
-            configuration: self.rpcConfiguration(), services: services,
+            configuration: self.rpcConfiguration(accessLog), services: services,
             interceptors: [authenticator ?? OpenAccess()], logger: self.logger,
             observer: RPCMetrics(services: services, registry: self.registry))
 
         try await self.run(
-            Parts(runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools))
+            Parts(
+                runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
+                accessLog: accessLog))
 
         await providers.shutdown()
         await quota?.shutdown()
@@ -90,6 +93,7 @@ struct Server {
         let authenticator: Authenticator?
         let health: HealthService
         let tools: PostgresPool
+        let accessLog: AccessLog?
     }
 
     /// Runs everything until a signal, or until a part of it fails.
@@ -114,23 +118,25 @@ struct Server {
             await group.triggerGracefulShutdown()
         }
         // The last one goes first.
-        let services: [ServiceGroupConfiguration.ServiceConfiguration] = [
-            .init(service: signals), .init(service: operators), .init(service: probe),
-            .init(service: AuthenticatorService(authenticator: parts.authenticator)),
-            .init(service: RuntimeService(runtime: parts.runtime)),
-            .init(
-                service: RPCServerService(
-                    server: parts.rpc, drainTimeout: self.configuration.listeners.drainTimeout,
-                    giveUp: { parts.runtime.endWaits() })),
-            .init(
-                service: ReadyService(
-                    state: state,
-                    onReady: {
-                        self.onReady(
-                            ServerAddresses(rpc: rpcAddress, operators: await operators.boundAddress()))
-                    }),
-                successTerminationBehavior: .ignore),
-        ]
+        let logging = parts.accessLog.map { [ServiceGroupConfiguration.ServiceConfiguration(service: $0)] } ?? []
+        let services: [ServiceGroupConfiguration.ServiceConfiguration] =
+            logging + [
+                .init(service: signals), .init(service: operators), .init(service: probe),
+                .init(service: AuthenticatorService(authenticator: parts.authenticator)),
+                .init(service: RuntimeService(runtime: parts.runtime)),
+                .init(
+                    service: RPCServerService(
+                        server: parts.rpc, drainTimeout: self.configuration.listeners.drainTimeout,
+                        giveUp: { parts.runtime.endWaits() })),
+                .init(
+                    service: ReadyService(
+                        state: state,
+                        onReady: {
+                            self.onReady(
+                                ServerAddresses(rpc: rpcAddress, operators: await operators.boundAddress()))
+                        }),
+                    successTerminationBehavior: .ignore),
+            ]
         try await group.run(services, logger: self.logger)
     }
 
@@ -223,7 +229,7 @@ struct Server {
         return runtime
     }
 
-    private func rpcConfiguration() -> RPCServerConfiguration {
+    private func rpcConfiguration(_ accessLog: AccessLog?) -> RPCServerConfiguration {
         let listeners = self.configuration.listeners
         var rpc = RPCServerConfiguration(host: listeners.rpc.host, port: listeners.rpc.port)
         rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
@@ -231,6 +237,7 @@ struct Server {
         rpc.drainTimeout = listeners.drainTimeout + RPCServerService.lastAnswers
         rpc.drainError = .shuttingDown
         rpc.tls = listeners.tls
+        if let accessLog { rpc.accessLog = { accessLog.ended($0) } }
         self.configuration.connections.apply(to: &rpc)
         self.configuration.limits.apply(to: &rpc)
         return rpc

@@ -170,6 +170,12 @@ class Database:
         with self.cluster.connect(self.name) as connection:
             connection.execute(sql, parameters or None)
 
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[psycopg.Connection[Any]]:
+        """One that is open until the end of the block."""
+        with self.cluster.connect(self.name) as connection, connection.transaction():
+            yield connection
+
     def has_table(self, table: str) -> bool:
         return bool(self.value("SELECT to_regclass(%s) IS NOT NULL", table))
 

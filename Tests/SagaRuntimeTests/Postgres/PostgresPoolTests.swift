@@ -95,6 +95,24 @@ import Testing
         _ = try await pool.run(Self.one)
     }
 
+    /// A call's deadline is the statement's, for that statement alone.
+    @Test func statementsEndWithTheirCall() async throws {
+        let pool = PostgresPool(try await TestDatabase.make().configuration, size: 1, maximumWaiters: 1)
+        let long = SQLQuery(SQLStatement("long", "SELECT pg_sleep(5)"))
+        let start = BootTime.now
+        let error = await #expect(throws: PostgresError.self) {
+            _ = try await pool.run(long, until: .now + .milliseconds(200))
+        }
+        #expect(error?.sqlstate == "57014")
+        #expect(BootTime.now - start < .seconds(2))
+        let limit = SQLQuery(SQLStatement("limit", "SELECT current_setting('statement_timeout')"))
+        #expect(try await pool.run(limit).single().text(0) == "10s")
+        #expect(try await pool.run(limit, until: .now + .seconds(20)).single().text(0) == "10s")
+        #expect(try await pool.run(limit, until: .now + .seconds(5)).single().text(0) != "10s")
+        #expect(try await pool.run(limit, until: nil).single().text(0) == "10s")
+        await pool.shutdown()
+    }
+
     @Test func poolOutlivesARestartOfTheDatabaseAndFailsFastMeanwhile() async throws {
         let directory = try TemporaryDirectory.makeGuarded()
         var server = try await EmbeddedPostgres.start(dataDirectory: directory, isDurable: false)
