@@ -184,6 +184,8 @@ import Testing
             let error = await status { try await Self.call(client) }
             #expect(error?.code == end.code, "\(String(describing: error))")
             #expect(requests.count == 1)
+            // A call that is sent before the client has seen the end of the connection is lost with it.
+            #expect(await soon { await client.look { $0.connection == nil } })
             try await Self.call(client, RPCCallOptions(waitsForReady: true))
             #expect(requests.count == 2)
         }

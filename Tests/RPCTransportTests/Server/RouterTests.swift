@@ -43,18 +43,24 @@ import Testing
     /// them anew at each. It takes 20 ms for these 4,000 of them, on the event loop, and a client that repeats its header
     /// sends a few bytes for that.
     @Test func explainingTakesNoLongerForOddCharacters() {
-        let path = Array(("/" + String(repeating: "\u{1F1E9}", count: 4000)).utf8)
+        let odd = Array(("/" + String(repeating: "\u{1F1E9}", count: 4000)).utf8)
+        let plain = Array(("/" + String(repeating: "s", count: 16_000)).utf8)
         let clock = { () -> Int in
             var time = timespec()
             clock_gettime(CLOCK_THREAD_CPUTIME_ID, &time)
             return time.tv_sec * 1_000_000_000 + time.tv_nsec
         }
-        let begin = clock()
-        for _ in 0..<100 {
-            let error = path.withUnsafeBufferPointer { Self.router.explainUnknown($0) }
-            #expect(error == RPCError(.unimplemented, "malformed method name"))
+        let time = { (path: [UInt8]) -> Int in
+            let begin = clock()
+            for _ in 0..<100 {
+                let error = path.withUnsafeBufferPointer { Self.router.explainUnknown($0) }
+                #expect(error == RPCError(.unimplemented, "malformed method name"))
+            }
+            return clock() - begin
         }
-        #expect(clock() - begin < 300_000_000)
+        // The best of some: other tests and a sanitizer make all of it slower.
+        let (oddTime, plainTime) = ((0..<3).map { _ in time(odd) }.min(), (0..<3).map { _ in time(plain) }.min())
+        #expect((oddTime ?? .max) < 5 * (plainTime ?? 0))
     }
 
     /// No more of a client's name than says which it is.
