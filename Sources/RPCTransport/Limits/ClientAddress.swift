@@ -17,15 +17,13 @@ public struct ClientAddress: Hashable, Sendable {
     private let kind: Kind
 
     init(_ address: SocketAddress?) {
-        self.kind =
-            address?.withSockAddr { address, size in
-                Self.kind(UnsafeRawBufferPointer(start: address, count: size), family: Int32(address.pointee.sa_family))
-            } ?? .other
+        self.kind = address?.withSockAddr { Self.kind(UnsafeRawBufferPointer(start: $0, count: $1)) } ?? .other
     }
 
-    /// - Parameter bytes: a `sockaddr_in` or `sockaddr_in6`.
-    private static func kind(_ bytes: UnsafeRawBufferPointer, family: Int32) -> Kind {
-        switch family {
+    /// - Parameter bytes: a `sockaddr`, which begins with its `sa_family`.
+    private static func kind(_ bytes: UnsafeRawBufferPointer) -> Kind {
+        guard bytes.count >= 2 else { return .other }
+        switch Int32(bytes.loadUnaligned(as: sa_family_t.self)) {
         case AF_INET where bytes.count >= 8:
             return .ipv4(UInt32(bigEndian: bytes.loadUnaligned(fromByteOffset: 4, as: UInt32.self)))
         case AF_INET6 where bytes.count >= 24:
