@@ -117,9 +117,10 @@ struct SagaAdoption: Sendable {
         }
     }
 
-    /// Takes up the next saga of a turn; nil if there is none.
+    /// Takes up the next saga of a turn; nil if there is none, or this instance stops: its worker then takes nothing, and a
+    /// row of its own may be claimed as often as one likes.
     private func begin(_ turn: Turn) async throws -> Trial? {
-        while true {
+        while !Task.isCancelled {
             let claimed = try await self.claim(turn, limit: 1)
             if claimed.isEmpty { return nil }
             for (machine, secrets) in try await self.machines(claimed) {
@@ -131,6 +132,7 @@ struct SagaAdoption: Sendable {
                     handle: handle, adopted: machine.snapshot.lastSequence + 1, longestCall: machine.longestCall)
             }
         }
+        return nil
     }
 
     /// How a saga is taken up, by its count of adoptions without progress.

@@ -221,8 +221,9 @@ final class SagaWorker: Sendable {
                     if rejections > 2 {
                         permit.release()
                         self.log(.critical, "quarantined: the database refuses its records", machine.snapshot)
-                        self.release(id)
+                        // In this order: in between, the sweep would take it for one that nobody holds.
                         self.quarantine(id)
+                        self.release(id)
                         return
                     }
                     _ = machine.recordWritten(record, .rejected(error), now: self.dependencies.clock.now())
