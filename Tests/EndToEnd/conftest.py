@@ -145,3 +145,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Files that one worker runs as a whole come first, so that no worker is left with one at the end."""
     whole = ["test_redroid.py", "test_crash_matrix.py", "test_clients.py"]
     items.sort(key=lambda item: whole.index(item.path.name) if item.path.name in whole else len(whole))
+
+
+@pytest.fixture(scope="module")
+def place(cluster: Cluster, template: str) -> Iterator[World]:
+    """A world that the tests of a file share: none of them leaves anything to audit."""
+    world = World(cluster, template, user_service=False)
+    try:
+        yield world
+    finally:
+        world.close()

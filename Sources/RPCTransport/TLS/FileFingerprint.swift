@@ -1,7 +1,7 @@
 import Glibc
 
-/// Tells whether a file was replaced, written to, or made readable, without reading it. Links are followed, so that a swap of the link
-/// (as Kubernetes updates secrets) counts.
+/// Tells whether a file was replaced, written to, or made readable, without reading it. Links are followed, so that a swap
+/// of the link (as Kubernetes updates secrets) counts.
 package struct FileFingerprint: Sendable, Equatable {
     private var device: UInt64 = 0
     private var inode: UInt64 = 0

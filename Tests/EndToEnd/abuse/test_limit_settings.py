@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import pytest
 
 from support.bounds import refusals
-from support.postgres import Cluster
 from support.rawhttp2 import (
     CONTINUATION, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, PING, RST_STREAM, RawConnection, frame, message,
     settings, window_update,
@@ -18,15 +15,6 @@ from support.world import World
 pytestmark = pytest.mark.xdist_group("limit-settings")
 
 CREATE = "/cloudphone.device.v1.DeviceService/CreateDevice"
-
-
-@pytest.fixture(scope="module")
-def place(cluster: Cluster, template: str) -> Iterator[World]:
-    world = World(cluster, template, user_service=False)
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 @pytest.fixture(scope="module")

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 
 import pytest
 
 from support.bounds import connections, refusals, resident_bytes
-from support.postgres import Cluster
 from support.raw_calls import RawClient
 from support.rawhttp2 import (
     ACK, CANCEL, DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, HEALTH_WATCH,
@@ -36,15 +34,6 @@ SMALL = {
 }
 # Far beyond the bounds of both budgets of resets.
 ROUNDS, CALLS = 10, 20
-
-
-@pytest.fixture(scope="module")
-def place(cluster: Cluster, template: str) -> Iterator[World]:
-    world = World(cluster, template, user_service=False)
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 @pytest.fixture(scope="module")

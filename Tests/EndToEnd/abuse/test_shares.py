@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import gzip
 import time
-from collections.abc import Iterator
 
 import psycopg
 import pytest
 
 from support.bounds import connections, cpu_seconds, refusals, resident_bytes
-from support.postgres import Cluster
 from support.rawhttp2 import (
     DATA, END_HEADERS, END_STREAM, ENHANCE_YOUR_CALM, HEADERS, HEALTH_CHECK, HEALTH_WATCH, INITIAL_WINDOW_SIZE, REFLECTION, RawConnection,
     frame, message, reset, window_update,
@@ -31,15 +29,6 @@ ASK = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
 OTHER = "127.0.0.2"
 LIST_DEVICES = "/cloudphone.device.v1.DeviceService/ListDevices"
 CREATE = "/cloudphone.device.v1.DeviceService/CreateDevice"
-
-
-@pytest.fixture(scope="module")
-def place(cluster: Cluster, template: str) -> Iterator[World]:
-    world = World(cluster, template, user_service=False)
-    try:
-        yield world
-    finally:
-        world.close()
 
 
 def _server(place: World, name: str, **limits: int) -> Server:
