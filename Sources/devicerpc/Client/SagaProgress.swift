@@ -61,6 +61,10 @@ struct SagaProgress {
         case .sagaCompensated: return [style.red("failed, and undone") + self.total(event) + why]
         case .sagaParked: return [style.red("parked: an operator is needed") + self.total(event) + why]
         case .sagaResumed: return [style.dim("  taken up again by an operator\(why)")]
+        case .stepProgress:
+            self.activity = "\(step): \(event.message)"
+            return []
+        case .commandReceived: return [style.dim("  command received\(why)")]
         case .sagaAdopted: return [style.dim("  taken over by another replica")]
         default: return [style.dim("  \(event.type)")]
         }

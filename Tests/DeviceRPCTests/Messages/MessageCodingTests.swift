@@ -121,7 +121,7 @@ import Testing
         #expect(V1.Provider(name: "redroid") == .redroid)
         #expect(V1.Provider(name: "PROVIDER_REDROID") == .redroid)
         #expect(V1.Provider(name: "toaster") == nil)
-        #expect(V1.SagaEventType.known.count == 16)
+        #expect(V1.SagaEventType.known.count == 18)
     }
 
     @Test func descriptorSetHoldsWhatReflectionServes() {

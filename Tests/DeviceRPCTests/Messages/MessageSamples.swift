@@ -71,6 +71,20 @@ enum MessageSamples {
         $0.lastSequence = .max
         $0.requestID = "r"
         $0.batchID = "b"
+        $0.isQuarantined = true
+        $0.nextAttemptAt = timestamp
+        $0.waitingFor = .with {
+            $0.reason = "SETTLE_TIME"
+            $0.dependency = "rack-1"
+            $0.until = timestamp
+        }
+        $0.doubt = .with {
+            $0.step = "CREATE_PROVIDER_DEVICE"
+            $0.isSent = true
+            $0.until = timestamp
+        }
+        $0.site = "rack-1"
+        $0.isSiteServed = true
     }
 
     static let event = V1.SagaEvent.with {

@@ -30,6 +30,41 @@ extension V1 {
         public var lastSequence: UInt32 = 0
         public var requestID = ""
         public var batchID = ""
+        /// Its rows can't be read, or the database refuses its records: nobody drives it.
+        public var isQuarantined = false
+        /// Set while it waits for an instant: when it goes on.
+        public var nextAttemptAt: Timestamp?
+        /// Set while it waits: for what.
+        public var waitingFor: SagaWait?
+        /// Set while it is not known what a call has done.
+        public var doubt: SagaDoubt?
+        /// Where its device is made: a Docker engine, a cloud account in a region, a pool.
+        public var site = ""
+        /// Some live replica can call that site.
+        public var isSiteServed = false
+
+        public init() {}
+    }
+
+    /// What a saga waits for.
+    public struct SagaWait: ProtobufMessage {
+        /// BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED; more may come.
+        public var reason = ""
+        /// Whom it waits for, e.g. a site or the user service; empty: nobody.
+        public var dependency = ""
+        /// Unset: nobody knows.
+        public var until: Timestamp?
+
+        public init() {}
+    }
+
+    /// What is not known about a step: an effect of calls that were not answered may exist, or may still appear.
+    public struct SagaDoubt: ProtobufMessage {
+        public var step = ""
+        /// False: the intent is durable, and certainly nothing was sent.
+        public var isSent = false
+        /// "Not found" is believed from then on; unset: nobody knows yet.
+        public var until: Timestamp?
 
         public init() {}
     }
@@ -82,6 +117,12 @@ extension V1.Saga: CConvertible {
         self.lastSequence = message.last_sequence
         self.requestID = String(wire: message.request_id)
         self.batchID = String(wire: message.batch_id)
+        self.isQuarantined = message.quarantined != 0
+        self.nextAttemptAt = Timestamp(wire: message.next_attempt_at)
+        self.waitingFor = message.waiting_for.map { V1.SagaWait($0.pointee) }
+        self.doubt = message.doubt.map { V1.SagaDoubt($0.pointee) }
+        self.site = String(wire: message.site)
+        self.isSiteServed = message.is_site_served != 0
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__Saga, _ arena: MessageArena) {
@@ -102,6 +143,48 @@ extension V1.Saga: CConvertible {
         message.last_sequence = self.lastSequence
         if !self.requestID.isEmpty { message.request_id = arena.string(self.requestID) }
         if !self.batchID.isEmpty { message.batch_id = arena.string(self.batchID) }
+        message.quarantined = self.isQuarantined ? 1 : 0
+        message.next_attempt_at = arena.timestamp(self.nextAttemptAt)
+        message.waiting_for = arena.optionalMessage(self.waitingFor)
+        message.doubt = arena.optionalMessage(self.doubt)
+        if !self.site.isEmpty { message.site = arena.string(self.site) }
+        message.is_site_served = self.isSiteServed ? 1 : 0
+    }
+}
+
+extension V1.SagaWait: CConvertible {
+    static func prepare(_ message: UnsafeMutablePointer<Cloudphone__Device__V1__SagaWait>) {
+        cloudphone__device__v1__saga_wait__init(message)
+    }
+
+    init(_ message: Cloudphone__Device__V1__SagaWait) {
+        self.reason = String(wire: message.reason)
+        self.dependency = String(wire: message.dependency)
+        self.until = Timestamp(wire: message.until)
+    }
+
+    func fill(_ message: inout Cloudphone__Device__V1__SagaWait, _ arena: MessageArena) {
+        if !self.reason.isEmpty { message.reason = arena.string(self.reason) }
+        if !self.dependency.isEmpty { message.dependency = arena.string(self.dependency) }
+        message.until = arena.timestamp(self.until)
+    }
+}
+
+extension V1.SagaDoubt: CConvertible {
+    static func prepare(_ message: UnsafeMutablePointer<Cloudphone__Device__V1__SagaDoubt>) {
+        cloudphone__device__v1__saga_doubt__init(message)
+    }
+
+    init(_ message: Cloudphone__Device__V1__SagaDoubt) {
+        self.step = String(wire: message.step)
+        self.isSent = message.is_sent != 0
+        self.until = Timestamp(wire: message.until)
+    }
+
+    func fill(_ message: inout Cloudphone__Device__V1__SagaDoubt, _ arena: MessageArena) {
+        if !self.step.isEmpty { message.step = arena.string(self.step) }
+        message.is_sent = self.isSent ? 1 : 0
+        message.until = arena.timestamp(self.until)
     }
 }
 

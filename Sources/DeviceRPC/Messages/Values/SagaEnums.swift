@@ -73,6 +73,10 @@ extension V1 {
         public static let sagaAdopted = Self(rawValue: 14)
         /// Nothing to do, or skipped by an operator.
         public static let stepSkipped = Self(rawValue: 15)
+        /// The other side works on it: message says how far it is.
+        public static let stepProgress = Self(rawValue: 16)
+        /// An operator's command, or a deletion's, with who and why in message.
+        public static let commandReceived = Self(rawValue: 17)
 
         public var rawValue: Int32
         public init(rawValue: Int32) { self.rawValue = rawValue }

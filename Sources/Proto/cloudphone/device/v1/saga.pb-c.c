@@ -52,6 +52,96 @@ void   cloudphone__device__v1__saga__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__saga__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cloudphone__device__v1__saga_wait__init
+                     (Cloudphone__Device__V1__SagaWait         *message)
+{
+  static const Cloudphone__Device__V1__SagaWait init_value = CLOUDPHONE__DEVICE__V1__SAGA_WAIT__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__saga_wait__get_packed_size
+                     (const Cloudphone__Device__V1__SagaWait *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_wait__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__saga_wait__pack
+                     (const Cloudphone__Device__V1__SagaWait *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_wait__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__saga_wait__pack_to_buffer
+                     (const Cloudphone__Device__V1__SagaWait *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_wait__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__SagaWait *
+       cloudphone__device__v1__saga_wait__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__SagaWait *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__saga_wait__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__saga_wait__free_unpacked
+                     (Cloudphone__Device__V1__SagaWait *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_wait__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__saga_doubt__init
+                     (Cloudphone__Device__V1__SagaDoubt         *message)
+{
+  static const Cloudphone__Device__V1__SagaDoubt init_value = CLOUDPHONE__DEVICE__V1__SAGA_DOUBT__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__saga_doubt__get_packed_size
+                     (const Cloudphone__Device__V1__SagaDoubt *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_doubt__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__saga_doubt__pack
+                     (const Cloudphone__Device__V1__SagaDoubt *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_doubt__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__saga_doubt__pack_to_buffer
+                     (const Cloudphone__Device__V1__SagaDoubt *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_doubt__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__SagaDoubt *
+       cloudphone__device__v1__saga_doubt__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__SagaDoubt *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__saga_doubt__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__saga_doubt__free_unpacked
+                     (Cloudphone__Device__V1__SagaDoubt *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__saga_doubt__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cloudphone__device__v1__saga_step__init
                      (Cloudphone__Device__V1__SagaStep         *message)
 {
@@ -187,7 +277,7 @@ void   cloudphone__device__v1__saga_event__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__saga_event__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descriptors[16] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descriptors[22] =
 {
   {
     "saga_id",
@@ -381,6 +471,78 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "quarantined",
+    17,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, quarantined),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "next_attempt_at",
+    18,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, next_attempt_at),
+    &google__protobuf__timestamp__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "waiting_for",
+    19,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, waiting_for),
+    &cloudphone__device__v1__saga_wait__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "doubt",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, doubt),
+    &cloudphone__device__v1__saga_doubt__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "site",
+    21,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, site),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "is_site_served",
+    22,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Saga, is_site_served),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__saga__field_indices_by_name[] = {
   15,   /* field[15] = batch_id */
@@ -389,21 +551,27 @@ static const unsigned cloudphone__device__v1__saga__field_indices_by_name[] = {
   4,   /* field[4] = current_step */
   11,   /* field[11] = deadline */
   7,   /* field[7] = device_id */
+  19,   /* field[19] = doubt */
   6,   /* field[6] = failure */
+  21,   /* field[21] = is_site_served */
   13,   /* field[13] = last_sequence */
+  17,   /* field[17] = next_attempt_at */
+  16,   /* field[16] = quarantined */
   14,   /* field[14] = request_id */
   0,   /* field[0] = saga_id */
+  20,   /* field[20] = site */
   2,   /* field[2] = status */
   3,   /* field[3] = step_index */
   5,   /* field[5] = steps */
   1,   /* field[1] = type */
   10,   /* field[10] = updated_at */
   8,   /* field[8] = user_id */
+  18,   /* field[18] = waiting_for */
 };
 static const ProtobufCIntRange cloudphone__device__v1__saga__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 16 }
+  { 0, 22 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__saga__descriptor =
 {
@@ -413,11 +581,139 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__saga__descriptor =
   "Cloudphone__Device__V1__Saga",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__Saga),
-  16,
+  22,
   cloudphone__device__v1__saga__field_descriptors,
   cloudphone__device__v1__saga__field_indices_by_name,
   1,  cloudphone__device__v1__saga__number_ranges,
   (ProtobufCMessageInit) cloudphone__device__v1__saga__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__saga_wait__field_descriptors[3] =
+{
+  {
+    "reason",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaWait, reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "dependency",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaWait, dependency),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "until",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaWait, until),
+    &google__protobuf__timestamp__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__saga_wait__field_indices_by_name[] = {
+  1,   /* field[1] = dependency */
+  0,   /* field[0] = reason */
+  2,   /* field[2] = until */
+};
+static const ProtobufCIntRange cloudphone__device__v1__saga_wait__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__saga_wait__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.SagaWait",
+  "SagaWait",
+  "Cloudphone__Device__V1__SagaWait",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__SagaWait),
+  3,
+  cloudphone__device__v1__saga_wait__field_descriptors,
+  cloudphone__device__v1__saga_wait__field_indices_by_name,
+  1,  cloudphone__device__v1__saga_wait__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__saga_wait__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__saga_doubt__field_descriptors[3] =
+{
+  {
+    "step",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaDoubt, step),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "is_sent",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaDoubt, is_sent),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "until",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__SagaDoubt, until),
+    &google__protobuf__timestamp__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__saga_doubt__field_indices_by_name[] = {
+  1,   /* field[1] = is_sent */
+  0,   /* field[0] = step */
+  2,   /* field[2] = until */
+};
+static const ProtobufCIntRange cloudphone__device__v1__saga_doubt__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__saga_doubt__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.SagaDoubt",
+  "SagaDoubt",
+  "Cloudphone__Device__V1__SagaDoubt",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__SagaDoubt),
+  3,
+  cloudphone__device__v1__saga_doubt__field_descriptors,
+  cloudphone__device__v1__saga_doubt__field_indices_by_name,
+  1,  cloudphone__device__v1__saga_doubt__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__saga_doubt__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
 static const ProtobufCFieldDescriptor cloudphone__device__v1__saga_step__field_descriptors[7] =
@@ -917,7 +1213,7 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__failure_cause__descriptor 
   cloudphone__device__v1__failure_cause__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue cloudphone__device__v1__saga_event_type__enum_values_by_number[16] =
+static const ProtobufCEnumValue cloudphone__device__v1__saga_event_type__enum_values_by_number[18] =
 {
   { "SAGA_EVENT_TYPE_UNSPECIFIED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_UNSPECIFIED", 0 },
   { "SAGA_EVENT_TYPE_SAGA_STARTED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_SAGA_STARTED", 1 },
@@ -935,12 +1231,15 @@ static const ProtobufCEnumValue cloudphone__device__v1__saga_event_type__enum_va
   { "SAGA_EVENT_TYPE_SAGA_RESUMED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_SAGA_RESUMED", 13 },
   { "SAGA_EVENT_TYPE_SAGA_ADOPTED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_SAGA_ADOPTED", 14 },
   { "SAGA_EVENT_TYPE_STEP_SKIPPED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_STEP_SKIPPED", 15 },
+  { "SAGA_EVENT_TYPE_STEP_PROGRESS", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_STEP_PROGRESS", 16 },
+  { "SAGA_EVENT_TYPE_COMMAND_RECEIVED", "CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_COMMAND_RECEIVED", 17 },
 };
 static const ProtobufCIntRange cloudphone__device__v1__saga_event_type__value_ranges[] = {
-{0, 0},{0, 16}
+{0, 0},{0, 18}
 };
-static const ProtobufCEnumValueIndex cloudphone__device__v1__saga_event_type__enum_values_by_name[16] =
+static const ProtobufCEnumValueIndex cloudphone__device__v1__saga_event_type__enum_values_by_name[18] =
 {
+  { "SAGA_EVENT_TYPE_COMMAND_RECEIVED", 17 },
   { "SAGA_EVENT_TYPE_SAGA_ADOPTED", 14 },
   { "SAGA_EVENT_TYPE_SAGA_COMPENSATED", 11 },
   { "SAGA_EVENT_TYPE_SAGA_COMPENSATING", 6 },
@@ -952,6 +1251,7 @@ static const ProtobufCEnumValueIndex cloudphone__device__v1__saga_event_type__en
   { "SAGA_EVENT_TYPE_STEP_COMPENSATING", 7 },
   { "SAGA_EVENT_TYPE_STEP_COMPENSATION_FAILED", 9 },
   { "SAGA_EVENT_TYPE_STEP_FAILED", 5 },
+  { "SAGA_EVENT_TYPE_STEP_PROGRESS", 16 },
   { "SAGA_EVENT_TYPE_STEP_RETRYING", 3 },
   { "SAGA_EVENT_TYPE_STEP_SKIPPED", 15 },
   { "SAGA_EVENT_TYPE_STEP_STARTED", 2 },
@@ -965,9 +1265,9 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__saga_event_type__descripto
   "SagaEventType",
   "Cloudphone__Device__V1__SagaEventType",
   "cloudphone.device.v1",
-  16,
+  18,
   cloudphone__device__v1__saga_event_type__enum_values_by_number,
-  16,
+  18,
   cloudphone__device__v1__saga_event_type__enum_values_by_name,
   1,
   cloudphone__device__v1__saga_event_type__value_ranges,

@@ -17,6 +17,8 @@ PROTOBUF_C__BEGIN_DECLS
 #include "google/protobuf/timestamp.pb-c.h"
 
 typedef struct Cloudphone__Device__V1__Saga Cloudphone__Device__V1__Saga;
+typedef struct Cloudphone__Device__V1__SagaWait Cloudphone__Device__V1__SagaWait;
+typedef struct Cloudphone__Device__V1__SagaDoubt Cloudphone__Device__V1__SagaDoubt;
 typedef struct Cloudphone__Device__V1__SagaStep Cloudphone__Device__V1__SagaStep;
 typedef struct Cloudphone__Device__V1__SagaFailure Cloudphone__Device__V1__SagaFailure;
 typedef struct Cloudphone__Device__V1__SagaEvent Cloudphone__Device__V1__SagaEvent;
@@ -104,7 +106,15 @@ typedef enum _Cloudphone__Device__V1__SagaEventType {
   /*
    * nothing to do, or skipped by an operator
    */
-  CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_STEP_SKIPPED = 15
+  CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_STEP_SKIPPED = 15,
+  /*
+   * the other side works on it: message says how far it is
+   */
+  CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_STEP_PROGRESS = 16,
+  /*
+   * an operator's command, or a deletion's, with who and why in message
+   */
+  CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE__SAGA_EVENT_TYPE_COMMAND_RECEIVED = 17
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CLOUDPHONE__DEVICE__V1__SAGA_EVENT_TYPE)
 } Cloudphone__Device__V1__SagaEventType;
 
@@ -161,10 +171,79 @@ struct  Cloudphone__Device__V1__Saga
   uint32_t last_sequence;
   char *request_id;
   char *batch_id;
+  /*
+   * its rows can't be read, or the database refuses its records: nobody drives it
+   */
+  protobuf_c_boolean quarantined;
+  /*
+   * set while it waits for an instant: when it goes on
+   */
+  Google__Protobuf__Timestamp *next_attempt_at;
+  /*
+   * set while it waits: for what
+   */
+  Cloudphone__Device__V1__SagaWait *waiting_for;
+  /*
+   * set while it is not known what a call has done
+   */
+  Cloudphone__Device__V1__SagaDoubt *doubt;
+  /*
+   * where its device is made: a Docker engine, a cloud account in a region, a pool
+   */
+  char *site;
+  /*
+   * some live replica can call that site
+   */
+  protobuf_c_boolean is_site_served;
 };
 #define CLOUDPHONE__DEVICE__V1__SAGA__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__saga__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__SAGA_STATUS__SAGA_STATUS_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, NULL, NULL, NULL, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__SAGA_STATUS__SAGA_STATUS_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, NULL, NULL, NULL, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, NULL, NULL, NULL, (char *)protobuf_c_empty_string, 0 }
+
+
+/*
+ * What a saga waits for.
+ */
+struct  Cloudphone__Device__V1__SagaWait
+{
+  ProtobufCMessage base;
+  /*
+   * BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED; more may come
+   */
+  char *reason;
+  /*
+   * whom it waits for, e.g. a site or the user service; empty: nobody
+   */
+  char *dependency;
+  /*
+   * unset: nobody knows
+   */
+  Google__Protobuf__Timestamp *until;
+};
+#define CLOUDPHONE__DEVICE__V1__SAGA_WAIT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__saga_wait__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL }
+
+
+/*
+ * What is not known about a step: an effect of calls that were not answered may exist, or may still appear.
+ */
+struct  Cloudphone__Device__V1__SagaDoubt
+{
+  ProtobufCMessage base;
+  char *step;
+  /*
+   * false: the intent is durable, and certainly nothing was sent
+   */
+  protobuf_c_boolean is_sent;
+  /*
+   * "not found" is believed from then on; unset: nobody knows yet
+   */
+  Google__Protobuf__Timestamp *until;
+};
+#define CLOUDPHONE__DEVICE__V1__SAGA_DOUBT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__saga_doubt__descriptor) \
+    , (char *)protobuf_c_empty_string, 0, NULL }
 
 
 struct  Cloudphone__Device__V1__SagaStep
@@ -273,6 +352,44 @@ Cloudphone__Device__V1__Saga *
 void   cloudphone__device__v1__saga__free_unpacked
                      (Cloudphone__Device__V1__Saga *message,
                       ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__SagaWait methods */
+void   cloudphone__device__v1__saga_wait__init
+                     (Cloudphone__Device__V1__SagaWait         *message);
+size_t cloudphone__device__v1__saga_wait__get_packed_size
+                     (const Cloudphone__Device__V1__SagaWait   *message);
+size_t cloudphone__device__v1__saga_wait__pack
+                     (const Cloudphone__Device__V1__SagaWait   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__saga_wait__pack_to_buffer
+                     (const Cloudphone__Device__V1__SagaWait   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__SagaWait *
+       cloudphone__device__v1__saga_wait__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__saga_wait__free_unpacked
+                     (Cloudphone__Device__V1__SagaWait *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__SagaDoubt methods */
+void   cloudphone__device__v1__saga_doubt__init
+                     (Cloudphone__Device__V1__SagaDoubt         *message);
+size_t cloudphone__device__v1__saga_doubt__get_packed_size
+                     (const Cloudphone__Device__V1__SagaDoubt   *message);
+size_t cloudphone__device__v1__saga_doubt__pack
+                     (const Cloudphone__Device__V1__SagaDoubt   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__saga_doubt__pack_to_buffer
+                     (const Cloudphone__Device__V1__SagaDoubt   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__SagaDoubt *
+       cloudphone__device__v1__saga_doubt__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__saga_doubt__free_unpacked
+                     (Cloudphone__Device__V1__SagaDoubt *message,
+                      ProtobufCAllocator *allocator);
 /* Cloudphone__Device__V1__SagaStep methods */
 void   cloudphone__device__v1__saga_step__init
                      (Cloudphone__Device__V1__SagaStep         *message);
@@ -335,6 +452,12 @@ void   cloudphone__device__v1__saga_event__free_unpacked
 typedef void (*Cloudphone__Device__V1__Saga_Closure)
                  (const Cloudphone__Device__V1__Saga *message,
                   void *closure_data);
+typedef void (*Cloudphone__Device__V1__SagaWait_Closure)
+                 (const Cloudphone__Device__V1__SagaWait *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__SagaDoubt_Closure)
+                 (const Cloudphone__Device__V1__SagaDoubt *message,
+                  void *closure_data);
 typedef void (*Cloudphone__Device__V1__SagaStep_Closure)
                  (const Cloudphone__Device__V1__SagaStep *message,
                   void *closure_data);
@@ -355,6 +478,8 @@ extern const ProtobufCEnumDescriptor    cloudphone__device__v1__step_status__des
 extern const ProtobufCEnumDescriptor    cloudphone__device__v1__failure_cause__descriptor;
 extern const ProtobufCEnumDescriptor    cloudphone__device__v1__saga_event_type__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga_wait__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga_doubt__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga_step__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga_failure__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__saga_event__descriptor;
