@@ -14,6 +14,7 @@ struct DeviceRPCCommand: AsyncParsableCommand {
 
     /// Parses and runs, with exit codes of our own (`CommandStatus`).
     static func main() async {
+        StandardDescriptors.ensureOpen()
         do {
             var command = try Self.parseAsRoot()
             if var asynchronous = command as? any AsyncParsableCommand {

@@ -8,7 +8,7 @@ import Testing
     private func line(_ format: LogFormat, _ body: (Logger) -> Void) -> String {
         let lines = Mutex("")
         let logger = Logger(label: "test") { label in
-            LineLogHandler(label: label, format: format, level: .info) { line in lines.withLock { $0 += line } }
+            LineLogHandler(label: label, format: format, level: .info) { line, _ in lines.withLock { $0 += line } }
         }
         body(logger)
         return lines.withLock { $0 }

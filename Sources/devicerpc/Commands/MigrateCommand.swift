@@ -20,7 +20,9 @@ struct MigrateCommand: AsyncParsableCommand {
         try await ServerErrors.reported(as: self.output) {
             let configuration = try await self.settings.load(for: .migrating)
             let logger = Logger(label: "devicerpc") { label in
-                LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level)
+                LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level) {
+                    line, _ in StandardError.write(line)
+                }
             }
             let database = try await ServerDatabase.open(configuration, logger: logger)
             let result: Result<[Int], any Error>
@@ -39,7 +41,7 @@ struct MigrateCommand: AsyncParsableCommand {
             case .success(let applied):
                 StandardOutput.write(self.report(applied))
             case .failure(let failure as Migrator.Failure):
-                ServerErrors.write("\(failure)", .failed, as: self.output)
+                StandardError.write(ServerErrors.words("\(failure)", .failed, as: self.output))
                 throw Exit(.failed)
             case .failure(let error): throw error
             }

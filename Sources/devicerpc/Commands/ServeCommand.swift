@@ -17,22 +17,38 @@ struct ServeCommand: AsyncParsableCommand {
     @OptionGroup var settings: SettingsOptions
 
     func run() async throws {
-        try await ServerErrors.reported {
-            let configuration = try await self.settings.load(for: .serving)
-            let registry = MetricsRegistry()
-            ProcessMetrics.register(in: registry, version: Version.current)
-            MetricsSystem.bootstrap(registry)
-            LoggingSystem.bootstrap { label in
-                LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level)
-            }
-            // Writing to a connection that is gone is an error of that write, not the end.
-            signal(SIGPIPE, SIG_IGN)
-            Self.raiseFileLimit()
-            let server = Server(
-                configuration: configuration, registry: registry, logger: Logger(label: "devicerpc"),
-                onReady: { StandardOutput.write(Self.announcement($0, configuration)) })
-            try await server.run()
+        // Writing to a connection or pipe that is gone is an error of that write, not the end.
+        signal(SIGPIPE, SIG_IGN)
+        let output = ServerOutput()
+        let result: Result<Void, any Error>
+        do {
+            result = .success(
+                try await ServerErrors.reported(write: output.fail) {
+                    try await self.serve(try await self.settings.load(for: .serving), output)
+                })
+        } catch {
+            result = .failure(error)
         }
+        await output.flush(within: ServerOutput.patience)
+        try result.get()
+    }
+
+    private func serve(_ configuration: ServerConfiguration, _ output: ServerOutput) async throws {
+        let registry = MetricsRegistry()
+        ProcessMetrics.register(in: registry, version: Version.current)
+        MetricsSystem.bootstrap(registry)
+        output.use(configuration.log.format)
+        LoggingSystem.bootstrap { label in
+            LineLogHandler(
+                label: label, format: configuration.log.format, level: configuration.log.level, write: output.log)
+        }
+        let dropped = registry.counter("devicerpc_log_lines_dropped_total")
+        registry.onScrape { dropped.set(Int64(output.droppedLines)) }
+        Self.raiseFileLimit()
+        let server = Server(
+            configuration: configuration, registry: registry, logger: Logger(label: "devicerpc"), output: output,
+            onReady: { output.announce(Self.announcement($0, configuration)) })
+        try await server.run()
     }
 
     /// Each connection is an open file: takes as many as the system allows, in place of the shell's cautious default.

@@ -1,18 +1,18 @@
 import Logging
 
-/// Writes each event as one line, as text for people or as a JSON object, to standard error.
+/// Makes each event one line, as text for people or as a JSON object.
 struct LineLogHandler: LogHandler {
     let label: String
     let format: LogFormat
     var logLevel: Logger.Level
     var metadata: Logger.Metadata = [:]
     var metadataProvider: Logger.MetadataProvider?
-    /// Where finished lines go; a line ends with a line feed.
-    let write: @Sendable (String) -> Void
+    /// Where finished lines go; a line ends with a line feed. Must not wait for anybody.
+    let write: @Sendable (String, Logger.Level) -> Void
 
     init(
         label: String, format: LogFormat, level: Logger.Level, metadataProvider: Logger.MetadataProvider? = nil,
-        write: @escaping @Sendable (String) -> Void = StandardError.write
+        write: @escaping @Sendable (String, Logger.Level) -> Void
     ) {
         self.label = label
         self.format = format
@@ -36,6 +36,6 @@ struct LineLogHandler: LogHandler {
         let line = LogLine(
             time: WallClock.now(), level: event.level, label: self.label, message: "\(event.message)",
             metadata: metadata)
-        self.write(self.format == .json ? line.json() : line.text())
+        self.write(self.format == .json ? line.json() : line.text(), event.level)
     }
 }

@@ -70,6 +70,9 @@ enum KnownMetrics {
             "rpc_server_refusals_total",
             "Connections and calls turned away for what their clients did, by scope (connection, call) and reason."),
         .gauge("devicerpc_info", "Always 1; the version is a label."),
+        .counter(
+            "devicerpc_log_lines_dropped_total",
+            "Log lines that nobody will read: they came faster than they were read, or could not be written."),
         .gauge("devicerpc_ready", "1 if this replica takes new work, as /readyz says."),
         .counter("process_cpu_seconds_total", "User and system CPU time."),
         .gauge("process_resident_memory_bytes", "Resident memory."),

@@ -21,6 +21,7 @@ struct Server {
     let configuration: ServerConfiguration
     let registry: MetricsRegistry
     let logger: Logger
+    let output: ServerOutput
     /// Told once when the server takes calls, with what to tell people.
     let onReady: @Sendable (ServerAddresses) -> Void
 
@@ -112,7 +113,7 @@ struct Server {
 
         let rpcAddress = try await self.listen(parts.rpc)
         let group = ServiceGroupBox()
-        let signals = SignalService(logger: self.logger) {
+        let signals = SignalService(logger: self.logger, output: self.output) {
             gate.close()
             state.publish()
             await group.triggerGracefulShutdown()

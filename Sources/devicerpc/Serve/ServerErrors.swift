@@ -4,7 +4,11 @@ import SagaRuntime
 
 /// Turns what ends a server into words and an exit code.
 enum ServerErrors {
-    static func reported(as output: OutputFormat = .text, _ body: () async throws -> Void) async throws {
+    /// - Parameter write: takes what there is to say.
+    static func reported(
+        as output: OutputFormat = .text, write: (String) -> Void = StandardError.write,
+        _ body: () async throws -> Void
+    ) async throws {
         let status: CommandStatus
         let text: String
         do {
@@ -24,11 +28,12 @@ enum ServerErrors {
         } catch {
             (status, text) = (.internalError, "\(error)")
         }
-        Self.write(text, status, as: output)
+        write(Self.words(text, status, as: output))
         throw Exit(status)
     }
 
-    static func write(_ text: String, _ status: CommandStatus, as output: OutputFormat) {
+    /// One or more lines for standard error.
+    static func words(_ text: String, _ status: CommandStatus, as output: OutputFormat) -> String {
         let code: RPCCode? =
             switch status {
             case .usage: nil
@@ -36,10 +41,10 @@ enum ServerErrors {
             case .failed: .failedPrecondition
             default: .internal
             }
-        switch (output, code) {
-        case (.text, _): StandardError.write("error: \(text)\n")
-        case (.json, nil): StandardError.write(UsageError(text).json())
-        case (.json, let code?): StandardError.write(CallFailure(RPCError(code, text)).json())
+        return switch (output, code) {
+        case (.text, _): "error: \(text)\n"
+        case (.json, nil): UsageError(text).json()
+        case (.json, let code?): CallFailure(RPCError(code, text)).json()
         }
     }
 }

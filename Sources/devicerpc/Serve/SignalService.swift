@@ -7,6 +7,7 @@ import ServiceLifecycle
 /// so is the last to go: a second signal counts until everything else is over.
 struct SignalService: Service {
     let logger: Logger
+    let output: ServerOutput
     /// Called at the first signal, once.
     let onFirst: @Sendable () async -> Void
 
@@ -26,6 +27,7 @@ struct SignalService: Service {
             let name = number == SIGTERM ? "SIGTERM" : "SIGINT"
             if isStopping {
                 self.logger.critical("\(name) again: stopping at once; other replicas take up what is open")
+                await self.output.flush(within: ServerOutput.patienceAtOnce)
                 _exit(CommandStatus.interrupted.rawValue)
             }
             isStopping = true

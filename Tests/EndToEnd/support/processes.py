@@ -11,7 +11,10 @@ from collections.abc import Mapping, Sequence
 
 
 class ChildProcess:
-    """One process of the tests. Its standard output and error go to `log`, appended over restarts."""
+    """One process of the tests. Its standard output and error go to `log`, appended over restarts.
+
+    `stdout`, `stderr`: descriptors that they go to instead.
+    """
 
     def __init__(
         self,
@@ -20,6 +23,8 @@ class ChildProcess:
         environment: Mapping[str, str] | None = None,
         user: str | None = None,
         cwd: pathlib.Path | None = None,
+        stdout: int | None = None,
+        stderr: int | None = None,
     ) -> None:
         self.log = log
         self.name = pathlib.Path(arguments[0]).name
@@ -27,8 +32,8 @@ class ChildProcess:
             self._process = subprocess.Popen(
                 [os.fspath(argument) for argument in arguments],
                 stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
+                stdout=output if stdout is None else stdout,
+                stderr=output if stderr is None else stderr,
                 env=dict(environment) if environment is not None else None,
                 cwd=cwd,
                 start_new_session=True,  # a Ctrl-C of the test run is ours to handle

@@ -84,12 +84,16 @@ class Server:
 
     # Life
 
-    def launch(self, environment: Mapping[str, str] | None = None) -> None:
-        """Starts the process and doesn't wait. `environment` is for this start only."""
+    def launch(
+        self, environment: Mapping[str, str] | None = None, *, stdout: int | None = None, stderr: int | None = None,
+        shell: str = "",
+    ) -> None:
+        """Starts the process and doesn't wait. All is for this start only; `shell`: what a shell does first."""
         assert self._process is None or not self._process.is_running, f"{self.name} runs already"
         self._process = ChildProcess(
-            [binary(), "serve"], self.log,
-            {**clean_environment(), **self.environment, **(environment or {})}, cwd=self.home,
+            ["/bin/sh", "-c", f'{shell}; exec "$0" serve', binary()] if shell else [binary(), "serve"], self.log,
+            {**clean_environment(), **self.environment, **(environment or {})}, cwd=self.home, stdout=stdout,
+            stderr=stderr,
         )
 
     def wait_ready(self, timeout: float = 20) -> None:
