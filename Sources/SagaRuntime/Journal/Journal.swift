@@ -32,6 +32,7 @@ final class Journal: Sendable {
     /// The instance in whose name everything is written.
     private let owner: Int64
     private let clock: DatabaseClock
+    private let surroundings: Surroundings
     private let logger: Logger
     private let observer: any SagaRuntimeObserver
     /// Told which backends write for this instance, so that whoever fences it can end them.
@@ -49,6 +50,7 @@ final class Journal: Sendable {
         self.configuration = configuration
         self.owner = owner
         self.clock = clock
+        self.surroundings = clock.surroundings
         self.logger = logger
         self.observer = observer
         self.registerBackends = registerBackends
@@ -125,9 +127,9 @@ final class Journal: Sendable {
             self.setStuck(false, line)
             let entries = await self.nextEntries()
             if entries.isEmpty { continue }
-            let started = BootTime.now
+            let started = self.surroundings.now
             await self.flush(entries, on: &line)
-            self.observer.flushed(records: entries.count, duration: BootTime.now - started)
+            self.observer.flushed(records: entries.count, duration: self.surroundings.now - started)
         }
         await line.connection?.close()
     }
@@ -174,7 +176,7 @@ final class Journal: Sendable {
             if line.failures == 1 { self.logger.warning("[SAGA] the journal has no connection: \(error)") }
             // A few hundred milliseconds of back-off, or one connect time-out.
             if line.failures > 2 { self.setStuck(true, line) }
-            try? await Task.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
+            try? await self.surroundings.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
             return false
         }
     }
@@ -238,7 +240,7 @@ final class Journal: Sendable {
             line.conflicts += 1
             // That may be one row that somebody has locked: no reason to refuse all.
             if line.conflicts > Self.patience { self.unreachable() }
-            try? await Task.sleep(for: .milliseconds(Int.random(in: 1...10)))
+            try? await self.surroundings.sleep(for: .milliseconds(self.surroundings.integer(in: 1...10)))
             return entries
         }
         if error.isConnectionClass || error.isOutcomeUnknown || error.code == .timedOut || error.code == .closed {
@@ -253,7 +255,7 @@ final class Journal: Sendable {
             // It answers, and has taken nothing for most of a second.
             if line.lostFlushes > 4 { self.setStuck(true, line) }
             if line.lostFlushes > 1 {
-                try? await Task.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
+                try? await self.surroundings.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
             }
             return entries
         }
@@ -290,7 +292,7 @@ final class Journal: Sendable {
                     parameters.append(lost.start)
                     let rows = try await connection.run([SQLQuery(JournalStatements.terminateBackend, parameters)])
                     if try rows[0].single().int64(0) == 0 { break }
-                    try? await Task.sleep(for: .milliseconds(10))
+                    try? await self.surroundings.sleep(for: .milliseconds(10))
                 }
                 line.lostBackend = nil
             }

@@ -25,6 +25,8 @@ public struct PostgresConfiguration: Sendable {
     /// transaction`). Statements are not prepared then, settings are made for each transaction, there is no LISTEN, and
     /// nobody knows which backend serves a connection. Default: false.
     public var isTransactionPooled: Bool
+    /// Of whatever uses this: a simulator's, or the machine's.
+    var surroundings = Surroundings.real
 
     public init(
         conninfo: String, applicationName: String = "devicerpc", connectTimeout: Duration = .seconds(5),

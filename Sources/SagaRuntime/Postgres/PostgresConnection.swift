@@ -3,7 +3,13 @@
 /// Requests are served one after the other, in the order in which they came. Cancelling a waiting task does not cancel
 /// its request, which is bounded by the time-outs of the configuration. A connection that was lost stays lost.
 public final class PostgresConnection: Sendable {
-    private let mailbox: ConnectionMailbox
+    /// What serves a connection's requests.
+    private enum Line {
+        case thread(ConnectionMailbox)
+        case simulated(any SimulatedSession)
+    }
+
+    private let line: Line
     private let info: LibpqSession.Info
 
     /// The process id of the server's backend, for `pg_terminate_backend`; 0 behind a transaction pooler.
@@ -13,14 +19,24 @@ public final class PostgresConnection: Sendable {
     /// e.g. 150020 for 15.20.
     public var serverVersion: Int32 { self.info.serverVersion }
     /// False once the connection is lost or closed. True does not promise that the next request succeeds.
-    public var isOpen: Bool { self.mailbox.isOpen }
+    public var isOpen: Bool {
+        switch self.line {
+        case .thread(let mailbox): mailbox.isOpen
+        case .simulated(let session): session.isOpen
+        }
+    }
 
-    private init(_ mailbox: ConnectionMailbox, _ info: LibpqSession.Info) {
-        self.mailbox = mailbox
+    private init(_ line: Line, _ info: LibpqSession.Info) {
+        self.line = line
         self.info = info
     }
 
-    deinit { self.mailbox.close() }
+    deinit {
+        switch self.line {
+        case .thread(let mailbox): mailbox.close()
+        case .simulated(let session): session.abandon()
+        }
+    }
 
     /// Connects, within `configuration.connectTimeout`.
     ///
@@ -28,6 +44,9 @@ public final class PostgresConnection: Sendable {
     public nonisolated(nonsending) static func connect(
         _ configuration: PostgresConfiguration
     ) async throws(PostgresError) -> PostgresConnection {
+        if let session = try await configuration.surroundings.session(configuration) {
+            return PostgresConnection(.simulated(session), session.info)
+        }
         let mailbox = try ConnectionMailbox()
         let thread = ConnectionThread(configuration: configuration, mailbox: mailbox)
         let result: Result<LibpqSession.Info, PostgresError> = await withCheckedContinuation { connected in
@@ -37,7 +56,7 @@ public final class PostgresConnection: Sendable {
                 connected.resume(returning: .failure(error))
             }
         }
-        return PostgresConnection(mailbox, try result.get())
+        return PostgresConnection(.thread(mailbox), try result.get())
     }
 
     /// Runs the queries as one pipeline and one implicit transaction: all or none take effect.
@@ -97,21 +116,33 @@ public final class PostgresConnection: Sendable {
 
     /// Says goodbye after the request that runs now, and waits for the end. Requests that wait fail with `closed`.
     public nonisolated(nonsending) func close() async {
-        await withCheckedContinuation { self.mailbox.close(resuming: $0) }
+        switch self.line {
+        case .thread(let mailbox): await withCheckedContinuation { mailbox.close(resuming: $0) }
+        case .simulated(let session): await session.close()
+        }
     }
 
     /// Cuts the connection without goodbye, also in the middle of a request.
-    public func severForTesting() { self.mailbox.sever() }
+    public func severForTesting() {
+        if case .thread(let mailbox) = self.line { mailbox.sever() }
+    }
 
     /// The next request takes effect on the server, and then its reply is lost and the connection with it.
-    public func loseNextReplyForTesting() { self.mailbox.loseNextReply() }
+    public func loseNextReplyForTesting() {
+        if case .thread(let mailbox) = self.line { mailbox.loseNextReply() }
+    }
 
     private nonisolated(nonsending) func perform(
         _ work: ConnectionMailbox.Work, _ timeout: Duration?
     ) async throws(PostgresError) -> [SQLRows] {
-        let result: Result<[SQLRows], PostgresError> = await withCheckedContinuation { reply in
-            self.mailbox.post(ConnectionMailbox.Request(work: work, timeout: timeout, reply: reply))
+        switch self.line {
+        case .thread(let mailbox):
+            let result: Result<[SQLRows], PostgresError> = await withCheckedContinuation { reply in
+                mailbox.post(ConnectionMailbox.Request(work: work, timeout: timeout, reply: reply))
+            }
+            return try result.get()
+        case .simulated(let session):
+            return try await session.perform(work, timeout: timeout).get()
         }
-        return try result.get()
     }
 }

@@ -30,6 +30,7 @@ public final class PostgresPool: Sendable {
 
     public let size: Int
     private let configuration: PostgresConfiguration
+    let surroundings: Surroundings
     private let maximumWaiters: Int
     private let acquireTimeout: Duration
     private let state: Mutex<State>
@@ -50,6 +51,7 @@ public final class PostgresPool: Sendable {
         var configuration = configuration
         configuration.connectTimeout = min(configuration.connectTimeout, acquireTimeout)
         self.configuration = configuration
+        self.surroundings = configuration.surroundings
         self.size = max(1, size)
         self.maximumWaiters = max(0, maximumWaiters)
         self.acquireTimeout = acquireTimeout
@@ -88,7 +90,7 @@ public final class PostgresPool: Sendable {
     ) async throws(PostgresError) -> SQLRows {
         try await self.withConnection { connection async throws(PostgresError) in
             // By now the wait for a connection is over.
-            let rest = deadline.map { ContinuousClock.now.duration(to: $0) + .milliseconds(100) }
+            let rest = deadline.map { self.surroundings.rest(until: $0) + .milliseconds(100) }
             guard let rest, rest < self.configuration.statementTimeout else { return try await connection.run(query) }
             var parameters = SQLParameters()
             parameters.append("\(max(1, rest.wholeMicroseconds / 1000))")
@@ -167,7 +169,7 @@ public final class PostgresPool: Sendable {
     }
 
     private nonisolated(nonsending) func acquire() async throws(PostgresError) -> PostgresConnection {
-        let start = BootTime.now
+        let start = self.surroundings.now
         switch self.state.withLock({ Self.admit(&$0, now: start, maximumWaiters: self.maximumWaiters) }) {
         case .use(let connection):
             return connection
@@ -180,7 +182,7 @@ public final class PostgresPool: Sendable {
         }
         if let error = await self.waitForTurn(since: start) { throw error }
         // The permit is ours now; what else it takes is decided anew.
-        switch self.state.withLock({ Self.useOrConnect(&$0, now: BootTime.now) }) {
+        switch self.state.withLock({ Self.useOrConnect(&$0, now: self.surroundings.now) }) {
         case .use(let connection):
             return connection
         case .connect:
@@ -248,9 +250,9 @@ public final class PostgresPool: Sendable {
 
     /// Ends waits whose time is over. One task for all waiters, alive while there are any.
     private func makeTimer() -> Task<Void, Never> {
-        Task { [weak self] in
+        Task { [weak self, surroundings] in
             while !Task.isCancelled {
-                try? await Task.sleep(for: Self.timerInterval)
+                try? await surroundings.sleep(for: Self.timerInterval)
                 guard let self, self.expireWaiters() else { return }
             }
         }
@@ -258,7 +260,7 @@ public final class PostgresPool: Sendable {
 
     /// - Returns: false when nobody waits any more.
     private func expireWaiters() -> Bool {
-        let now = BootTime.now
+        let now = self.surroundings.now
         let (expired, goesOn) = self.state.withLock { state in
             let expired = state.waiters.prefix { $0.deadline <= now }
             state.waiters.removeFirst(expired.count)
@@ -279,7 +281,7 @@ public final class PostgresPool: Sendable {
             }
             return connection
         } catch {
-            let now = BootTime.now
+            let now = self.surroundings.now
             self.state.withLock { state in
                 state.failure = error
                 state.failures += 1

@@ -13,13 +13,17 @@ final class DatabaseClock: Sendable {
     }
 
     private let offset = Mutex<Offset?>(nil)
+    /// Whose boot time it is.
+    let surroundings: Surroundings
+
+    init(_ surroundings: Surroundings = .real) { self.surroundings = surroundings }
 
     /// A sample older than this gives way to a newer one with a longer round trip.
     private static let maximumAge: Duration = .seconds(60)
 
     /// The instant by the database's clock; before the first sample, the epoch.
     func now() -> Timestamp {
-        let boot = BootTime.now.nanoseconds / 1000
+        let boot = self.surroundings.now.nanoseconds / 1000
         return Timestamp(microseconds: boot &+ (self.offset.withLock { $0?.microseconds } ?? -boot))
     }
 
@@ -43,9 +47,9 @@ final class DatabaseClock: Sendable {
     /// Asks a few times and keeps the quickest answer.
     func synchronise(with pool: PostgresPool) async throws(PostgresError) {
         for _ in 0..<5 {
-            let sent = BootTime.now
+            let sent = self.surroundings.now
             let rows = try await pool.run([SQLQuery(Self.clock, SQLParameters())])
-            self.learn(try rows[0].single().timestamp(0), sent: sent, received: BootTime.now)
+            self.learn(try rows[0].single().timestamp(0), sent: sent, received: self.surroundings.now)
         }
     }
 }

@@ -6,7 +6,7 @@ import Synchronization
 /// nothing; a sleeping task for each costs more than the calls themselves.
 final class Deadlines: Sendable {
     struct Entry: Sendable {
-        fileprivate var deadline: ContinuousClock.Instant
+        fileprivate var deadline: BootTime
         fileprivate var number: UInt64
     }
 
@@ -16,16 +16,17 @@ final class Deadlines: Sendable {
         var actions: [UInt64: @Sendable () -> Void] = [:]
         var nextNumber: UInt64 = 0
         var sleeper: Task<Void, Never>?
-        var wakesAt: ContinuousClock.Instant?
+        var wakesAt: BootTime?
     }
 
-    static let shared = Deadlines()
-
+    let surroundings: Surroundings
     private let state = Mutex(State())
+
+    init(_ surroundings: Surroundings = .real) { self.surroundings = surroundings }
 
     /// Calls `action` after `delay`, unless the entry is removed before. `action` must not block.
     func add(after delay: Duration, _ action: @escaping @Sendable () -> Void) -> Entry {
-        let deadline = ContinuousClock.now + delay
+        let deadline = self.surroundings.now + delay
         return self.state.withLock { state in
             let entry = Entry(deadline: deadline, number: state.nextNumber)
             state.nextNumber += 1
@@ -48,17 +49,17 @@ final class Deadlines: Sendable {
 
     // MARK: The sleeping task
 
-    private func sleep(until deadline: ContinuousClock.Instant, _ state: inout State) {
+    private func sleep(until deadline: BootTime, _ state: inout State) {
         state.sleeper?.cancel()
         state.wakesAt = deadline
         state.sleeper = Task {
-            guard (try? await Task.sleep(until: deadline, clock: .continuous)) != nil else { return }
+            guard (try? await self.surroundings.sleep(for: deadline - self.surroundings.now)) != nil else { return }
             self.wakeUp()
         }
     }
 
     private func wakeUp() {
-        let now = ContinuousClock.now
+        let now = self.surroundings.now
         let due = self.state.withLock { state in
             var due: [@Sendable () -> Void] = []
             while let first = state.heap.first {

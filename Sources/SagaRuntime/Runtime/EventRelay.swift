@@ -20,6 +20,7 @@ final class EventRelay: Sendable {
     private static let idsPerPayload = 250
 
     private let configuration: Configuration
+    private let surroundings: Surroundings
     private let pool: PostgresPool
     private let feed: EventFeed
     private let reader: SagaReader
@@ -37,6 +38,7 @@ final class EventRelay: Sendable {
         isHeld: @escaping @Sendable (SagaID) -> Bool, hasPeers: @escaping @Sendable () -> Bool, logger: Logger
     ) {
         self.configuration = configuration
+        self.surroundings = configuration.connection.surroundings
         self.pool = pool
         self.feed = feed
         self.reader = reader
@@ -71,7 +73,7 @@ final class EventRelay: Sendable {
     private func notify() async {
         for await _ in self.news.stream {
             // What comes within these milliseconds shares the notification.
-            try? await Task.sleep(for: self.configuration.notifyInterval)
+            try? await self.surroundings.sleep(for: self.configuration.notifyInterval)
             let ids = self.pending.withLock { pending in
                 defer { pending = [] }
                 return Array(pending)
@@ -104,7 +106,7 @@ final class EventRelay: Sendable {
             }
             // Whatever was said meanwhile is lost.
             await self.refresh(self.watchedFromAfar)
-            try? await Task.sleep(for: .milliseconds(500))
+            try? await self.surroundings.sleep(for: .milliseconds(500))
         }
     }
 
@@ -119,7 +121,7 @@ final class EventRelay: Sendable {
 
     private func poll() async {
         while !Task.isCancelled {
-            try? await Task.sleep(for: self.configuration.pollInterval)
+            try? await self.surroundings.sleep(for: self.configuration.pollInterval)
             let watched = self.watchedFromAfar
             let isWatched = Set(watched)
             self.known.withLock { known in known = known.filter { isWatched.contains($0.key) } }

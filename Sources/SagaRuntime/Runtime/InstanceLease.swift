@@ -34,6 +34,7 @@ final class InstanceLease: Sendable {
     let instanceID: Int64
     private let configuration: Configuration
     private let clock: DatabaseClock
+    private let surroundings: Surroundings
     private let logger: Logger
     /// Boot time (nanoseconds) of the last successful renewal's sending.
     private let renewed: Atomic<Int64>
@@ -50,6 +51,7 @@ final class InstanceLease: Sendable {
         self.instanceID = instanceID
         self.configuration = configuration
         self.clock = clock
+        self.surroundings = clock.surroundings
         self.logger = logger
         self.renewed = Atomic(sent.nanoseconds)
         self.steadySince = Atomic(sent.nanoseconds)
@@ -58,7 +60,7 @@ final class InstanceLease: Sendable {
     // MARK: What others ask
 
     /// How long ago the last successful renewal was sent.
-    var age: Duration { BootTime.now - BootTime(nanoseconds: self.renewed.load(ordering: .relaxed)) }
+    var age: Duration { self.surroundings.now - BootTime(nanoseconds: self.renewed.load(ordering: .relaxed)) }
 
     /// Whether effects may start now.
     var isTrusted: Bool {
@@ -132,9 +134,9 @@ final class InstanceLease: Sendable {
             var parameters = SQLParameters()
             parameters.append(configuration.name)
             parameters.append(configuration.duration.wholeMicroseconds)
-            let sent = BootTime.now
+            let sent = clock.surroundings.now
             if let row = try await connection.run(SQLQuery(Self.register, parameters)).first {
-                clock.learn(try row.timestamp(1), sent: sent, received: BootTime.now)
+                clock.learn(try row.timestamp(1), sent: sent, received: clock.surroundings.now)
                 let lease = InstanceLease(
                     instanceID: try row.int64(0), configuration: configuration, clock: clock, logger: logger, sent: sent
                 )
@@ -156,7 +158,7 @@ final class InstanceLease: Sendable {
                         + "every replica needs a name of its own")
             }
             firstSeen = (instance, leaseUntil)
-            try await Task.sleep(for: Self.retryPause)
+            try await clock.surroundings.sleep(for: Self.retryPause)
         }
     }
 
@@ -208,13 +210,13 @@ final class InstanceLease: Sendable {
                     connection = line
                 }
                 try await self.renewOnce(on: line)
-                try? await Task.sleep(for: self.configuration.renewal)
+                try? await self.surroundings.sleep(for: self.configuration.renewal)
             } catch {
                 self.steadySince.store(0, ordering: .relaxed)
                 self.logger.warning("[SAGA] the lease was not renewed: \(error)")
                 await connection?.close()
                 connection = nil
-                try? await Task.sleep(for: Self.retryPause)
+                try? await self.surroundings.sleep(for: Self.retryPause)
             }
         }
         await connection?.close()
@@ -225,12 +227,12 @@ final class InstanceLease: Sendable {
         var parameters = SQLParameters()
         parameters.append(self.instanceID)
         parameters.append(self.configuration.duration.wholeMicroseconds)
-        let sent = BootTime.now
+        let sent = self.surroundings.now
         guard let row = try await connection.run(SQLQuery(Self.renew, parameters)).first else {
             self.fenced.store(true, ordering: .releasing)
             return
         }
-        self.clock.learn(try row.timestamp(0), sent: sent, received: BootTime.now)
+        self.clock.learn(try row.timestamp(0), sent: sent, received: self.surroundings.now)
         self.peers.store(try row.bool(1), ordering: .relaxed)
         // A gap of a whole lease (this process was stopped, say) is a failure too.
         if self.steadySince.load(ordering: .relaxed) == 0 || self.age >= self.configuration.duration {

@@ -24,6 +24,7 @@ final class PartitionKeeper: Sendable {
 
     private let pool: PostgresPool
     private let clock: DatabaseClock
+    private let surroundings: Surroundings
     private let logger: Logger
     /// The last day (days since the epoch) up to which all partitions exist.
     private let lastDay = Mutex<Int64>(-1)
@@ -31,6 +32,7 @@ final class PartitionKeeper: Sendable {
     init(pool: PostgresPool, clock: DatabaseClock, logger: Logger) {
         self.pool = pool
         self.clock = clock
+        self.surroundings = clock.surroundings
         self.logger = logger
     }
 
@@ -41,10 +43,10 @@ final class PartitionKeeper: Sendable {
         while !Task.isCancelled {
             do {
                 try await self.ensure()
-                try? await Task.sleep(for: Self.interval)
+                try? await self.surroundings.sleep(for: Self.interval)
             } catch {
                 self.logger.error("[SAGA] can't make partitions (\(self.daysAhead) days ahead): \(error)")
-                try? await Task.sleep(for: .seconds(5))
+                try? await self.surroundings.sleep(for: .seconds(5))
             }
         }
     }

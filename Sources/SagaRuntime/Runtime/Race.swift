@@ -13,7 +13,10 @@ enum Race {
             var isOver = false
         }
 
+        private let deadlines: Deadlines
         private let state = Mutex(State())
+
+        init(_ deadlines: Deadlines) { self.deadlines = deadlines }
 
         /// - Returns: false if it was over before it began; the continuation is resumed then.
         func begin(_ continuation: CheckedContinuation<Value?, Never>) -> Bool {
@@ -36,7 +39,7 @@ enum Race {
             }
             guard isOver else { return }
             task.cancel()
-            if let limit { Deadlines.shared.remove(limit) }
+            if let limit { self.deadlines.remove(limit) }
         }
 
         func end(_ value: Value?) {
@@ -44,7 +47,7 @@ enum Race {
                 defer { state = State(isOver: true) }
                 return state
             }
-            if let limit = ended.limit { Deadlines.shared.remove(limit) }
+            if let limit = ended.limit { self.deadlines.remove(limit) }
             for task in ended.tasks { task.cancel() }
             ended.continuation?.resume(returning: value)
         }
@@ -53,20 +56,20 @@ enum Race {
     /// - Parameter meanwhile: a fault point of test builds, hit while the operation is under way.
     /// - Returns: what the operation returned, or `nil` if the limit (or cancellation) came first.
     static func run<Value: Sendable>(
-        limit: Duration, _ operation: @escaping @Sendable () async -> Value,
+        limit: Duration, _ deadlines: Deadlines, _ operation: @escaping @Sendable () async -> Value,
         meanwhile: @escaping @Sendable () -> Void
     ) async -> Value? {
-        let contest = Contest<Value>()
+        let contest = Contest<Value>(deadlines)
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 guard contest.begin(continuation) else { return }
                 #if FAULT_POINTS
                     contest.add(
                         task: Task {
-                            if (try? await Task.sleep(for: .milliseconds(20))) != nil { meanwhile() }
+                            if (try? await deadlines.surroundings.sleep(for: .milliseconds(20))) != nil { meanwhile() }
                         })
                 #endif
-                let entry = Deadlines.shared.add(after: limit) { contest.end(nil) }
+                let entry = deadlines.add(after: limit) { contest.end(nil) }
                 contest.add(task: Task { contest.end(await operation()) }, limit: entry)
             }
         } onCancel: {

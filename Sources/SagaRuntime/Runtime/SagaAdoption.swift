@@ -45,7 +45,7 @@ struct SagaAdoption: Sendable {
             } catch {
                 self.logger.debug("[SAGA] the sweep failed, and is repeated: \(error)")
             }
-            try? await Task.sleep(for: self.interval)
+            try? await self.clock.surroundings.sleep(for: self.interval)
         }
     }
 
@@ -73,7 +73,7 @@ struct SagaAdoption: Sendable {
     /// that have most likely crashed the server keep nobody waiting.
     private func sweepAlone() async throws {
         // First let what was taken up at the same time make its progress, which clears its count.
-        try await Task.sleep(for: Self.moment)
+        try await self.clock.surroundings.sleep(for: Self.moment)
         var underWay: [Trial] = []
         while self.worker.count < self.maximumInFlight, !Task.isCancelled {
             if let trial = try await self.begin(.afterAnother) {
@@ -81,7 +81,9 @@ struct SagaAdoption: Sendable {
                 underWay.append(trial)
                 continue
             }
-            for trial in underWay { await trial.wait(limit: trial.longestCall - (.now - trial.start)) }
+            for trial in underWay {
+                await trial.wait(limit: trial.longestCall - (self.clock.surroundings.now - trial.start))
+            }
             underWay = []
             guard let trial = try await self.begin(.lastTime) else { return }
             await trial.wait(limit: trial.longestCall)
@@ -105,12 +107,13 @@ struct SagaAdoption: Sendable {
         /// The sequence of its adoption.
         var adopted: Int
         var longestCall: Duration
-        var start = ContinuousClock.now
+        var start: BootTime
+        var deadlines: Deadlines
 
         /// Until it has made progress, or has ended here.
         func wait(limit: Duration) async {
             guard limit > .zero else { return }
-            _ = await Race.run(limit: limit) {
+            _ = await Race.run(limit: limit, self.deadlines) {
                 await self.handle.wait(until: .event(after: self.adopted))
             } meanwhile: {
             }
@@ -129,7 +132,8 @@ struct SagaAdoption: Sendable {
                     metadata: ["saga_id": "\(machine.snapshot.id)"])
                 guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
                 return Trial(
-                    handle: handle, adopted: machine.snapshot.lastSequence + 1, longestCall: machine.longestCall)
+                    handle: handle, adopted: machine.snapshot.lastSequence + 1, longestCall: machine.longestCall,
+                    start: self.clock.surroundings.now, deadlines: self.worker.deadlines)
             }
         }
         return nil
@@ -231,7 +235,7 @@ struct SagaAdoption: Sendable {
                     definition: definition, snapshot: history.snapshot, version: claim.version,
                     adoptions: claim.adoptions, isPoisoned: claim.adoptions > Self.poisonFrom,
                     announceAdoption: true, secrets: secrets, now: self.clock.now(),
-                    random: { Double.random(in: 0..<1) })
+                    random: { [surroundings = self.clock.surroundings] in surroundings.fraction() })
                 machines.append((machine, secrets))
             case .failure(let error):
                 self.logger.critical(

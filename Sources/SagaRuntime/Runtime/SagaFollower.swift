@@ -84,7 +84,7 @@ public struct SagaFollower: AsyncSequence, Sendable {
             } catch {
                 // Watchers stay open while the database is away; only the first answer needs it now.
                 guard !self.isFirst, case .databaseUnavailable = error else { throw error }
-                try await Task.sleep(for: .milliseconds(250))
+                try await self.reader.surroundings.sleep(for: .milliseconds(250))
                 return nil
             }
             guard let history,

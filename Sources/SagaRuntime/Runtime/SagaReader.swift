@@ -23,6 +23,7 @@ final class SagaReader: Sendable {
     }
 
     private let pool: PostgresPool
+    var surroundings: Surroundings { self.pool.surroundings }
     private let stepNames: @Sendable (String, Int) -> [String]?
     private let state = Mutex(State())
 

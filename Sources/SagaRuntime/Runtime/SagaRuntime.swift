@@ -66,16 +66,19 @@ public final class SagaRuntime: Sendable {
         var databaseProblem: String?
         /// Held as long as this process lives, through all its incarnations.
         var lock: InstanceLock?
-        var generator = SystemRandomNumberGenerator()
+        var generator: Surroundings
     }
 
     /// What closures made in `init` look through.
     private final class Shared: Sendable {
-        let state = Mutex(State())
+        let state: Mutex<State>
         var current: Incarnation? { self.state.withLock { $0.current } }
+
+        init(_ surroundings: Surroundings) { self.state = Mutex(State(generator: surroundings)) }
     }
 
     private let configuration: SagaRuntimeConfiguration
+    private let surroundings: Surroundings
     private let registry: SagaRegistry
     private let logger: Logger
     private let observer: any SagaRuntimeObserver
@@ -93,12 +96,14 @@ public final class SagaRuntime: Sendable {
         configuration: SagaRuntimeConfiguration, definitions: [SagaDefinition], logger: Logger,
         observer: any SagaRuntimeObserver = NoObserver()
     ) {
-        let shared = Shared()
+        let surroundings = configuration.connection.surroundings
+        let shared = Shared(surroundings)
         let registry = SagaRegistry(definitions)
         let feed = EventFeed()
         let pool = PostgresPool(configuration.connection, size: configuration.readers, maximumWaiters: 20_000)
         let reader = SagaReader(pool: pool, definitions: registry)
         self.configuration = configuration
+        self.surroundings = surroundings
         self.registry = registry
         self.logger = logger
         self.observer = observer
@@ -106,7 +111,7 @@ public final class SagaRuntime: Sendable {
         self.pool = pool
         self.feed = feed
         self.reader = reader
-        self.clock = DatabaseClock()
+        self.clock = DatabaseClock(surroundings)
         self.partitions = PartitionKeeper(pool: pool, clock: self.clock, logger: logger)
         self.relay = EventRelay(
             configuration: EventRelay.Configuration(connection: configuration.connection),
@@ -152,7 +157,7 @@ public final class SagaRuntime: Sendable {
                 return
             } catch {
                 self.logger.warning("[SAGA] waiting for the database: \(error)")
-                try? await Task.sleep(for: .milliseconds(500))
+                try? await self.surroundings.sleep(for: .milliseconds(500))
             }
         }
     }
@@ -198,7 +203,7 @@ public final class SagaRuntime: Sendable {
                     return error
                 } catch {
                     self.logger.warning("[SAGA] can't register this instance: \(error)")
-                    try? await Task.sleep(for: .milliseconds(500))
+                    try? await self.surroundings.sleep(for: .milliseconds(500))
                     continue
                 }
                 let tasks = await self.run(incarnation)
@@ -207,7 +212,7 @@ public final class SagaRuntime: Sendable {
                 fenced.addTask {
                     await withTaskCancellationHandler {
                         while incarnation.worker.count > 0, !Task.isCancelled {
-                            try? await Task.sleep(for: .milliseconds(100))
+                            try? await self.surroundings.sleep(for: .milliseconds(100))
                         }
                         incarnation.worker.stop()
                         tasks.journal.cancel()
@@ -219,7 +224,7 @@ public final class SagaRuntime: Sendable {
                 }
             }
             fenced.addTask {
-                try? await Task.sleep(for: self.configuration.drainTimeout)
+                try? await self.surroundings.sleep(for: self.configuration.drainTimeout)
                 return .timeIsUp
             }
             while leftovers > 0, await fenced.next() == .clearedAway { leftovers -= 1 }
@@ -281,14 +286,14 @@ public final class SagaRuntime: Sendable {
                 sweep.cancel()
                 incarnation.worker.beginDraining()
                 // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
-                let limit = BootTime.now + self.configuration.drainTimeout
-                while incarnation.worker.isBusy, BootTime.now < limit, !Task.isCancelled {
-                    try? await Task.sleep(for: .milliseconds(50))
+                let limit = self.surroundings.now + self.configuration.drainTimeout
+                while incarnation.worker.isBusy, self.surroundings.now < limit, !Task.isCancelled {
+                    try? await self.surroundings.sleep(for: .milliseconds(50))
                     await adoption.giveBack(incarnation.worker.takeQuiet())
                 }
                 break
             }
-            try? await Task.sleep(for: .milliseconds(50))
+            try? await self.surroundings.sleep(for: .milliseconds(50))
         }
         self.shared.state.withLock { $0.current = nil }
         sweep.cancel()
@@ -315,7 +320,7 @@ public final class SagaRuntime: Sendable {
                     inProgress: current.worker.count, parked: await self.parkedCount(),
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
             }
-            try? await Task.sleep(for: .seconds(1))
+            try? await self.surroundings.sleep(for: .seconds(1))
         }
     }
 
@@ -387,12 +392,12 @@ public final class SagaRuntime: Sendable {
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)
         case .overloaded:
-            throw Self.overloaded
+            throw self.overloaded
         }
     }
 
-    private static var overloaded: SagaRuntimeError {
-        .overloaded(retryAfter: .milliseconds(Int64.random(in: 200...1000)))
+    private var overloaded: SagaRuntimeError {
+        .overloaded(retryAfter: .milliseconds(self.surroundings.integer(in: 200...1000)))
     }
 
     private func admit(_ userID: String) throws(SagaRuntimeError) -> Incarnation {
@@ -404,7 +409,7 @@ public final class SagaRuntime: Sendable {
         guard self.partitions.daysAhead >= 1 else { throw .databaseUnavailable("no partitions ahead") }
         guard current.worker.count < self.configuration.maximumInFlight,
             current.worker.count(of: userID) < self.configuration.maximumInFlightPerUser
-        else { throw Self.overloaded }
+        else { throw self.overloaded }
         return current
     }
 

@@ -56,12 +56,18 @@ final class SagaWorker: Sendable {
     private let assignments: AsyncStream<Assignment>
     private let assign: AsyncStream<Assignment>.Continuation
     private let random: @Sendable () -> Double
+    private let surroundings: Surroundings
+    /// The limits of calls.
+    let deadlines: Deadlines
     private let permits = Permits(limit: 1024)
     private let breakers: Breakers
 
-    init(_ dependencies: Dependencies, random: @escaping @Sendable () -> Double = { Double.random(in: 0..<1) }) {
+    init(_ dependencies: Dependencies) {
+        let surroundings = dependencies.clock.surroundings
         self.dependencies = dependencies
-        self.random = random
+        self.surroundings = surroundings
+        self.random = { surroundings.fraction() }
+        self.deadlines = Deadlines(surroundings)
         self.breakers = Breakers(
             clock: dependencies.clock, observer: dependencies.observer, logger: dependencies.logger)
         (self.assignments, self.assign) = AsyncStream.makeStream()
@@ -282,7 +288,7 @@ final class SagaWorker: Sendable {
         while !Task.isCancelled {
             if self.isDraining || self.dependencies.lease.isFenced { return false }
             if self.dependencies.lease.isTrusted { return true }
-            try? await Task.sleep(for: .milliseconds(50))
+            try? await self.surroundings.sleep(for: .milliseconds(50))
         }
         return false
     }
@@ -290,7 +296,7 @@ final class SagaWorker: Sendable {
     private func sleep(until: Timestamp) async {
         let rest = until - self.dependencies.clock.now()
         // Short naps, so that draining and a corrected clock are noticed.
-        try? await Task.sleep(for: max(.milliseconds(1), min(rest, .milliseconds(500))))
+        try? await self.surroundings.sleep(for: max(.milliseconds(1), min(rest, .milliseconds(500))))
     }
 
     private func committed(
@@ -331,7 +337,7 @@ final class SagaWorker: Sendable {
         let name = context.step
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).before")
         let rest = until.map { $0 - self.dependencies.clock.now() } ?? .seconds(60)
-        let outcome = await Race.run(limit: max(rest, .milliseconds(1))) {
+        let outcome = await Race.run(limit: max(rest, .milliseconds(1)), self.deadlines) {
             await Self.call(step, call.kind, context)
         } meanwhile: {
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).during")
@@ -402,7 +408,7 @@ final class SagaWorker: Sendable {
                     }
                 }
             }
-            try? await Task.sleep(for: pause)
+            try? await self.surroundings.sleep(for: pause)
             pause = min(pause * 2, .seconds(failures > 0 ? 30 : 2))
         }
     }

@@ -4,6 +4,8 @@ import Testing
 @testable import SagaRuntime
 
 @Suite struct DeadlinesTests {
+    private let deadlines = Deadlines()
+
     @Test(.timeLimit(.minutes(1)))
     func actionsRunInOrderOfTheirDeadlines() async {
         let deadlines = Deadlines()
@@ -34,10 +36,10 @@ import Testing
     @Test(.timeLimit(.minutes(1)))
     func aRaceEndsAtItsLimitThoughTheOperationGoesOn() async {
         let started = ContinuousClock.now
-        let value = await Race.run(limit: .milliseconds(50)) {
+        let value = await Race.run(limit: .milliseconds(50), self.deadlines) {
             // Deaf to cancellation.
             await withCheckedContinuation { continuation in
-                _ = Deadlines.shared.add(after: .seconds(2)) { continuation.resume() }
+                _ = self.deadlines.add(after: .seconds(2)) { continuation.resume() }
             }
             return 1
         } meanwhile: {
@@ -49,7 +51,7 @@ import Testing
     @Test(.timeLimit(.minutes(1)))
     func aRaceReturnsWhatTheOperationReturns() async {
         #expect(
-            await Race.run(limit: .seconds(30)) {
+            await Race.run(limit: .seconds(30), self.deadlines) {
                 7
             } meanwhile: {
             } == 7)
@@ -59,9 +61,9 @@ import Testing
     func aCancelledRaceEndsAtOnce() async {
         let started = ContinuousClock.now
         let race = Task {
-            await Race.run(limit: .seconds(30)) {
+            await Race.run(limit: .seconds(30), self.deadlines) {
                 await withCheckedContinuation { continuation in
-                    _ = Deadlines.shared.add(after: .seconds(2)) { continuation.resume() }
+                    _ = self.deadlines.add(after: .seconds(2)) { continuation.resume() }
                 }
                 return 1
             } meanwhile: {
