@@ -9,7 +9,7 @@ struct FlushFixture {
     let connection: PostgresConnection
     let pool: PostgresPool
 
-    init(migrations: [Migration] = DeviceMigrations.all) async throws {
+    init(migrations: [Migration] = SagaMigrations.all + DeviceMigrations.all) async throws {
         self.database = try await TestDatabase.make(migrations: migrations)
         self.connection = try await PostgresConnection.connect(self.database.engineConfiguration)
         self.pool = PostgresPool(self.database.engineConfiguration, size: 3, maximumWaiters: 10_000)

@@ -83,7 +83,7 @@ enum DeviceStatements {
     static let markDeleting = SideEffect(
         name: "device_deleting",
         statement: """
-            UPDATE devices d SET status = 'DELETING', updated_at = now()
+            UPDATE devices d SET status = 'DELETING', updated_at = saga_now()
             FROM accepted a
             WHERE d.device_id = (a.argument->>'device')::uuid AND d.saga_id = a.saga_id
             """,

@@ -26,8 +26,8 @@ enum PortStatements {
                     WHERE a.argument ? 'pool'
                 ), unusable AS (
                     UPDATE port p
-                    SET saga_id = NULL, device_id = NULL, free_at = now() + interval '\(Self.blockedFor)',
-                        blocked_until = now() + interval '\(Self.blockedFor)'
+                    SET saga_id = NULL, device_id = NULL, free_at = saga_now() + interval '\(Self.blockedFor)',
+                        blocked_until = saga_now() + interval '\(Self.blockedFor)'
                     FROM wanted w
                     WHERE p.saga_id = w.saga_id
                     RETURNING 1
@@ -40,7 +40,7 @@ enum PortStatements {
                     FROM demand d CROSS JOIN LATERAL (
                         SELECT p.host, p.adb_port, p.free_at
                         FROM port p
-                        WHERE p.pool = d.pool AND p.saga_id IS NULL AND p.free_at <= now()
+                        WHERE p.pool = d.pool AND p.saga_id IS NULL AND p.free_at <= saga_now()
                         ORDER BY p.free_at
                         LIMIT d.pairs
                         FOR UPDATE SKIP LOCKED
@@ -65,7 +65,7 @@ enum PortStatements {
                     INSERT INTO port (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at)
                     SELECT m.mint || '-' || repeat('0', 5 - length(m.host_number::text)) || m.host_number,
                         5555 + m.pair % \(Self.pairsPerVirtualHost), 8080 + m.pair % \(Self.pairsPerVirtualHost),
-                        m.pool, m.saga_id, m.device_id, now()
+                        m.pool, m.saga_id, m.device_id, saga_now()
                     FROM (
                         SELECT n.*, n.pair / \(Self.pairsPerVirtualHost) + 1 AS host_number
                         FROM (
@@ -104,7 +104,7 @@ enum PortStatements {
             statement: """
                 UPDATE port p
                 SET saga_id = NULL, device_id = NULL,
-                    free_at = now() + (a.argument->>'cool_down_us')::bigint * interval '1 microsecond'
+                    free_at = saga_now() + (a.argument->>'cool_down_us')::bigint * interval '1 microsecond'
                 FROM accepted a
                 WHERE p.saga_id = a.saga_id
                 """,

@@ -29,7 +29,7 @@ enum JournalStatements {
                     tenant_id, ordinal)
                 WHERE EXISTS (
                     SELECT 1 FROM saga_instance
-                    WHERE instance_id = $1 AND NOT fenced AND lease_until > clock_timestamp())
+                    WHERE instance_id = $1 AND NOT fenced AND lease_until > saga_now())
             ), claimed AS (
                 INSERT INTO saga_request (user_id, request_id, method, saga_id, digest)
                 SELECT user_id, request_id, method, saga_id, digest FROM input WHERE request_id IS NOT NULL

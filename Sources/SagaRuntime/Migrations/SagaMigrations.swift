@@ -3,7 +3,17 @@ public enum SagaMigrations {
     public static let all: [Migration] = [
         Migration(version: 1, name: "saga_tables", sql: Self.sagaTables),
         Migration(version: 2, name: "saga_tenant", sql: Self.sagaTenant),
+        Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
     ]
+
+    /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
+    ///
+    /// STABLE, so that an index can be searched by it; one plain SELECT, so that plans hold its text and not a call. The
+    /// simulator puts its own time in its place.
+    private static let sagaNow = """
+        CREATE FUNCTION saga_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT statement_timestamp()';
+        ALTER TABLE saga_instance ALTER COLUMN registered_at SET DEFAULT saga_now();
+        """
 
     /// Whom a saga's user belongs to, in the saga's first row; null without a tenant.
     private static let sagaTenant = """

@@ -42,7 +42,7 @@ final class DatabaseClock: Sendable {
         }
     }
 
-    private static let clock = SQLStatement("saga_clock", "SELECT clock_timestamp()")
+    private static let clock = SQLStatement("saga_clock", "SELECT saga_now()")
 
     /// Asks a few times and keeps the quickest answer.
     func synchronise(with pool: PostgresPool) async throws(PostgresError) {

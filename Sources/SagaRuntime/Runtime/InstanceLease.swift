@@ -87,15 +87,15 @@ final class InstanceLease: Sendable {
         "instance_register",
         """
         INSERT INTO saga_instance (instance_id, name, nonce, lease_until)
-        VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), clock_timestamp() + $2 * interval '1 microsecond')
+        VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), saga_now() + $2 * interval '1 microsecond')
         ON CONFLICT (name) WHERE NOT fenced DO NOTHING
-        RETURNING instance_id, clock_timestamp(), nonce
+        RETURNING instance_id, saga_now(), nonce
         """)
 
     private static let holder = SQLStatement(
         "instance_holder",
         """
-        SELECT instance_id, lease_until, lease_until > clock_timestamp() FROM saga_instance
+        SELECT instance_id, lease_until, lease_until > saga_now() FROM saga_instance
         WHERE name = $1 AND NOT fenced
         """)
 
@@ -191,9 +191,9 @@ final class InstanceLease: Sendable {
     private static let renew = SQLStatement(
         "instance_renew",
         """
-        UPDATE saga_instance SET lease_until = clock_timestamp() + $2 * interval '1 microsecond'
+        UPDATE saga_instance SET lease_until = saga_now() + $2 * interval '1 microsecond'
         WHERE instance_id = $1 AND NOT fenced
-        RETURNING clock_timestamp(),
+        RETURNING saga_now(),
             EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id <> $1 AND NOT o.fenced)
         """)
 
@@ -270,7 +270,7 @@ final class InstanceLease: Sendable {
 
     private static let dead = SQLStatement(
         "instance_dead",
-        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < clock_timestamp() AND instance_id <> $1"
+        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < saga_now() AND instance_id <> $1"
     )
 
     /// One statement, so that no crash in between leaves a fenced instance with backends that nobody ends: a client
@@ -281,7 +281,7 @@ final class InstanceLease: Sendable {
         WITH fenced AS (
             UPDATE saga_instance SET fenced = true
             WHERE instance_id = $1 AND NOT fenced AND (nonce = $2 OR $2 IS NULL)
-                AND ($3 OR lease_until < clock_timestamp())
+                AND ($3 OR lease_until < saga_now())
             RETURNING backend_pids, backend_starts
         )
         SELECT (SELECT count(*) FROM fenced), count(pg_terminate_backend(a.pid))

@@ -98,7 +98,7 @@ struct SagaAdoption: Sendable {
         SELECT count(pg_terminate_backend(a.pid))
         FROM saga_state s, saga_instance o, pg_stat_activity a
         WHERE s.status IN ('RUNNING', 'COMPENSATING') AND o.instance_id = s.owner AND o.fenced
-            AND a.backend_xid = s.xmax AND a.state_change < clock_timestamp() - interval '3 seconds'
+            AND a.backend_xid = s.xmax AND a.state_change < saga_now() - interval '3 seconds'
         """)
 
     /// A saga that was taken up to see whether it makes progress.
@@ -181,7 +181,7 @@ struct SagaAdoption: Sendable {
                     WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
                     ELSE '\(Turn.afterAnother.rawValue)' END = $7
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
-                    AND m.lease_until > clock_timestamp())
+                    AND m.lease_until > saga_now())
             ORDER BY s.adoptions, s.saga_id
             LIMIT $5
             FOR UPDATE OF s SKIP LOCKED
