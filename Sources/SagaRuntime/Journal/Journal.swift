@@ -31,6 +31,8 @@ final class Journal: Sendable {
     private let configuration: Configuration
     /// The instance in whose name everything is written.
     private let owner: Int64
+    private let days: SagaDays
+    private let statements = JournalStatements()
     private let clock: DatabaseClock
     private let surroundings: Surroundings
     private let logger: Logger
@@ -42,13 +44,14 @@ final class Journal: Sendable {
     private let state = Mutex(State())
 
     init(
-        configuration: Configuration, owner: Int64, clock: DatabaseClock, logger: Logger,
+        configuration: Configuration, owner: Int64, days: SagaDays, clock: DatabaseClock, logger: Logger,
         observer: any SagaRuntimeObserver,
         registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async throws -> Void,
         unreachable: @escaping @Sendable () -> Void = {}
     ) {
         self.configuration = configuration
         self.owner = owner
+        self.days = days
         self.clock = clock
         self.surroundings = clock.surroundings
         self.logger = logger
@@ -198,7 +201,8 @@ final class Journal: Sendable {
             }
             pending = self.inTime(pending)
             if pending.isEmpty { return }
-            let batch = JournalBatch(owner: self.owner, entries: pending)
+            let batch = JournalBatch(
+                owner: self.owner, entries: pending, statements: self.statements, days: self.days)
             let queries = batch.queries()
             do {
                 for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).before") }
@@ -217,6 +221,9 @@ final class Journal: Sendable {
                 }
                 // No row updated is not proof of fencing: an earlier try of this flush may have been the one.
                 pending = doubted.isEmpty ? [] : await self.settleRefused(doubted, on: &line)
+            } catch let error where error.isMissingTable && !batch.leaves.isEmpty {
+                // A leaf has gone since the list was made. The parents know better, and refuse what has no place any more.
+                self.days.forget(batch.leaves)
             } catch let error {
                 pending = await self.recover(pending, from: error, on: &line)
             }
@@ -315,9 +322,14 @@ final class Journal: Sendable {
     ) async -> [JournalEntry] {
         guard let connection = line.connection else { return entries }
         do {
-            var parameters = SQLParameters()
-            parameters.append(array: entries.map(\.sagaID.rawValue))
-            let rows = try await connection.run([SQLQuery(JournalStatements.reread, parameters)])[0]
+            let rows = try await self.days.reading(entries, of: \.sagaID) { parts throws(PostgresError) in
+                try await connection.run(
+                    parts.map { part in
+                        var parameters = SQLParameters()
+                        parameters.append(array: part.elements.map(\.sagaID.rawValue))
+                        return SQLQuery(self.statements.reread(on: part.leaf), parameters)
+                    })
+            }.joined()
             var found: [SagaID: (owner: Int64, version: Int, status: String, output: String?)] = [:]
             for row in rows {
                 guard let id = SagaID(try row.text(0)) else { continue }

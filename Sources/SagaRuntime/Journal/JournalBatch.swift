@@ -1,23 +1,24 @@
-/// The records of one flush, laid out as the parameters of its statements.
+/// The records of one flush, laid out as its statements and their parameters.
 struct JournalBatch {
     let owner: Int64
     let entries: [JournalEntry]
 
-    private let creations: [JournalEntry]
-    private let plain: [JournalEntry]
-    /// Transitions with a database step that may refuse, by the step's name.
-    private let decided: [(step: DatabaseStep, entries: [JournalEntry])]
+    private let statements: JournalStatements
+    /// By their days' leaves.
+    private let parts: [SagaDays.Part<JournalEntry>]
 
-    init(owner: Int64, entries: [JournalEntry]) {
+    init(owner: Int64, entries: [JournalEntry], statements: JournalStatements, days: SagaDays) {
         self.owner = owner
+        self.statements = statements
         // One order everywhere, so that two writers never wait for each other in a circle.
         self.entries = entries.sorted { $0.sagaID < $1.sagaID }
-        self.creations = self.entries.filter { $0.record.birth != nil }
-        let transitions = self.entries.filter { $0.record.birth == nil }
-        self.plain = transitions.filter { $0.record.refused == nil }
-        self.decided = Self.grouped(transitions.filter { $0.record.refused != nil })
+        self.parts = days.parts(self.entries, of: \.sagaID)
     }
 
+    /// What its statements address, beside the parents.
+    var leaves: [SagaLeaf] { self.parts.map(\.leaf).filter { !$0.isParent } }
+
+    /// Entries by the database step of their records, in one order everywhere.
     private static func grouped(_ entries: [JournalEntry]) -> [(step: DatabaseStep, entries: [JournalEntry])] {
         var groups: [(step: DatabaseStep, entries: [JournalEntry])] = []
         for entry in entries {
@@ -40,124 +41,99 @@ struct JournalBatch {
 
     func queries() -> [(part: Part, query: SQLQuery)] {
         var queries: [(part: Part, query: SQLQuery)] = []
+        let creations = self.entries.filter { $0.record.birth != nil }
         // Creations whose first step differs (or that have none) take a statement each.
-        let stepless = self.creations.filter { $0.record.refused == nil }
-        if !stepless.isEmpty { queries.append((.creation, self.createQuery(nil, stepless))) }
-        for group in Self.grouped(self.creations.filter { $0.record.refused != nil }) {
-            queries.append((.creation, self.createQuery(group.step, group.entries)))
+        let stepless = creations.filter { $0.record.refused == nil }
+        if !stepless.isEmpty { queries.append((.creation, self.creation(nil, stepless))) }
+        for group in Self.grouped(creations.filter { $0.record.refused != nil }) {
+            queries.append((.creation, self.creation(group.step, group.entries)))
         }
-        if !self.plain.isEmpty { queries.append((.transition, self.transitionQuery(self.plain))) }
-        for group in self.decided { queries.append((.decision, self.decisionQuery(group.step, group.entries))) }
+        for part in self.parts {
+            let plain = part.elements.filter { $0.record.birth == nil && $0.record.refused == nil }
+            if !plain.isEmpty { queries.append((.transition, self.transition(plain, on: part.leaf))) }
+        }
+        for part in self.parts {
+            for group in Self.grouped(part.elements.filter { $0.record.birth == nil && $0.record.refused != nil }) {
+                queries.append((.decision, self.decision(group.step, group.entries, on: part.leaf)))
+            }
+        }
         for ride in self.rides() { queries.append((.ride, ride)) }
         return queries
     }
 
-    private func createQuery(_ step: DatabaseStep?, _ entries: [JournalEntry]) -> SQLQuery {
-        let births = entries.compactMap(\.record.birth)
-        var parameters = SQLParameters()
-        parameters.append(self.owner)
-        parameters.append(array: entries.map(\.sagaID.rawValue))
-        parameters.append(array: births.map(\.type))
-        parameters.append(array: entries.map { Int32(clamping: $0.record.granted.snapshot.definitionVersion) })
-        parameters.append(array: entries.map(\.record.granted.snapshot.deadline))
-        parameters.append(array: entries.map(\.record.granted.snapshot.createdAt))
-        parameters.append(array: births.map(\.userID))
-        parameters.appendUUIDs(births.map(\.resourceID))
-        parameters.append(array: births.map { $0.batchID.isEmpty ? nil : $0.batchID })
-        parameters.append(array: births.map { $0.requestID.isEmpty ? nil : $0.requestID })
-        parameters.append(array: births.map { Int32(clamping: $0.method) })
-        parameters.append(array: births.map(\.requestDigest))
-        parameters.append(array: births.map { $0.secrets.isEmpty ? nil : $0.secrets })
-        parameters.append(array: entries.map(\.maximumRetries))
-        parameters.append(array: entries.map { entry in step?.argument(entry.view) ?? "null" })
-        Self.append(entries.map(\.record.granted), to: &parameters)
-        Self.append(entries.map { $0.record.refused ?? $0.record.granted }, to: &parameters)
-        parameters.append(array: births.map { $0.tenantID.isEmpty ? nil : $0.tenantID })
-        return SQLQuery(JournalStatements.create(step: step), parameters)
+    private func creation(_ step: DatabaseStep?, _ entries: [JournalEntry]) -> SQLQuery {
+        let rows = entries.compactMap { entry in
+            entry.record.birth.map {
+                JournalInput.Creation(entry: entry, saga: $0, argument: step?.argument(entry.view) ?? "null")
+            }
+        }
+        return SQLQuery(
+            self.statements.create(step: step), JournalInput.creation.parameters(owner: self.owner, rows))
     }
 
-    private func transitionQuery(_ entries: [JournalEntry]) -> SQLQuery {
-        var parameters = SQLParameters()
-        self.appendGuard(entries, to: &parameters)
-        Self.append(entries.map(\.record.granted), to: &parameters)
-        return SQLQuery(JournalStatements.transition, parameters)
+    private func transition(_ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
+        SQLQuery(
+            self.statements.transition(on: leaf), JournalInput.transition.parameters(owner: self.owner, entries))
     }
 
-    private func decisionQuery(_ step: DatabaseStep, _ entries: [JournalEntry]) -> SQLQuery {
-        var parameters = SQLParameters()
-        self.appendGuard(entries, to: &parameters)
-        parameters.append(array: entries.map { step.argument($0.view) })
-        Self.append(entries.map(\.record.granted), to: &parameters)
-        Self.append(entries.map { $0.record.refused ?? $0.record.granted }, to: &parameters)
-        return SQLQuery(JournalStatements.transition(step: step), parameters)
-    }
-
-    private func appendGuard(_ entries: [JournalEntry], to parameters: inout SQLParameters) {
-        parameters.append(self.owner)
-        parameters.append(array: entries.map(\.sagaID.rawValue))
-        parameters.append(array: entries.map { Int32(clamping: $0.record.expectedVersion) })
-        parameters.append(array: entries.map(\.record.granted.snapshot.updatedAt))
-        parameters.append(array: entries.map(\.retryCount))
-        parameters.append(array: entries.map { Int32(clamping: $0.record.adoptions) })
-    }
-
-    private static func append(_ outcomes: [SagaRecord.Outcome], to parameters: inout SQLParameters) {
-        parameters.append(array: outcomes.map(\.snapshot.status.name))
-        parameters.append(array: outcomes.map { Int32(clamping: $0.snapshot.stepIndex) })
-        parameters.append(array: outcomes.map(\.snapshot.currentStep))
-        parameters.append(array: outcomes.map { Int32(clamping: $0.snapshot.lastSequence) })
-        parameters.append(array: outcomes.map { JournalEventCodec.encode($0.events) })
-        parameters.append(array: outcomes.map { $0.snapshot.failure?.message })
+    private func decision(_ step: DatabaseStep, _ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
+        let rows = entries.map { JournalInput.Decision(entry: $0, argument: step.argument($0.view)) }
+        return SQLQuery(
+            self.statements.decision(step: step, on: leaf), JournalInput.decision.parameters(owner: self.owner, rows))
     }
 
     // MARK: What rides along
 
-    private struct Passenger {
-        var entry: JournalEntry
-        var status: String
-        var argument: String
+    private func rides() -> [SQLQuery] {
+        // By statement first: what the definitions own is touched in one order, whatever day its sagas are of.
+        self.parts.flatMap { self.rides($0.elements, on: $0.leaf) }
+            .sorted { $0.name < $1.name }
+            .map { ride in
+                SQLQuery(ride.statement, JournalInput.ride.parameters(owner: self.owner, ride.passengers))
+            }
     }
 
-    private func rides() -> [SQLQuery] {
-        var statements: [(statement: SQLStatement, passengers: [Passenger])] = []
-        func add(_ statement: @autoclosure () -> SQLStatement, named name: String, _ passenger: Passenger) {
-            if let index = statements.firstIndex(where: { $0.statement.name == name }) {
-                statements[index].passengers.append(passenger)
+    private struct Ride {
+        /// Of the step or side effect.
+        var name: String
+        var statement: SQLStatement
+        var passengers: [JournalInput.Passenger]
+    }
+
+    private func rides(_ entries: [JournalEntry], on leaf: SagaLeaf) -> [Ride] {
+        var rides: [Ride] = []
+        func add(_ name: String, _ passenger: JournalInput.Passenger, _ statement: () -> SQLStatement) {
+            if let index = rides.firstIndex(where: { $0.name == name }) {
+                rides[index].passengers.append(passenger)
             } else {
-                statements.append((statement(), [passenger]))
+                rides.append(Ride(name: name, statement: statement(), passengers: [passenger]))
             }
         }
-        for entry in self.entries {
+        for entry in entries {
             if let step = entry.record.databaseStep, entry.record.refused == nil {
+                let status = entry.record.granted.snapshot.status.name
                 add(
-                    JournalStatements.ride(step: step), named: "journal_step_\(step.name)",
-                    Passenger(
-                        entry: entry, status: entry.record.granted.snapshot.status.name,
-                        argument: step.argument(entry.view)))
+                    "step_\(step.name)",
+                    JournalInput.Passenger(entry: entry, status: status, argument: step.argument(entry.view))
+                ) { self.statements.ride(step: step, on: leaf) }
             }
             for outcome in [entry.record.granted, entry.record.refused].compactMap({ $0 }) {
                 let status = outcome.snapshot.status.name
-                for sideEffect in outcome.sideEffects {
+                for effect in outcome.sideEffects {
                     add(
-                        JournalStatements.ride(sideEffect), named: "journal_side_\(sideEffect.name)",
-                        Passenger(entry: entry, status: status, argument: sideEffect.argument(outcome.snapshot.view)))
+                        "side_\(effect.name)",
+                        JournalInput.Passenger(
+                            entry: entry, status: status, argument: effect.argument(outcome.snapshot.view))
+                    ) { self.statements.ride(effect, on: leaf) }
                 }
                 if outcome.snapshot.status.isTerminal, outcome.snapshot.hasSecrets, entry.record.birth == nil {
                     add(
-                        JournalStatements.eraseSecrets, named: JournalStatements.eraseSecrets.name,
-                        Passenger(entry: entry, status: status, argument: "null"))
+                        "erase_secrets", JournalInput.Passenger(entry: entry, status: status, argument: "null")
+                    ) { self.statements.eraseSecrets(on: leaf) }
                 }
             }
         }
-        return statements.sorted { $0.statement.name < $1.statement.name }.map { statement, passengers in
-            var parameters = SQLParameters()
-            parameters.append(self.owner)
-            parameters.append(array: passengers.map(\.entry.sagaID.rawValue))
-            parameters.append(array: passengers.map { Int32(clamping: $0.entry.record.expectedVersion + 1) })
-            parameters.append(array: passengers.map(\.status))
-            parameters.append(array: passengers.map(\.argument))
-            return SQLQuery(statement, parameters)
-        }
+        return rides
     }
 
     // MARK: Results
@@ -221,13 +197,13 @@ final class JournalEntry: Sendable {
     var view: SagaView { self.record.granted.snapshot.view }
 
     /// Attempts of the current step beyond the first.
-    var retryCount: Int32 {
+    var retryCount: Int {
         let snapshot = self.record.granted.snapshot
         guard snapshot.steps.indices.contains(snapshot.stepIndex) else { return 0 }
-        return Int32(clamping: max(snapshot.steps[snapshot.stepIndex].attempts - 1, 0))
+        return max(snapshot.steps[snapshot.stepIndex].attempts - 1, 0)
     }
 
-    var maximumRetries: Int32 { 3 }
+    var maximumRetries: Int { 3 }
 }
 
 extension SagaSnapshot {

@@ -26,6 +26,8 @@ struct LibpqSession: ~Copyable {
     private struct Prepared {
         var text: String
         var types: [UInt32]
+        /// `uses` as it was then.
+        var lastUsed: UInt64
 
         /// Why `query` can't run under this preparation; a mistake of the program's.
         func mismatch(_ query: SQLQuery) -> String? {
@@ -38,6 +40,7 @@ struct LibpqSession: ~Copyable {
     /// One expected answer of a pipeline.
     private enum Slot {
         case prepare(SQLStatement)
+        case deallocate(String, Prepared)
         case begin
         case settings
         case transactionID
@@ -54,12 +57,19 @@ struct LibpqSession: ~Copyable {
     /// Of the transaction that ran last, if it was tracked and its id arrived.
     private(set) var transactionID: Int64?
     private var prepared: [String: Prepared] = [:]
+    /// Uses of prepared statements so far, and as they were when the pipeline began that is being sent.
+    private var uses: UInt64 = 0
+    private var usesBefore: UInt64 = 0
     /// The server's end is closed, or reading failed: what is buffered can still be parsed.
     private var inputEnded = false
     /// Scratch for PQsendQueryPrepared.
     private var values: [UnsafePointer<CChar>?] = []
     private var lengths: [Int32] = []
     private var formats: [Int32] = []
+
+    /// Statements that a session keeps prepared; the least recently used makes room. A day's statements are many plans over
+    /// the days, each with memory of its own in the server.
+    static let maximumPrepared = 128
 
     private static let begin = SQLStatement("devicerpc_begin", "BEGIN")
     private static let commit = SQLStatement("devicerpc_commit", "COMMIT")
@@ -206,6 +216,8 @@ struct LibpqSession: ~Copyable {
     private mutating func runOnce(
         _ queries: [SQLQuery], _ transaction: Transaction, _ deadline: BootTime
     ) throws(PostgresError) -> [SQLRows] {
+        self.usesBefore = self.uses
+        for statement in [Self.begin, Self.transactionID, Self.commit, Self.rollback] { self.use(statement) }
         for (index, query) in queries.enumerated() {
             if let problem = query.parameters.problem {
                 throw PostgresError(
@@ -214,6 +226,7 @@ struct LibpqSession: ~Copyable {
             if let known = self.prepared[query.statement.name], let problem = known.mismatch(query) {
                 throw PostgresError(.invalidParameter, problem, queryIndex: index)
             }
+            self.use(query.statement)
         }
         var slots: [Slot] = []
         slots.reserveCapacity(queries.count + 4)
@@ -244,6 +257,13 @@ struct LibpqSession: ~Copyable {
         return outcome.rows
     }
 
+    /// Keeps what a pipeline is about to use from making room for others.
+    private mutating func use(_ statement: SQLStatement) {
+        guard let known = self.prepared.index(forKey: statement.name) else { return }
+        self.uses += 1
+        self.prepared.values[known].lastUsed = self.uses
+    }
+
     /// After an error inside BEGIN … COMMIT the server waits for a ROLLBACK, locks held.
     private mutating func leaveFailedTransaction(_ deadline: BootTime) throws(PostgresError) {
         guard self.isUsable, PQtransactionStatus(self.connection) != PQTRANS_IDLE else { return }
@@ -263,6 +283,7 @@ struct LibpqSession: ~Copyable {
             // Only where both are new in this pipeline. It has no Sync yet, so the session can't be used again.
             if let problem = known.mismatch(query) { throw self.lost(problem, code: .invalidParameter) }
         } else {
+            if self.prepared.count >= Self.maximumPrepared { try self.deallocateOne(&slots) }
             // 1 when queued. 0: broken connection or no memory; PQerrorMessage tells.
             guard
                 PQsendPrepare(
@@ -270,7 +291,9 @@ struct LibpqSession: ~Copyable {
                     == 1
             else { throw self.lost(self.libpqMessage) }
             // Taken back if the server refuses it.
-            self.prepared[statement.name] = Prepared(text: statement.text, types: parameters.types)
+            self.uses += 1
+            self.prepared[statement.name] = Prepared(
+                text: statement.text, types: parameters.types, lastUsed: self.uses)
             slots.append(.prepare(statement))
         }
         self.values.removeAll(keepingCapacity: true)
@@ -301,6 +324,20 @@ struct LibpqSession: ~Copyable {
         slots.append(slot)
     }
     private static let empty: StaticString = ""
+
+    /// Makes room for another prepared statement, unless this very pipeline uses them all.
+    private mutating func deallocateOne(_ slots: inout [Slot]) throws(PostgresError) {
+        guard let oldest = self.prepared.min(by: { $0.value.lastUsed < $1.value.lastUsed }),
+            oldest.value.lastUsed <= self.usesBefore
+        else { return }
+        // libpq sends no Close before its version 17.
+        let name = oldest.key.split(separator: "\"", omittingEmptySubsequences: false).joined(separator: "\"\"")
+        guard PQsendQueryParams(self.connection, "DEALLOCATE \"\(name)\"", 0, nil, nil, nil, nil, 1) == 1 else {
+            throw self.lost(self.libpqMessage)
+        }
+        self.prepared[oldest.key] = nil
+        slots.append(.deallocate(oldest.key, oldest.value))
+    }
 
     private struct Outcome {
         var rows: [SQLRows] = []
@@ -353,7 +390,7 @@ struct LibpqSession: ~Copyable {
         switch result.status {
         case PGRES_COMMAND_OK, PGRES_TUPLES_OK, PGRES_EMPTY_QUERY:
             switch slot {
-            case .prepare, .begin, .settings, .rollback:
+            case .prepare, .deallocate, .begin, .settings, .rollback:
                 break
             case .transactionID:
                 self.transactionID = try self.rows(result).single().int64(0)
@@ -418,9 +455,13 @@ struct LibpqSession: ~Copyable {
         }
     }
 
-    /// A Parse that the server refused or skipped did not happen.
+    /// A Parse that the server refused or skipped did not happen; nor did a DEALLOCATE.
     private mutating func forgetRefused(_ slot: Slot) {
-        if case .prepare(let statement) = slot { self.prepared[statement.name] = nil }
+        switch slot {
+        case .prepare(let statement): self.prepared[statement.name] = nil
+        case .deallocate(let name, let prepared): self.prepared[name] = prepared
+        case .begin, .settings, .transactionID, .query, .commit, .rollback: break
+        }
     }
 
     // MARK: Simple protocol

@@ -88,13 +88,20 @@ public final class PostgresPool: Sendable {
     public nonisolated(nonsending) func run(
         _ query: SQLQuery, until deadline: ContinuousClock.Instant?
     ) async throws(PostgresError) -> SQLRows {
+        try await self.run([query], until: deadline)[0]
+    }
+
+    /// The same for the queries of a pipeline, each of which has that time.
+    public nonisolated(nonsending) func run(
+        _ queries: [SQLQuery], until deadline: ContinuousClock.Instant?
+    ) async throws(PostgresError) -> [SQLRows] {
         try await self.withConnection { connection async throws(PostgresError) in
             // By now the wait for a connection is over.
             let rest = deadline.map { self.surroundings.rest(until: $0) + .milliseconds(100) }
-            guard let rest, rest < self.configuration.statementTimeout else { return try await connection.run(query) }
+            guard let rest, rest < self.configuration.statementTimeout else { return try await connection.run(queries) }
             var parameters = SQLParameters()
             parameters.append("\(max(1, rest.wholeMicroseconds / 1000))")
-            return try await connection.run([SQLQuery(Self.limitStatements, parameters), query])[1]
+            return Array(try await connection.run([SQLQuery(Self.limitStatements, parameters)] + queries).dropFirst())
         }
     }
 

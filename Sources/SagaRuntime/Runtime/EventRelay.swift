@@ -22,6 +22,8 @@ final class EventRelay: Sendable {
     private let configuration: Configuration
     private let surroundings: Surroundings
     private let pool: PostgresPool
+    private let days: SagaDays
+    private let statements = LeafStatements()
     private let feed: EventFeed
     private let reader: SagaReader
     private let isHeld: @Sendable (SagaID) -> Bool
@@ -34,12 +36,13 @@ final class EventRelay: Sendable {
     private let known = Mutex<[SagaID: Int]>([:])
 
     init(
-        configuration: Configuration, pool: PostgresPool, feed: EventFeed, reader: SagaReader,
+        configuration: Configuration, pool: PostgresPool, days: SagaDays, feed: EventFeed, reader: SagaReader,
         isHeld: @escaping @Sendable (SagaID) -> Bool, hasPeers: @escaping @Sendable () -> Bool, logger: Logger
     ) {
         self.configuration = configuration
         self.surroundings = configuration.connection.surroundings
         self.pool = pool
+        self.days = days
         self.feed = feed
         self.reader = reader
         self.isHeld = isHeld
@@ -110,12 +113,23 @@ final class EventRelay: Sendable {
         }
     }
 
-    private static let newest = SQLStatement(
-        "saga_newest",
+    private static func newest(_ leaf: SagaLeaf) -> String {
         """
         SELECT s.saga_id, s.last_sequence FROM unnest($1::text[]) AS i(saga_id)
-        JOIN saga_state s ON s.saga_id = i.saga_id
-        """)
+        JOIN \(leaf.state) s ON s.saga_id = i.saga_id
+        """
+    }
+
+    private func newest(_ ids: [SagaID]) async throws(PostgresError) -> [SQLRows] {
+        try await self.days.reading(ids, of: \.self) { parts throws(PostgresError) in
+            try await self.pool.run(
+                parts.map { part in
+                    var parameters = SQLParameters()
+                    parameters.append(array: part.elements.map(\.rawValue))
+                    return SQLQuery(self.statements.statement("saga_newest", on: part.leaf, Self.newest), parameters)
+                })
+        }
+    }
 
     private var watchedFromAfar: [SagaID] { self.feed.watched.filter { !self.isHeld($0) } }
 
@@ -126,11 +140,9 @@ final class EventRelay: Sendable {
             let isWatched = Set(watched)
             self.known.withLock { known in known = known.filter { isWatched.contains($0.key) } }
             if watched.isEmpty { continue }
-            var parameters = SQLParameters()
-            parameters.append(array: watched.map(\.rawValue))
-            guard let rows = try? await self.pool.run([SQLQuery(Self.newest, parameters)])[0] else { continue }
+            guard let rows = try? await self.newest(watched) else { continue }
             var changed: [SagaID] = []
-            for row in rows {
+            for row in rows.joined() {
                 guard let text = try? row.text(0), let id = SagaID(text), let newest = try? row.int32(1) else {
                     continue
                 }

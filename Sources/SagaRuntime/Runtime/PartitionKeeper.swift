@@ -9,7 +9,8 @@ import Synchronization
 final class PartitionKeeper: Sendable {
     /// Days from today on that have their partitions.
     static let daysKept = 7
-    static let interval: Duration = .seconds(60)
+    /// How often it looks. Well below what `SagaDays` trusts a list for.
+    static let interval: Duration = .seconds(20)
 
     private struct Table {
         var name: String
@@ -23,14 +24,16 @@ final class PartitionKeeper: Sendable {
     ]
 
     private let pool: PostgresPool
+    private let days: SagaDays
     private let clock: DatabaseClock
     private let surroundings: Surroundings
     private let logger: Logger
     /// The last day (days since the epoch) up to which all partitions exist.
     private let lastDay = Mutex<Int64>(-1)
 
-    init(pool: PostgresPool, clock: DatabaseClock, logger: Logger) {
+    init(pool: PostgresPool, days: SagaDays, clock: DatabaseClock, logger: Logger) {
         self.pool = pool
+        self.days = days
         self.clock = clock
         self.surroundings = clock.surroundings
         self.logger = logger
@@ -53,10 +56,15 @@ final class PartitionKeeper: Sendable {
 
     /// Makes what is missing from today to a week ahead, and yesterday's, for sagas minted just before midnight.
     func ensure() async throws(PostgresError) {
+        let attached = try await self.list()
         let today = Self.day(self.clock.now())
+        var isComplete = true
         for day in Array(today...(today + Int64(Self.daysKept))) + [today - 1] {
             do {
-                for table in Self.tables { try await self.ensure(table, day: day) }
+                for table in Self.tables where !attached.contains("\(table.name)_\(Self.name(of: day))") {
+                    isComplete = false
+                    try await self.make(table, day: day)
+                }
             } catch {
                 // A database that is away says nothing of its tables; one that refuses lacks this day.
                 if day >= today, !error.isConnectionClass, !error.isSerialization {
@@ -66,21 +74,53 @@ final class PartitionKeeper: Sendable {
             }
             self.lastDay.withLock { $0 = max($0, day) }
         }
+        if !isComplete { try await self.list() }
     }
 
-    private static let existing = SQLStatement(
-        "saga_partition_exists",
+    /// A leaf, if its name means to statements what it means here: a search path may lead elsewhere.
+    private static let attached = SQLStatement(
+        "saga_partitions",
         """
-        SELECT count(*) FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
-        WHERE p.oid = to_regclass($1) AND c.relname = $2 AND NOT i.inhdetachpending
+        SELECT p.relname::text, c.relname::text, pg_get_expr(c.relpartbound, c.oid),
+            coalesce(c.oid = to_regclass(quote_ident(c.relname)), false)
+        FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
+        WHERE i.inhparent = ANY (ARRAY[to_regclass('saga_state')::oid, to_regclass('saga_event')::oid])
+            AND NOT i.inhdetachpending
         """)
 
-    private func ensure(_ table: Table, day: Int64) async throws(PostgresError) {
+    /// Lists what is attached, and teaches the days that have both leaves, by the names and the bounds that they get here.
+    ///
+    /// - Returns: the names of all that is attached.
+    @discardableResult
+    private func list() async throws(PostgresError) -> Set<String> {
+        let asked = self.surroundings.now
+        var attached: Set<String> = []
+        var leaves: [Int64: Int] = [:]
+        for row in try await self.pool.run([SQLQuery(Self.attached)])[0] {
+            let (parent, name, bounds) = (try row.text(0), try row.text(1), try row.text(2))
+            attached.insert(name)
+            guard try row.bool(3), let day = Self.day(ofBounds: bounds), name == "\(parent)_\(Self.name(of: day))"
+            else {
+                continue
+            }
+            leaves[day, default: 0] += 1
+        }
+        self.days.learn(leaves.filter { $0.value == Self.tables.count }.keys, asked: asked)
+        return attached
+    }
+
+    /// The day that these bounds are of; `nil` if they are not a whole day's.
+    static func day(ofBounds bounds: String) -> Int64? {
+        let parts = bounds.split(separator: "'", omittingEmptySubsequences: false)
+        guard parts.count == 5, let id = parts[1].split(separator: "_").last, let milliseconds = Int64(id),
+            (0..<10_000_000_000_000).contains(milliseconds)
+        else { return nil }
+        let day = milliseconds / 86_400_000
+        return bounds == "FOR VALUES FROM ('\(Self.bound(day))') TO ('\(Self.bound(day + 1))')" ? day : nil
+    }
+
+    private func make(_ table: Table, day: Int64) async throws(PostgresError) {
         let name = "\(table.name)_\(Self.name(of: day))"
-        var parameters = SQLParameters()
-        parameters.append(table.name)
-        parameters.append(name)
-        if try await self.pool.run([SQLQuery(Self.existing, parameters)])[0].single().int64(0) > 0 { return }
         let lower = Self.bound(day)
         let upper = Self.bound(day + 1)
         // Replicas take turns; whoever comes second finds it done. A table of that name that stands alone is nobody's leftover
@@ -106,6 +146,7 @@ final class PartitionKeeper: Sendable {
     // MARK: Days
 
     static func day(_ time: Timestamp) -> Int64 { time.milliseconds / 86_400_000 }
+    static func day(of id: SagaID) -> Int64 { id.milliseconds / 86_400_000 }
 
     /// The smallest id of a day; ids sort as their milliseconds do.
     static func bound(_ day: Int64) -> String {

@@ -24,11 +24,14 @@ final class SagaReader: Sendable {
 
     private let pool: PostgresPool
     var surroundings: Surroundings { self.pool.surroundings }
+    private let days: SagaDays
+    private let statements = LeafStatements()
     private let stepNames: @Sendable (String, Int) -> [String]?
     private let state = Mutex(State())
 
-    init(pool: PostgresPool, definitions: SagaRegistry) {
+    init(pool: PostgresPool, days: SagaDays, definitions: SagaRegistry) {
         self.pool = pool
+        self.days = days
         self.stepNames = { type, version in definitions[type, version]?.steps.map(\.name) }
     }
 
@@ -117,24 +120,31 @@ final class SagaReader: Sendable {
         return (found, unreadable)
     }
 
-    private static let outlines = SQLStatement(
-        "saga_outlines",
+    private static func outlines(_ leaf: SagaLeaf) -> String {
         """
         SELECT s.saga_id, s.saga_type, s.definition_version, s.status::text, s.step_index, s.current_step,
             s.last_sequence, s.created_at, s.updated_at, s.timeout_at, s.completed_at, e.user_id, e.resource_id,
             e.batch_id, e.tenant_id
         FROM unnest($1::text[]) AS i(saga_id)
-        JOIN saga_state s ON s.saga_id = i.saga_id
-        LEFT JOIN saga_event e ON e.saga_id = s.saga_id AND e.user_id IS NOT NULL
-        """)
+        JOIN \(leaf.state) s ON s.saga_id = i.saga_id
+        LEFT JOIN \(leaf.event) e ON e.saga_id = s.saga_id AND e.user_id IS NOT NULL
+        """
+    }
 
     /// What the rows say of sagas whose events can't be read (damaged, or written by a newer binary).
     func outlines(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
-        var parameters = SQLParameters()
-        parameters.append(array: ids.map(\.rawValue))
         var outlines: [SagaID: SagaSnapshot] = [:]
         do {
-            for row in try await self.pool.run([SQLQuery(Self.outlines, parameters)])[0] {
+            let rows = try await self.days.reading(ids, of: \.self) { parts throws(PostgresError) in
+                try await self.pool.run(
+                    parts.map { part in
+                        var parameters = SQLParameters()
+                        parameters.append(array: part.elements.map(\.rawValue))
+                        return SQLQuery(
+                            self.statements.statement("saga_outlines", on: part.leaf, Self.outlines), parameters)
+                    })
+            }
+            for row in rows.joined() {
                 guard let id = SagaID(try row.text(0)), let status = SagaStatus(name: try row.text(3)) else { continue }
                 var outline = SagaSnapshot(
                     id: id, type: try row.text(1), definitionVersion: Int(try row.int16(2)), steps: [],
@@ -170,24 +180,32 @@ final class SagaReader: Sendable {
 
     // MARK: Rows
 
-    private static let rows = SQLStatement(
-        "saga_rows",
+    private static func rows(_ leaf: SagaLeaf) -> String {
         """
         SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output, e.tenant_id
-        FROM unnest($1::text[]) WITH ORDINALITY AS i(saga_id, position)
-        JOIN saga_event e ON e.saga_id = i.saga_id
-        """)
+        FROM unnest($1::text[], $2::int[]) AS i(saga_id, position)
+        JOIN \(leaf.event) e ON e.saga_id = i.saga_id
+        """
+    }
 
     /// The rows of each saga by ascending sequence, in the order of `ids`; none for a saga that there isn't.
     private func read(
         _ ids: [SagaID], until deadline: ContinuousClock.Instant? = nil
     ) async throws(SagaRuntimeError) -> [[EventRow]] {
-        var parameters = SQLParameters()
-        parameters.append(array: ids.map(\.rawValue))
         var rows = [[EventRow]](repeating: [], count: ids.count)
         do {
-            for row in try await self.pool.run(SQLQuery(Self.rows, parameters), until: deadline) {
-                let position = Int(try row.int64(0)) - 1
+            let results = try await self.days.reading(Array(ids.enumerated()), of: \.element) {
+                parts throws(PostgresError) in
+                try await self.pool.run(
+                    parts.map { part in
+                        var parameters = SQLParameters()
+                        parameters.append(array: part.elements.map(\.element.rawValue))
+                        parameters.append(array: part.elements.map { Int32(clamping: $0.offset) })
+                        return SQLQuery(self.statements.statement("saga_rows", on: part.leaf, Self.rows), parameters)
+                    }, until: deadline)
+            }
+            for row in results.joined() {
+                let position = Int(try row.int32(0))
                 guard rows.indices.contains(position) else { continue }
                 rows[position].append(
                     EventRow(

@@ -83,6 +83,7 @@ public final class SagaRuntime: Sendable {
     private let logger: Logger
     private let observer: any SagaRuntimeObserver
     private let clock: DatabaseClock
+    private let days: SagaDays
     private let partitions: PartitionKeeper
     private let reader: SagaReader
     private let feed: EventFeed
@@ -101,7 +102,8 @@ public final class SagaRuntime: Sendable {
         let registry = SagaRegistry(definitions)
         let feed = EventFeed()
         let pool = PostgresPool(configuration.connection, size: configuration.readers, maximumWaiters: 20_000)
-        let reader = SagaReader(pool: pool, definitions: registry)
+        let days = SagaDays(surroundings)
+        let reader = SagaReader(pool: pool, days: days, definitions: registry)
         self.configuration = configuration
         self.surroundings = surroundings
         self.registry = registry
@@ -112,10 +114,11 @@ public final class SagaRuntime: Sendable {
         self.feed = feed
         self.reader = reader
         self.clock = DatabaseClock(surroundings)
-        self.partitions = PartitionKeeper(pool: pool, clock: self.clock, logger: logger)
+        self.days = days
+        self.partitions = PartitionKeeper(pool: pool, days: days, clock: self.clock, logger: logger)
         self.relay = EventRelay(
             configuration: EventRelay.Configuration(connection: configuration.connection),
-            pool: pool, feed: feed, reader: reader, isHeld: { shared.current?.worker.handle($0) != nil },
+            pool: pool, days: days, feed: feed, reader: reader, isHeld: { shared.current?.worker.handle($0) != nil },
             hasPeers: { shared.current?.lease.hasPeers ?? false }, logger: logger)
     }
 
@@ -242,7 +245,7 @@ public final class SagaRuntime: Sendable {
         let journal = Journal(
             configuration: Journal.Configuration(
                 connection: self.configuration.connection, writers: self.configuration.journalWriters),
-            owner: lease.instanceID, clock: self.clock, logger: self.logger, observer: self.observer,
+            owner: lease.instanceID, days: self.days, clock: self.clock, logger: self.logger, observer: self.observer,
             registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations() })
         let relay = self.relay

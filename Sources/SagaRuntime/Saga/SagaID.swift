@@ -39,7 +39,9 @@ public struct SagaID: Hashable, Sendable, Comparable, CustomStringConvertible {
     }
 
     /// When the id was minted, milliseconds since the Unix epoch by the database's clock.
-    public var milliseconds: Int64 { Int64(self.rawValue.dropFirst(5).prefix(13)) ?? 0 }
+    public var milliseconds: Int64 {
+        self.rawValue.utf8.dropFirst(5).prefix(13).reduce(0) { $0 * 10 + Int64($1 &- UInt8(ascii: "0")) }
+    }
 
     public var description: String { self.rawValue }
     public static func < (lhs: SagaID, rhs: SagaID) -> Bool { lhs.rawValue < rhs.rawValue }

@@ -10,6 +10,8 @@ final class JournalFixture: Sendable {
     let pool: PostgresPool
     let journal: Journal
     let clock = DatabaseClock()
+    let days = SagaDays()
+    let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     private let task: Task<Void, Never>
 
     /// The instance in whose name the journal writes.
@@ -60,19 +62,18 @@ final class JournalFixture: Sendable {
     ) async throws {
         self.database = database
         self.pool = pool
-        let logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
         final class Box: Sendable { let writers = Mutex<[Int: PostgresConnection]>([:]) }
         let box = Box()
         self.journal = Journal(
             configuration: Journal.Configuration(
                 connection: database.engineConfiguration, writers: writers,
                 maximumQueuedAdmissions: maximumQueuedAdmissions),
-            owner: Self.owner, clock: self.clock, logger: logger, observer: NoObserver(),
+            owner: Self.owner, days: self.days, clock: self.clock, logger: self.logger, observer: NoObserver(),
             registerBackends: { number, connection in box.writers.withLock { $0[number] = connection } })
         let journal = self.journal
         self.task = Task { await journal.run() }
         try await self.clock.synchronise(with: pool)
-        try await PartitionKeeper(pool: pool, clock: self.clock, logger: logger).ensure()
+        try await PartitionKeeper(pool: pool, days: self.days, clock: self.clock, logger: self.logger).ensure()
         while box.writers.withLock({ $0.count }) < writers { try await Task.sleep(for: .milliseconds(5)) }
         self.connections = { box.writers.withLock { Array($0.values) } }
     }

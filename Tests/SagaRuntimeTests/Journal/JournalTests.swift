@@ -250,7 +250,7 @@ import Testing
         let fixture = try await JournalFixture.make()
         _ = await fixture.writeAll(await fixture.readyToEnd(2))
         let connection = try await PostgresConnection.connect(fixture.database.engineConfiguration)
-        try await connection.execute("PREPARE move AS \(JournalStatements.transition.text)")
+        try await connection.execute("PREPARE move AS \(JournalStatements().transition(on: .parent).text)")
         // EXPLAIN's rows come only over the simple protocol: kept in a table for the look.
         try await connection.execute(
             """

@@ -60,9 +60,11 @@ import Testing
         async let renewal = waiter.run(
             SQLQuery(
                 SQLStatement(
-                    "renew", "UPDATE saga_instance SET lease_until = saga_now() RETURNING lease_until, clock_timestamp()")))
+                    "renew",
+                    "UPDATE saga_instance SET lease_until = saga_now() RETURNING lease_until, clock_timestamp()")))
         let waits = SQLStatement(
-            "waits", "SELECT count(*) FROM pg_stat_activity WHERE pid = \(waiter.backendPID) AND wait_event_type = 'Lock'")
+            "waits",
+            "SELECT count(*) FROM pg_stat_activity WHERE pid = \(waiter.backendPID) AND wait_event_type = 'Lock'")
         let watcher = try await database.connect()
         while try await watcher.run(SQLQuery(waits)).single().int64(0) == 0, BootTime.now - sent < .seconds(20) {}
         _ = try await watcher.run(SQLQuery(Self.sleep))

@@ -40,7 +40,8 @@ import Testing
     }
 
     @Test func followsTheDatabaseAndNotTheWallClock() async throws {
-        let pool = PostgresPool(try await TestDatabase.make(migrations: SagaMigrations.all).configuration, size: 1, maximumWaiters: 1)
+        let pool = PostgresPool(
+            try await TestDatabase.make(migrations: SagaMigrations.all).configuration, size: 1, maximumWaiters: 1)
         let clock = DatabaseClock()
         #expect(clock.now() < Timestamp(milliseconds: 1000))
         try await clock.synchronise(with: pool)

@@ -9,9 +9,10 @@ import Testing
         var connection: PostgresConnection
         var pool: PostgresPool
         var clock = DatabaseClock()
+        let days = SagaDays()
 
         var keeper: PartitionKeeper {
-            PartitionKeeper(pool: self.pool, clock: self.clock, logger: Logger(label: "test"))
+            PartitionKeeper(pool: self.pool, days: self.days, clock: self.clock, logger: Logger(label: "test"))
         }
 
         /// Makes the database's clock read `time`.

@@ -25,6 +25,37 @@ import Testing
         try await connection.run(SQLQuery(Self.count)).single().int64(0)
     }
 
+    /// A day's statements are many over the days: the least recently used make room, also when a pipeline is aborted.
+    @Test func preparedStatementsAreBounded() async throws {
+        let (connection, _) = try await self.makeConnection()
+        func number(_ value: Int) -> SQLQuery {
+            SQLQuery(SQLStatement("number \"\(value)\"", "SELECT \(value)::bigint"))
+        }
+        let broken = SQLQuery(SQLStatement("broken", "SELECT 1 / (SELECT count(*) FROM item)"))
+        for round in 0..<40 {
+            let numbers = (0..<10).map { (round * 7 + $0) % 270 }
+            // The first of all is used all the time, and stays.
+            let results = try await connection.transaction([number(0)] + numbers.map(number))
+            #expect(try results.dropFirst().map { Int(try $0.single().int64(0)) } == numbers)
+            let others = (0..<10).map { number(1000 + round * 10 + $0) }
+            await #expect(throws: PostgresError.self) { try await connection.transaction([broken] + others) }
+        }
+        let kept = try await connection.run(
+            SQLQuery(
+                SQLStatement(
+                    "kept", "SELECT count(*), count(*) FILTER (WHERE name = 'number \"0\"') FROM pg_prepared_statements"
+                ))
+        ).single()
+        #expect(try kept.int64(0) <= 140)
+        #expect(try kept.int64(0) > 100)
+        #expect(try kept.int64(1) == 1)
+        // More in one pipeline than are kept.
+        let many = (2000..<2300).map { $0 }
+        #expect(try await connection.run(many.map(number)).map { Int(try $0.single().int64(0)) } == many)
+        #expect(connection.isOpen)
+        await connection.close()
+    }
+
     @Test func runReturnsOneResultPerQueryInOrder() async throws {
         let (connection, _) = try await self.makeConnection()
         let rows = try await connection.run([self.insert(1), self.insert(2), SQLQuery(Self.count)])
