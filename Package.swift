@@ -95,6 +95,10 @@ let package = Package(
                 "InteropMessages", "RPCTransport", nioCore,
                 .product(name: "ArgumentParser", package: "swift-argument-parser"),
             ], path: "Tests/InteropClient", swiftSettings: settings),
+        // Runs the engine under seeds (docs/simulator.md).
+        .executableTarget(
+            name: "Simulator", dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", logging],
+            path: "Tests/Simulator", swiftSettings: settings),
         .testTarget(
             name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix, logging],
             swiftSettings: settings),

@@ -1,0 +1,40 @@
+@testable import SagaRuntime
+
+extension Database {
+    func fate(of work: ConnectionMailbox.Work, _ machine: Machine) -> RequestFate {
+        self.crossed(machine)
+        return self.requestFate
+    }
+
+    /// What the server did, for the history.
+    func note(_ who: String, _ work: ConnectionMailbox.Work, _ answer: Backend.Answer, _ fate: RequestFate) {
+        let what: String
+        var isDull = false
+        switch work {
+        case .simple(let sql): what = String(sql.prefix(60))
+        case .listen(let channel, _): what = "LISTEN \(channel)"
+        case .pipeline(let queries, _):
+            let names = queries.map(\.statement.name)
+            isDull = names.allSatisfy { Self.dull.contains($0) }
+            if case .success(let rows) = answer {
+                what = zip(names, rows).map { "\($0) \($1.count)" }.joined(separator: ", ")
+                // A sweep that takes something up is worth a line.
+                if names == ["saga_claim"], rows[0].count > 0 { isDull = false }
+            } else {
+                what = names.joined(separator: ", ")
+            }
+        }
+        var end = ""
+        if case .failure(let error) = answer {
+            isDull = false
+            end = " -> \(error.sqlstate ?? "") \(error.message)"
+        }
+        if fate.isLostAfter { end += " (answer lost)" }
+        self.write("\(what)\(end)", who, isDull: isDull && !fate.isLostAfter)
+    }
+
+    private static let dull: Set<String> = [
+        "instance_renew", "instance_dead", "saga_claim", "saga_count_parked", "saga_clock", "saga_partition_exists",
+        "instance_backend", "saga_newest", "saga_rows", "saga_notify",
+    ]
+}
