@@ -376,9 +376,19 @@ final class Database: @unchecked Sendable {
         }
     }
 
-    /// A statement that ran names `pg_terminate_backend`, or `pg_notify`.
-    var mayHaveTerminated = false
-    var mayHaveNotified = false
+    private var mayHaveTerminated = false
+    private var mayHaveNotified = false
+    private var kinds: [String: (terminates: Bool, notifies: Bool)] = [:]
+
+    /// After a statement that names one of these functions somebody has to be told.
+    func look(at statement: SQLStatement) {
+        let kind =
+            self.kinds[statement.name]
+            ?? (statement.text.contains("pg_terminate_backend"), statement.text.contains("pg_notify"))
+        self.kinds[statement.name] = kind
+        if kind.terminates { self.mayHaveTerminated = true }
+        if kind.notifies { self.mayHaveNotified = true }
+    }
 
     private func notify() {
         guard self.mayHaveNotified else { return }

@@ -24,6 +24,8 @@ final class Session: SimulatedSession, @unchecked Sendable {
     private var count = 0
     /// The server has it, and has not answered.
     private var isAtServer = false
+    /// The server waits for the COMMIT.
+    private var isHeldOpen = false
     private(set) var isOpen = true
     private var isServerOpen = true
     private var closers: [UnsafeContinuation<Void, Never>] = []
@@ -157,29 +159,62 @@ final class Session: SimulatedSession, @unchecked Sendable {
         case .simple(let sql):
             order = .simple(sql)
         case .pipeline(let queries, let transaction):
+            for query in queries { self.database.look(at: query.statement) }
+            if transaction == .explicit, let hold = fate.hold {
+                self.holdOpen(request, queries, for: hold, fate)
+                return
+            }
             order = .pipeline(queries, transaction)
-            if queries.contains(where: { $0.statement.text.contains("pg_terminate_backend") }) {
-                self.database.mayHaveTerminated = true
-            }
-            if queries.contains(where: { $0.statement.text.contains("pg_notify") }) {
-                self.database.mayHaveNotified = true
-            }
         }
         self.isAtServer = true
-        self.database.execute(self, request.number, order) { answer in
-            self.isAtServer = false
-            self.database.note(self.name, request.work, answer, fate)
-            if fate.isLostAfter {
-                self.serverEnds()
-                self.machine.deliver(after: fate.back) {
-                    self.lose(
-                        request.number,
-                        PostgresError(.connectionLost, "cut on the way back", isOutcomeUnknown: true))
-                }
-            } else {
-                self.machine.deliver(after: fate.back) { self.finish(request.number, answer) }
+        self.database.execute(self, request.number, order) { self.answer(request, $0, fate) }
+    }
+
+    private func answer(_ request: Request, _ answer: Backend.Answer, _ fate: RequestFate) {
+        self.isAtServer = false
+        self.database.note(self.name, request.work, answer, fate)
+        if fate.isLostAfter {
+            self.serverEnds()
+            self.machine.deliver(after: fate.back) {
+                self.lose(
+                    request.number, PostgresError(.connectionLost, "cut on the way back", isOutcomeUnknown: true))
             }
-            if self.machine.life == .dead { self.serverEnds() }
+        } else {
+            self.machine.deliver(after: fate.back) { self.finish(request.number, answer) }
+        }
+        if self.machine.life == .dead { self.serverEnds() }
+    }
+
+    /// The last part of a pipeline, its COMMIT, stays away for a while, and the locks stay with it: the replica was stopped
+    /// in the middle of sending, or the net was.
+    private func holdOpen(_ request: Request, _ queries: [SQLQuery], for hold: Duration, _ fate: RequestFate) {
+        _ = self.backend.run(.simple("BEGIN"))
+        self.backend.isInTransaction = true
+        self.isAtServer = true
+        self.database.execute(self, request.number, .pipeline(queries, .implicit)) { answer in
+            guard case .success = answer else {
+                _ = self.backend.run(.simple("ROLLBACK"))
+                self.backend.isInTransaction = false
+                return self.answer(request, answer, fate)
+            }
+            self.database.write("waits for the COMMIT for \(hold)", self.name, isDull: false)
+            self.isAtServer = false
+            self.isHeldOpen = true
+            if self.machine.life == .dead { return self.serverEnds() }
+            self.machine.deliver(after: hold) {
+                guard self.isServerOpen, self.isHeldOpen else { return }
+                self.isHeldOpen = false
+                self.isAtServer = true
+                self.database.execute(self, request.number, .simple("COMMIT")) { committed in
+                    self.backend.isInTransaction = false
+                    self.answer(request, committed.flatMap { _ in answer }, fate)
+                }
+            }
+            self.scheduler.after(self.configuration.idleInTransactionTimeout) {
+                guard self.isServerOpen, self.isHeldOpen, self.current?.number == request.number else { return }
+                self.database.write("was idle in its transaction for too long", self.name, isDull: false)
+                self.terminate()
+            }
         }
     }
 
@@ -196,8 +231,9 @@ final class Session: SimulatedSession, @unchecked Sendable {
 
     /// By `pg_terminate_backend`: what it is at is rolled back.
     func terminate() {
-        let wasAtServer = self.isAtServer
+        let wasAtServer = self.isAtServer || self.isHeldOpen
         self.isAtServer = false
+        self.isHeldOpen = false
         self.serverEnds()
         self.tellOfEnd(isUnknown: wasAtServer)
     }
@@ -234,4 +270,6 @@ struct RequestFate {
     var isLostBefore = false
     /// The server does what it says; nobody learns it.
     var isLostAfter = false
+    /// For how long a transaction stays open before its COMMIT comes.
+    var hold: Duration?
 }

@@ -28,6 +28,27 @@ final class Faults: @unchecked Sendable {
         }
     }
 
+    enum Theme: String {
+        case everything, provider, counting, replicas, database
+
+        /// As often as they come.
+        static let draw: [Theme] = [
+            .everything, .everything, .everything, .everything, .provider, .provider, .provider, .counting, .replicas,
+            .database,
+        ]
+    }
+
+    /// Rates: in which theme they are at home, how many of the other seeds have them, and what they may be.
+    private static let troubles: [(name: String, home: Theme, isOn: Double, rates: [Double])] = [
+        ("providerRefuses", .provider, 0.3, [0.05, 0.2]), ("providerLoses", .provider, 0.6, [0.1, 0.3, 0.5, 0.8]),
+        ("undoRefuses", .provider, 0.3, [0.2, 0.5]), ("slowWork", .replicas, 0.4, [0.3, 1]),
+        ("answersLag", .provider, 0.4, [0.2, 0.6]), ("countingRefuses", .counting, 0.3, [0.1, 0.4]),
+        ("countingLoses", .counting, 0.3, [0.1, 0.3]), ("requestLost", .database, 0.25, [0.002, 0.01]),
+        ("answerLost", .database, 0.35, [0.002, 0.02]), ("stalls", .database, 0.3, [0.005, 0.03]),
+        ("holds", .database, 0.3, [0.02, 0.1]),
+    ]
+
+    let theme: Theme
     let replicas: Int
     let sagas: Int
     /// Nothing goes wrong after it.
@@ -55,61 +76,61 @@ final class Faults: @unchecked Sendable {
         let (first, last): (Double, Double) = chance.happens(0.6) ? (1000, latest * 0.7) : (3000, 3500)
         self.starts = (0..<self.sagas).map { _ in chance.milliseconds(first, last) }
 
-        // Each kind of trouble comes in some seeds only, so that what it causes is not always drowned by the others.
-        func rate(_ name: String, _ isOn: Double, _ rates: [Double], _ chance: inout Chance) -> (String, Double) {
-            (name, chance.happens(isOn) ? chance.pick(rates) : 0)
-        }
+        // Each kind of trouble comes in some seeds only, and some seeds have one kind alone, so that what it causes is not
+        // always drowned by the others.
+        let theme = chance.pick(Theme.draw)
+        self.theme = theme
         var rates: [String: Double] = [:]
-        for (name, isOn, some) in [
-            ("providerRefuses", 0.3, [0.05, 0.2]), ("providerLoses", 0.6, [0.1, 0.3, 0.5, 0.8]),
-            ("undoRefuses", 0.3, [0.2, 0.5]), ("slowWork", 0.4, [0.3, 1]), ("answersLag", 0.4, [0.1, 0.4]),
-            ("countingRefuses", 0.3, [0.1, 0.4]),
-            ("countingLoses", 0.3, [0.1, 0.3]), ("requestLost", 0.25, [0.002, 0.01]),
-            ("answerLost", 0.35, [0.002, 0.02]), ("stalls", 0.3, [0.005, 0.03]),
-        ] as [(String, Double, [Double])] {
-            let (name, value) = rate(name, isOn, some, &chance)
-            rates[name] = value
+        for (name, home, isOn, some) in Self.troubles {
+            let isHere = theme == .everything ? chance.happens(isOn) : theme == home && chance.happens(0.8)
+            let value = chance.pick(some)
+            rates[name] = isHere ? value : 0
         }
         self.rates = rates
 
-        var blows: [(at: Duration, blow: Blow)] = []
         // Mostly while something is under way.
         let starts = self.starts
         func moment(_ chance: inout Chance) -> Duration {
             chance.happens(0.6)
                 ? chance.pick(starts) + chance.milliseconds(0, 2500) : chance.milliseconds(500, latest - 1000)
         }
+        var blows: [(at: Duration, blow: Blow)] = []
         // A replica that was frozen is not killed later: what it sent as a zombie is its own to clear away.
         var frozen: Set<Int> = []
-        if chance.happens(0.3) {
-            let replica = chance.integer(1...self.replicas)
-            frozen.insert(replica)
-            blows.append((moment(&chance), .freeze(replica: replica, chance.milliseconds(500, 12_000))))
-        }
-        if chance.happens(0.45) {
-            for _ in 0..<chance.integer(1...2) {
+        if theme == .everything || theme == .replicas {
+            if chance.happens(0.3) {
                 let replica = chance.integer(1...self.replicas)
-                if frozen.contains(replica) { continue }
-                let blow: Blow =
-                    chance.happens(0.5)
-                    ? .kill(replica: replica)
-                    : .killAtCrossing(replica: replica, nth: chance.integer(1...150))
-                blows.append((moment(&chance), blow))
+                frozen.insert(replica)
+                blows.append((moment(&chance), .freeze(replica: replica, chance.milliseconds(500, 12_000))))
+            }
+            if chance.happens(0.45) {
+                for _ in 0..<chance.integer(1...2) {
+                    let replica = chance.integer(1...self.replicas)
+                    if frozen.contains(replica) { continue }
+                    let blow: Blow =
+                        chance.happens(0.5)
+                        ? .kill(replica: replica)
+                        : .killAtCrossing(replica: replica, nth: chance.integer(1...150))
+                    blows.append((moment(&chance), blow))
+                }
+            }
+            if chance.happens(0.5) {
+                for _ in 0..<chance.integer(1...3) {
+                    let replica = chance.integer(1...self.replicas)
+                    if frozen.contains(replica) { continue }
+                    blows.append((moment(&chance), .stop(replica: replica)))
+                }
             }
         }
-        if chance.happens(0.45) {
-            for _ in 0..<chance.integer(1...3) {
-                let replica = chance.integer(1...self.replicas)
-                if frozen.contains(replica) { continue }
-                blows.append((moment(&chance), .stop(replica: replica)))
+        if theme == .everything || theme == .database {
+            let isOn = theme == .database ? 0.5 : 0.15
+            if chance.happens(isOn) { blows.append((moment(&chance), .outage(chance.milliseconds(200, 9000)))) }
+            if chance.happens(isOn) { blows.append((moment(&chance), .readOnly(chance.milliseconds(200, 6000)))) }
+            if chance.happens(isOn) { blows.append((moment(&chance), .lockedRow(chance.milliseconds(500, 12_000)))) }
+            if chance.happens(0.15) {
+                let step = chance.milliseconds(1000, 30_000)
+                blows.append((moment(&chance), .clockStep(chance.happens(0.7) ? step : .zero - step)))
             }
-        }
-        if chance.happens(0.15) { blows.append((moment(&chance), .outage(chance.milliseconds(200, 9000)))) }
-        if chance.happens(0.15) { blows.append((moment(&chance), .readOnly(chance.milliseconds(200, 6000)))) }
-        if chance.happens(0.15) { blows.append((moment(&chance), .lockedRow(chance.milliseconds(500, 12_000)))) }
-        if chance.happens(0.15) {
-            let step = chance.milliseconds(1000, 30_000)
-            blows.append((moment(&chance), .clockStep(chance.happens(0.7) ? step : .zero - step)))
         }
         self.blows = blows.sorted { $0.at < $1.at }
         self.chance = chance
@@ -119,7 +140,7 @@ final class Faults: @unchecked Sendable {
     var description: [String] {
         let rates = self.rates.filter { $0.value > 0 }.sorted { $0.key < $1.key }.map { "\($0.key) \($0.value)" }
         return [
-            "\(self.replicas) replicas, \(self.sagas) sagas, storm of \(self.storm)",
+            "\(self.theme.rawValue): \(self.replicas) replicas, \(self.sagas) sagas, storm of \(self.storm)",
             "counting \(self.countingHonoursKeys ? "honours keys" : "knows no keys"), provider "
                 + (self.providerIsUniqueByKey ? "unique by key" : "not unique by key"),
             rates.joined(separator: ", "),
@@ -147,6 +168,7 @@ final class Faults: @unchecked Sendable {
             let stall = self.chance.milliseconds(100, 4000)
             if self.chance.happens(0.5) { fate.there += stall } else { fate.back += stall }
         }
+        if self.chance.happens(self.rate("holds")) { fate.hold = self.chance.milliseconds(50, 8000) }
         fate.isLostBefore = self.chance.happens(self.rate("requestLost"))
         fate.isLostAfter = !fate.isLostBefore && self.chance.happens(self.rate("answerLost"))
         return fate

@@ -93,7 +93,7 @@ final class Provider: @unchecked Sendable {
         if let refusal = self.refusal(self.faults.providerRefuses) { return Reply(answer: refusal, after: soon) }
         let found = self.things.filter { $0.saga == saga && self.isVisible($0) }
         self.history.note("provider", "find \(saga): \(found.map(\.number))")
-        if self.chance.happens(self.faults.providerLoses) {
+        if self.chance.happens(self.faults.providerLoses / 4) {
             return Reply(answer: self.chance.happens(0.5) ? .unknown : nil, after: soon)
         }
         return Reply(answer: .found(found), after: soon + self.slowness())
@@ -105,7 +105,7 @@ final class Provider: @unchecked Sendable {
             self.history.note("provider", "destroy thing \(number): \(refusal)")
             return Reply(answer: refusal, after: soon)
         }
-        let isLost = self.chance.happens(self.faults.providerLoses)
+        let isLost = self.chance.happens(self.faults.providerLoses / 2)
         if isLost, self.chance.happens(0.3) {
             self.history.note("provider", "destroy thing \(number): lost")
             return Reply(answer: nil, after: soon)
@@ -134,6 +134,6 @@ final class Provider: @unchecked Sendable {
 
     /// Sometimes an answer is long on its way: longer than a settle time.
     private func slowness() -> Duration {
-        self.chance.happens(self.faults.answersLag) ? self.chance.milliseconds(500, 3300) : .zero
+        self.chance.happens(self.faults.answersLag) ? self.chance.milliseconds(500, 3900) : .zero
     }
 }

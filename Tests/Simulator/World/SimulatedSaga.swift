@@ -16,7 +16,7 @@ enum SimulatedSaga {
 
     static func definition(_ machine: Machine, _ world: World) -> SagaDefinition {
         let undo = RetryPolicy(maximumRetries: 80, initialDelay: .milliseconds(500), maximumDelay: .seconds(5))
-        let forward = RetryPolicy(maximumRetries: 3, initialDelay: .milliseconds(500), maximumDelay: .seconds(5))
+        let forward = RetryPolicy(maximumRetries: 3, initialDelay: .milliseconds(200), maximumDelay: .seconds(5))
         return SagaDefinition(
             type: Self.type, version: 1,
             steps: [
