@@ -100,7 +100,10 @@ let package = Package(
             name: "Simulator", dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", logging],
             path: "Tests/Simulator", swiftSettings: settings),
         .testTarget(
-            name: "RPCTransportTests", dependencies: ["RPCTransport", nioCore, nioPosix, logging],
+            name: "RPCTransportTests",
+            dependencies: [
+                "RPCTransport", nioCore, nioPosix, logging, .product(name: "NIOEmbedded", package: "swift-nio"),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),

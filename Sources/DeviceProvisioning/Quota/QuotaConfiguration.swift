@@ -12,8 +12,9 @@ public struct QuotaConfiguration: Sendable {
     public var timeout: Duration
     /// Who we say we are: the token's claim `service`.
     public var serviceName: String
-    /// Default: 64.
+    /// At a time; further requests wait.
     public var maximumConnections: Int
+    public static let usualMaximumConnections = 64
 
     /// The shortest secret that the token's other side accepts too.
     static let minimumSecretBytes = 32
@@ -21,7 +22,7 @@ public struct QuotaConfiguration: Sendable {
     /// - Throws: `ProviderConfigurationError` naming the key that is wrong.
     public init(
         baseURL: String, jwtSecret: String, isIdempotent: Bool = false, timeout: Duration = .seconds(5),
-        serviceName: String = "device-service", maximumConnections: Int = 64
+        serviceName: String = "device-service", maximumConnections: Int = Self.usualMaximumConnections
     ) throws(ProviderConfigurationError) {
         var trimmed = Substring(baseURL)
         while trimmed.hasSuffix("/") { trimmed.removeLast() }

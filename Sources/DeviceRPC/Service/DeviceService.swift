@@ -120,7 +120,7 @@ public struct DeviceService: Sendable {
         switch error {
         case SagaRuntimeError.interrupted(_, let cause): self.logIfInternal(cause, of: method)
         case SagaRuntimeError.unreadable, SagaRuntimeError.unknownType, SagaRuntimeError.refused:
-            self.logger.error("\(method) failed: \(error)")
+            self.logger.log(.error, cause: "rpc \(method)", "\(method) failed: \(error)")
         default: break
         }
     }

@@ -5,6 +5,8 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
     case tooManyConnections = "too_many_connections"
     case tooManyConnectionsOfAddress = "too_many_connections_of_address"
     case tooManyHandshakes = "too_many_handshakes"
+    /// This process has no descriptor, or the system no memory, to take one more. Counted for each attempt.
+    case outOfDescriptors = "out_of_descriptors"
 
     // Connections that are closed.
     case notHTTP2 = "not_http2"
@@ -55,8 +57,9 @@ public enum RPCRefusal: String, Sendable, CaseIterable {
 
     public var scope: Scope {
         switch self {
-        case .tooManyConnections, .tooManyConnectionsOfAddress, .tooManyHandshakes, .notHTTP2, .slowHandshake,
-            .slowHeaders, .slowReader, .tooMuchUnread, .tooMuchKept, .tooManyQueuedFrames, .tooManyPings,
+        case .tooManyConnections, .tooManyConnectionsOfAddress, .tooManyHandshakes, .outOfDescriptors, .notHTTP2,
+            .slowHandshake, .slowHeaders, .slowReader, .tooMuchUnread, .tooMuchKept, .tooManyQueuedFrames,
+            .tooManyPings,
             .tooManyControlFrames,
             .tooManyResets, .tooManyUnansweredResets, .tooManyErrors, .headerBlockTooLarge, .tooManyContinuations,
             .protocolError:

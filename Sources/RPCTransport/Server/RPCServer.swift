@@ -77,6 +77,11 @@ public final class RPCServer: Sendable {
         let bootstrap = ServerBootstrap(group: group)
             .serverChannelOption(.backlog, value: Int32(clamping: self.configuration.backlog))
             .serverChannelOption(.socketOption(.so_reuseaddr), value: 1)
+            .serverChannelInitializer { [refusals] channel in
+                channel.eventLoop.makeCompletedFuture {
+                    try AcceptFailures.add(to: channel) { refusals.report(.outOfDescriptors, peer: "unknown") }
+                }
+            }
             .childChannelOption(.socketOption(.tcp_nodelay), value: 1)
             // One read of bounded work, and then the other connections have their turn: what a client sends at once is
             // what the others wait for.

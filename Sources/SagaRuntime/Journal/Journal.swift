@@ -176,7 +176,7 @@ final class Journal: Sendable {
             return true
         } catch {
             line.failures += 1
-            if line.failures == 1 { self.logger.warning("[SAGA] the journal has no connection: \(error)") }
+            self.logger.log(.warning, cause: "journal.connect", "[SAGA] the journal has no connection: \(error)")
             // A few hundred milliseconds of back-off, or one connect time-out.
             if line.failures > 2 { self.setStuck(true, line) }
             try? await self.surroundings.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
@@ -251,7 +251,8 @@ final class Journal: Sendable {
             return entries
         }
         if error.isConnectionClass || error.isOutcomeUnknown || error.code == .timedOut || error.code == .closed {
-            self.logger.warning("[SAGA] the journal lost a flush of \(entries.count): \(error)")
+            self.logger.log(
+                .warning, cause: "journal.flush", "[SAGA] the journal lost a flush of \(entries.count): \(error)")
             if let connection = line.connection {
                 line.lostBackend = (connection.backendPID, connection.backendStart)
                 await connection.close()
@@ -274,8 +275,8 @@ final class Journal: Sendable {
             return []
         }
         for entry in entries {
-            self.logger.error(
-                "[SAGA] the database refuses a record",
+            self.logger.log(
+                .error, cause: "journal.refused \(error.sqlstate ?? "")", "[SAGA] the database refuses a record",
                 metadata: [
                     "saga_id": "\(entry.sagaID)", "sqlstate": "\(error.sqlstate ?? "none")", "error": "\(error)",
                 ])

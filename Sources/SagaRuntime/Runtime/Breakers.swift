@@ -36,11 +36,14 @@ final class Breakers: Sendable {
         self.observer.breakerChanged(dependency: dependency, isOpen: change == .opened)
         switch change {
         case .opened:
-            self.logger.error(
+            self.logger.log(
+                .error, cause: "breaker.opened \(dependency)",
                 "[SAGA] dependency is down: undo waits, one call at a time looks after it",
                 metadata: ["dependency": "\(dependency)"])
         case .closed:
-            self.logger.notice("[SAGA] dependency is back", metadata: ["dependency": "\(dependency)"])
+            self.logger.log(
+                .notice, cause: "breaker.closed \(dependency)", "[SAGA] dependency is back",
+                metadata: ["dependency": "\(dependency)"])
         }
     }
 }

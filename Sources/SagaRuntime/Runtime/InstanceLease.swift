@@ -213,7 +213,7 @@ final class InstanceLease: Sendable {
                 try? await self.surroundings.sleep(for: self.configuration.renewal)
             } catch {
                 self.steadySince.store(0, ordering: .relaxed)
-                self.logger.warning("[SAGA] the lease was not renewed: \(error)")
+                self.logger.log(.warning, cause: "lease", "[SAGA] the lease was not renewed: \(error)")
                 await connection?.close()
                 connection = nil
                 try? await self.surroundings.sleep(for: Self.retryPause)

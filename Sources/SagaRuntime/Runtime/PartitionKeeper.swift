@@ -48,7 +48,9 @@ final class PartitionKeeper: Sendable {
                 try await self.ensure()
                 try? await self.surroundings.sleep(for: Self.interval)
             } catch {
-                self.logger.error("[SAGA] can't make partitions (\(self.daysAhead) days ahead): \(error)")
+                self.logger.log(
+                    .error, cause: "partitions", "[SAGA] can't make partitions (\(self.daysAhead) days ahead): \(error)"
+                )
                 try? await self.surroundings.sleep(for: .seconds(5))
             }
         }

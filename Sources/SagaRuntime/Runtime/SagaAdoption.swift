@@ -127,7 +127,8 @@ struct SagaAdoption: Sendable {
             let claimed = try await self.claim(turn, limit: 1)
             if claimed.isEmpty { return nil }
             for (machine, secrets) in try await self.machines(claimed) {
-                self.logger.warning(
+                self.logger.log(
+                    .warning, cause: "adoption.alone",
                     "[SAGA] running alone\(turn == .lastTime ? " for the last time" : "") after \(machine.adoptions) adoptions",
                     metadata: ["saga_id": "\(machine.snapshot.id)"])
                 guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }

@@ -62,6 +62,8 @@ public final class SagaRuntime: Sendable {
     private struct State {
         var current: Incarnation?
         var isDraining = false
+        /// When a drain waits no longer for what sagas have under way.
+        var drainEnd: BootTime?
         /// Why the database can't be used, as somebody found who watches it more closely than the lease does.
         var databaseProblem: String?
         /// Held as long as this process lives, through all its incarnations.
@@ -81,6 +83,7 @@ public final class SagaRuntime: Sendable {
     private let surroundings: Surroundings
     private let registry: SagaRegistry
     private let logger: Logger
+    private let causes: LogCauses
     private let observer: any SagaRuntimeObserver
     private let clock: DatabaseClock
     private let days: SagaDays
@@ -99,6 +102,8 @@ public final class SagaRuntime: Sendable {
     ) {
         let surroundings = configuration.connection.surroundings
         let shared = Shared(surroundings)
+        let causes = LogCauses { surroundings.now }
+        let logger = causes.thinning(logger)
         let registry = SagaRegistry(definitions)
         let feed = EventFeed()
         let pool = PostgresPool(configuration.connection, size: configuration.readers, maximumWaiters: 20_000)
@@ -108,6 +113,7 @@ public final class SagaRuntime: Sendable {
         self.surroundings = surroundings
         self.registry = registry
         self.logger = logger
+        self.causes = causes
         self.observer = observer
         self.shared = shared
         self.pool = pool
@@ -159,7 +165,7 @@ public final class SagaRuntime: Sendable {
                 try await self.partitions.ensure()
                 return
             } catch {
-                self.logger.warning("[SAGA] waiting for the database: \(error)")
+                self.logger.log(.warning, cause: "runtime.prepare", "[SAGA] waiting for the database: \(error)")
                 try? await self.surroundings.sleep(for: .milliseconds(500))
             }
         }
@@ -167,9 +173,15 @@ public final class SagaRuntime: Sendable {
 
     /// Drains: no new sagas, watchers end, calls under way are finished and recorded, the rest is left to others.
     /// May be called more than once.
-    public func beginGracefulShutdown() {
+    ///
+    /// - Parameter limit: how long it waits for what sagas have under way; `nil`: the configuration's `drainTimeout`.
+    public func beginGracefulShutdown(within limit: Duration? = nil) {
+        let end = self.surroundings.now + (limit ?? self.configuration.drainTimeout)
         let (isFirst, worker) = self.shared.state.withLock { state in
-            defer { state.isDraining = true }
+            defer {
+                state.isDraining = true
+                state.drainEnd = state.drainEnd ?? end
+            }
             return (!state.isDraining, state.current?.worker)
         }
         guard isFirst else { return }
@@ -186,6 +198,11 @@ public final class SagaRuntime: Sendable {
     }
 
     private var isDraining: Bool { self.shared.state.withLock { $0.isDraining } }
+
+    /// When a drain that is under way, or begins now, waits no longer.
+    private var drainEnd: BootTime {
+        self.shared.state.withLock { $0.drainEnd } ?? self.surroundings.now + self.configuration.drainTimeout
+    }
 
     private enum FencedEnd {
         case clearedAway
@@ -205,7 +222,8 @@ public final class SagaRuntime: Sendable {
                     fenced.cancelAll()
                     return error
                 } catch {
-                    self.logger.warning("[SAGA] can't register this instance: \(error)")
+                    self.logger.log(
+                        .warning, cause: "runtime.register", "[SAGA] can't register this instance: \(error)")
                     try? await self.surroundings.sleep(for: .milliseconds(500))
                     continue
                 }
@@ -227,7 +245,7 @@ public final class SagaRuntime: Sendable {
                 }
             }
             fenced.addTask {
-                try? await self.surroundings.sleep(for: self.configuration.drainTimeout)
+                try? await self.surroundings.sleep(for: max(.zero, self.drainEnd - self.surroundings.now))
                 return .timeIsUp
             }
             while leftovers > 0, await fenced.next() == .clearedAway { leftovers -= 1 }
@@ -289,7 +307,7 @@ public final class SagaRuntime: Sendable {
                 sweep.cancel()
                 incarnation.worker.beginDraining()
                 // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
-                let limit = self.surroundings.now + self.configuration.drainTimeout
+                let limit = self.drainEnd
                 while incarnation.worker.isBusy, self.surroundings.now < limit, !Task.isCancelled {
                     try? await self.surroundings.sleep(for: .milliseconds(50))
                     await adoption.giveBack(incarnation.worker.takeQuiet())
@@ -315,7 +333,7 @@ public final class SagaRuntime: Sendable {
         return (journal, worker)
     }
 
-    /// Gauges, every second.
+    /// Gauges, every second, and what the log has left out.
     private func measure() async {
         while !Task.isCancelled {
             if let current = self.shared.current {
@@ -323,6 +341,7 @@ public final class SagaRuntime: Sendable {
                     inProgress: current.worker.count, parked: await self.parkedCount(),
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
             }
+            self.causes.tellLeftOut(to: self.logger)
             try? await self.surroundings.sleep(for: .seconds(1))
         }
     }
@@ -498,8 +517,9 @@ public final class SagaRuntime: Sendable {
     private func outlines(_ problems: [SagaID: String]) async throws(SagaRuntimeError) -> [SagaID: SagaSnapshot] {
         for (id, problem) in problems {
             self.observer.sagaUnreadable()
-            self.logger.error(
-                "[SAGA] its events can't be read", metadata: ["saga_id": "\(id)", "error": "\(problem)"])
+            self.logger.log(
+                .error, cause: "runtime.unreadable", "[SAGA] its events can't be read",
+                metadata: ["saga_id": "\(id)", "error": "\(problem)"])
         }
         return try await self.reader.outlines(Array(problems.keys))
     }

@@ -397,14 +397,16 @@ final class SagaWorker: Sendable {
                     context.outputs = fenced.held(by: saga)
                     do throws(StepError) {
                         try await step.discard(context, output: fenced.output)
-                        self.log(.warning, "cleared away what a fenced call may have made", machine.snapshot)
+                        self.dependencies.logger.log(
+                            .warning, cause: "worker.cleared", "[SAGA] cleared away what a fenced call may have made",
+                            metadata: ["saga_id": "\(machine.snapshot.id)"])
                         return
                     } catch {
                         failures += 1
-                        if failures == 1 || failures % 100 == 0 {
-                            let message = "can't clear away what a fenced call may have made: \(error.message)"
-                            self.log(failures == 1 ? .warning : .error, message, machine.snapshot)
-                        }
+                        self.dependencies.logger.log(
+                            failures < 100 ? .warning : .error, cause: "worker.clear \(context.step)",
+                            "[SAGA] can't clear away what a fenced call may have made: \(error.message)",
+                            metadata: ["saga_id": "\(machine.snapshot.id)"])
                     }
                 }
             }
@@ -419,15 +421,17 @@ final class SagaWorker: Sendable {
         self.dependencies.logger.log(level: level, "[SAGA] \(message)", metadata: ["saga_id": "\(snapshot.id)"])
     }
 
+    /// One line for a saga's end, always; of what fails and is retried, one for each cause and minute; the rest is for
+    /// whoever debugs.
     private func log(_ event: SagaEvent, _ snapshot: SagaSnapshot) {
-        let level: Logger.Level =
+        let (level, isThinned): (Logger.Level, Bool) =
             switch event.type {
-            case .sagaParked, .stepCompensationFailed: .error
-            case .stepFailed, .stepRetrying, .sagaCompensating, .sagaCompensated, .sagaAdopted: .warning
-            case .sagaCompleted: .info
-            case .sagaStarted, .stepStarted, .stepSucceeded, .stepCompensating, .stepCompensated, .sagaResumed,
-                .stepSkipped:
-                .debug
+            case .sagaParked, .stepCompensationFailed: (.error, false)
+            case .sagaCompleted, .sagaCompensated: (.info, false)
+            case .stepFailed, .stepRetrying, .sagaAdopted: (.warning, true)
+            case .sagaStarted, .stepStarted, .stepSucceeded, .sagaCompensating, .stepCompensating, .stepCompensated,
+                .sagaResumed, .stepSkipped:
+                (.debug, false)
             }
         guard level >= self.dependencies.logger.logLevel else { return }
         var metadata: Logger.Metadata = ["saga_id": "\(snapshot.id)", "sequence": "\(event.sequence)"]
@@ -437,8 +441,15 @@ final class SagaWorker: Sendable {
             metadata["step"] = "\(step.name)"
             metadata["attempt"] = "\(event.attempt > 0 ? event.attempt : step.attempts)"
         }
-        if !event.reason.isEmpty { metadata["reason"] = "\(event.reason)" }
+        let reason = event.type == .sagaCompensated ? snapshot.failure?.reason ?? event.reason : event.reason
+        if !reason.isEmpty { metadata["reason"] = "\(reason)" }
         if !event.message.isEmpty { metadata["error"] = "\(event.message)" }
-        self.dependencies.logger.log(level: level, "[SAGA] \(event.type.name)", metadata: metadata)
+        if isThinned {
+            let step = event.type == .sagaAdopted ? "" : event.step
+            self.dependencies.logger.log(
+                level, cause: "\(event.type.name) \(step) \(reason)", "[SAGA] \(event.type.name)", metadata: metadata)
+        } else {
+            self.dependencies.logger.log(level: level, "[SAGA] \(event.type.name)", metadata: metadata)
+        }
     }
 }

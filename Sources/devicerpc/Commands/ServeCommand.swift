@@ -2,6 +2,7 @@ import ArgumentParser
 import Glibc
 import Logging
 import Metrics
+import SagaRuntime
 
 struct ServeCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
@@ -34,8 +35,9 @@ struct ServeCommand: AsyncParsableCommand {
     }
 
     private func serve(_ configuration: ServerConfiguration, _ output: ServerOutput) async throws {
+        let fileLimit = FileLimit.raise()
         let registry = MetricsRegistry()
-        ProcessMetrics.register(in: registry, version: Version.current)
+        ProcessMetrics.register(in: registry, version: Version.current, fileLimit: fileLimit)
         MetricsSystem.bootstrap(registry)
         output.use(configuration.log.format)
         LoggingSystem.bootstrap { label in
@@ -44,20 +46,12 @@ struct ServeCommand: AsyncParsableCommand {
         }
         let dropped = registry.counter("devicerpc_log_lines_dropped_total")
         registry.onScrape { dropped.set(Int64(output.droppedLines)) }
-        Self.raiseFileLimit()
+        let causes = LogCauses()
         let server = Server(
-            configuration: configuration, registry: registry, logger: Logger(label: "devicerpc"), output: output,
+            configuration: configuration, registry: registry, logger: causes.thinning(Logger(label: "devicerpc")),
+            causes: causes, output: output, fileLimit: fileLimit,
             onReady: { output.announce(Self.announcement($0, configuration)) })
         try await server.run()
-    }
-
-    /// Each connection is an open file: takes as many as the system allows, in place of the shell's cautious default.
-    private static func raiseFileLimit() {
-        let resource = __rlimit_resource_t(RLIMIT_NOFILE.rawValue)
-        var limit = rlimit()
-        guard getrlimit(resource, &limit) == 0, limit.rlim_cur < limit.rlim_max else { return }
-        limit.rlim_cur = limit.rlim_max
-        _ = setrlimit(resource, &limit)
     }
 
     /// What to do next, to be pasted.

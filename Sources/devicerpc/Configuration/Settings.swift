@@ -28,8 +28,8 @@ enum Settings {
             + "installations on one provider account may.")
     static let drainTimeout = Setting<Duration>.duration(
         "drain-timeout", "DEVICERPC_DRAIN_TIMEOUT", .server, default: .seconds(30), in: .zero ... .seconds(3600),
-        "How long a stopping server waits for calls, and then for what sagas have under way, before it leaves the rest to "
-            + "the other replicas.")
+        "How long a stopping server waits for calls, and for what sagas have under way, before it leaves the rest to the "
+            + "other replicas. 10 s later it ends in any case.")
     static let eventLoops = Setting<Int>.integer(
         "event-loops", "DEVICERPC_EVENT_LOOPS", .server, default: 0, in: 0...256,
         "Threads that serve connections; 0: one per core.")

@@ -69,6 +69,9 @@ enum KnownMetrics {
         .counter(
             "rpc_server_refusals_total",
             "Connections and calls turned away for what their clients did, by scope (connection, call) and reason."),
+        .counter(
+            "operators_connections_closed_total",
+            "Connections to the operators' port that were closed because there were too many; those quiet for longest."),
         .gauge("devicerpc_info", "Always 1; the version is a label."),
         .counter(
             "devicerpc_log_lines_dropped_total",
@@ -77,6 +80,7 @@ enum KnownMetrics {
         .counter("process_cpu_seconds_total", "User and system CPU time."),
         .gauge("process_resident_memory_bytes", "Resident memory."),
         .gauge("process_open_fds", "Open file descriptors."),
+        .gauge("process_max_fds", "File descriptors that this process may have open."),
         .gauge("process_start_time_seconds", "When the process started, seconds since the Unix epoch."),
     ]
 

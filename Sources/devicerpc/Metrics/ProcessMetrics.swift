@@ -9,7 +9,8 @@ struct ProcessMetrics: Sendable {
     private let openFiles: any MeterHandler
 
     /// Registers the process' series and keeps them up to date at each scrape.
-    static func register(in registry: MetricsRegistry, version: String) {
+    static func register(in registry: MetricsRegistry, version: String, fileLimit: Int) {
+        registry.gauge("process_max_fds").set(Double(fileLimit))
         registry.makeMeter(label: "devicerpc_info", dimensions: [("version", version)]).set(Int64(1))
         registry.makeMeter(label: "process_start_time_seconds", dimensions: [])
             .set((Date().timeIntervalSince1970 * 1000).rounded() / 1000)

@@ -33,8 +33,12 @@ struct OperatorsServer: Service {
         }
         var quiet = logger
         quiet.logLevel = max(logger.logLevel, .warning)
+        let closed = registry.counter("operators_connections_closed_total")
+        let connections = OperatorConnections(maximum: DescriptorBudget.operatorConnections) {
+            closed.increment(by: Int64(1))
+        }
         self.application = Application(
-            router: router,
+            router: router, server: .http1(configuration: .init(additionalChannelHandlers: [connections.handler()])),
             configuration: ApplicationConfiguration(address: .hostname(address.host, port: address.port)),
             onServerRunning: { channel in
                 continuation.yield(ListenAddress(host: address.host, port: channel.localAddress?.port ?? address.port))

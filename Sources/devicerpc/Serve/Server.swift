@@ -21,16 +21,21 @@ struct Server {
     let configuration: ServerConfiguration
     let registry: MetricsRegistry
     let logger: Logger
+    /// Of `logger`.
+    let causes: LogCauses
     let output: ServerOutput
+    /// Files and sockets that this process may have open.
+    let fileLimit: Int
     /// Told once when the server takes calls, with what to tell people.
     let onReady: @Sendable (ServerAddresses) -> Void
 
     func run() async throws {
         try await self.checkFiles()
+        let budget = try self.descriptorBudget()
         let database = try await ServerDatabase.open(self.configuration, logger: self.logger)
         let result: Result<Void, any Error>
         do {
-            result = .success(try await self.serve(database))
+            result = .success(try await self.serve(database, budget))
         } catch {
             result = .failure(error)
         }
@@ -38,15 +43,15 @@ struct Server {
         try result.get()
     }
 
-    private func serve(_ database: ServerDatabase) async throws {
+    private func serve(_ database: ServerDatabase, _ budget: DescriptorBudget) async throws {
         if let directory = self.configuration.lockDirectory { try Self.makeDirectory(directory) }
         let applied = try await database.migrate(logger: self.logger)
         if !applied.isEmpty { self.logger.info("migrated the database", metadata: ["versions": "\(applied)"]) }
         let connection = PostgresConfiguration.engine(
             conninfo: database.conninfo, isTransactionPooled: database.isTransactionPooled)
         let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
-        let providers = try self.makeProviders(tools)
-        let quota = try self.makeQuotaClient()
+        let providers = try self.makeProviders(tools, budget)
+        let quota = try self.makeQuotaClient(budget)
         try await PortKeeper(providers: providers, database: tools).prepare()
 
         let runtime = SagaRuntime(
@@ -72,14 +77,16 @@ struct Server {
         let authenticator = try await self.makeAuthenticator(services, audit)
         let accessLog = self.configuration.log.isAccessLogged ? AccessLog(logger: self.logger) : nil
         let rpc = RPCServer(
-            configuration: self.rpcConfiguration(accessLog), services: services,
+            configuration: self.rpcConfiguration(accessLog, budget), services: services,
             interceptors: [authenticator ?? OpenAccess()], logger: self.logger,
             observer: RPCMetrics(services: services, registry: self.registry))
 
+        let stopLimit = self.stopLimit(database)
+        defer { stopLimit.cancel() }
         try await self.run(
             Parts(
                 runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
-                accessLog: accessLog))
+                accessLog: accessLog, stopLimit: stopLimit))
 
         await providers.shutdown()
         await quota?.shutdown()
@@ -95,6 +102,7 @@ struct Server {
         let health: HealthService
         let tools: PostgresPool
         let accessLog: AccessLog?
+        let stopLimit: StopLimit
     }
 
     /// Runs everything until a signal, or until a part of it fails.
@@ -116,15 +124,19 @@ struct Server {
         let signals = SignalService(logger: self.logger, output: self.output) {
             gate.close()
             state.publish()
+            parts.stopLimit.begin()
             await group.triggerGracefulShutdown()
         }
         // The last one goes first.
         let logging = parts.accessLog.map { [ServiceGroupConfiguration.ServiceConfiguration(service: $0)] } ?? []
         let services: [ServiceGroupConfiguration.ServiceConfiguration] =
             logging + [
-                .init(service: signals), .init(service: operators), .init(service: probe),
+                .init(service: signals), .init(service: LogCausesService(causes: self.causes, logger: self.logger)),
+                .init(service: operators), .init(service: probe),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
-                .init(service: RuntimeService(runtime: parts.runtime)),
+                .init(
+                    service: RuntimeService(
+                        runtime: parts.runtime, gate: gate, drainTimeout: self.configuration.listeners.drainTimeout)),
                 .init(
                     service: RPCServerService(
                         server: parts.rpc, drainTimeout: self.configuration.listeners.drainTimeout,
@@ -139,6 +151,16 @@ struct Server {
                     successTerminationBehavior: .ignore),
             ]
         try await group.run(services, logger: self.logger)
+    }
+
+    private func stopLimit(_ database: ServerDatabase) -> StopLimit {
+        let limit = self.configuration.listeners.drainTimeout + StopLimit.grace
+        return StopLimit(limit) { [logger, output] in
+            logger.error("the stop is given up after \(limit): what is open is left to other replicas")
+            await database.close()
+            await output.flush(within: ServerOutput.patience)
+            _exit(CommandStatus.success.rawValue)
+        }
     }
 
     private func listen(_ server: RPCServer) async throws -> ListenAddress {
@@ -170,9 +192,45 @@ struct Server {
         if !problems.isEmpty { throw ConfigurationError(problems: problems) }
     }
 
+    // MARK: Descriptors
+
+    private var eventLoops: Int {
+        let configured = self.configuration.listeners.eventLoops
+        return configured > 0 ? configured : System.coreCount
+    }
+
+    /// How the open files are shared out, and a warning if clients get fewer than they are promised.
+    private func descriptorBudget() throws(ConfigurationError) -> DescriptorBudget {
+        var rpc = RPCServerConfiguration(host: "", port: 0)
+        self.configuration.limits.apply(to: &rpc)
+        let wish = DescriptorBudget.Wish(
+            connections: rpc.maximumConnections, journalConnections: self.configuration.database.journalConnections,
+            readConnections: self.configuration.database.queryConnections + Self.toolConnections,
+            // Those of gRPC, and those that everything else shares.
+            eventLoops: self.eventLoops + System.coreCount,
+            userServiceConnections: self.configuration.userService == nil
+                ? 0 : QuotaConfiguration.usualMaximumConnections,
+            engineConnections: self.configuration.provisioning.isRedroidEnabled
+                ? RedroidConfiguration.usualMaximumConnections : 0)
+        do throws(DescriptorBudget.TooFew) {
+            let budget = try DescriptorBudget(limit: self.fileLimit, wish)
+            if budget.connections < wish.connections {
+                self.logger.warning(
+                    "this process may have \(self.fileLimit) files open (RLIMIT_NOFILE): it takes \(budget.connections) connections at a time; for \(wish.connections) it would need \(budget.wanted)"
+                )
+            }
+            return budget
+        } catch {
+            throw ConfigurationError(
+                problems: [
+                    "this process may have \(error.limit) files open (RLIMIT_NOFILE): it needs at least \(error.needed) (ulimit -n, LimitNOFILE= in systemd)"
+                ])
+        }
+    }
+
     // MARK: Making the parts
 
-    private func makeProviders(_ tools: PostgresPool) throws -> ProviderRegistry {
+    private func makeProviders(_ tools: PostgresPool, _ budget: DescriptorBudget) throws -> ProviderRegistry {
         let settings = self.configuration.provisioning
         var providers: [any DeviceProvider] = []
         if settings.isSimulatedEnabled {
@@ -189,9 +247,10 @@ struct Server {
             providers.append(SimulatedProvider(configuration: simulated, database: tools))
         }
         if settings.isRedroidEnabled {
-            let redroid = try RedroidConfiguration(
+            var redroid = try RedroidConfiguration(
                 installation: self.configuration.engine.installation, adbPorts: settings.adbPorts,
                 webRTCPorts: settings.webRTCPorts, setting: { settings.redroidEnvironment[$0] })
+            redroid.maximumConnections = budget.engineConnections
             providers.append(RedroidProvider(configuration: redroid, logger: self.logger))
         }
         // Validated: there is a default, and it is among them.
@@ -199,12 +258,12 @@ struct Server {
         return ProviderRegistry(providers, default: kind)
     }
 
-    private func makeQuotaClient() throws -> QuotaClient? {
+    private func makeQuotaClient(_ budget: DescriptorBudget) throws -> QuotaClient? {
         guard let service = self.configuration.userService else { return nil }
         return QuotaClient(
             configuration: try QuotaConfiguration(
                 baseURL: service.url, jwtSecret: service.jwtSecret, isIdempotent: service.isIdempotent,
-                timeout: service.timeout))
+                timeout: service.timeout, maximumConnections: budget.userServiceConnections))
     }
 
     private func makeAuthenticator(_ services: [RPCService], _ audit: AuditLog) async throws -> Authenticator? {
@@ -230,10 +289,10 @@ struct Server {
         return runtime
     }
 
-    private func rpcConfiguration(_ accessLog: AccessLog?) -> RPCServerConfiguration {
+    private func rpcConfiguration(_ accessLog: AccessLog?, _ budget: DescriptorBudget) -> RPCServerConfiguration {
         let listeners = self.configuration.listeners
         var rpc = RPCServerConfiguration(host: listeners.rpc.host, port: listeners.rpc.port)
-        rpc.eventLoops = listeners.eventLoops > 0 ? listeners.eventLoops : System.coreCount
+        rpc.eventLoops = self.eventLoops
         rpc.maximumMessageBytes = listeners.maximumMessageBytes
         rpc.drainTimeout = listeners.drainTimeout + RPCServerService.lastAnswers
         rpc.drainError = .shuttingDown
@@ -241,6 +300,7 @@ struct Server {
         if let accessLog { rpc.accessLog = { accessLog.ended($0) } }
         self.configuration.connections.apply(to: &rpc)
         self.configuration.limits.apply(to: &rpc)
+        rpc.maximumConnections = budget.connections
         return rpc
     }
 

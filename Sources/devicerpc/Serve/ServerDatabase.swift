@@ -65,7 +65,7 @@ struct ServerDatabase: Sendable {
                 // Anything but a server that isn't there (a wrong password, no such database) won't mend itself.
                 let mayMend = error.sqlstate == nil || error.sqlstateClass == "57"
                 guard mayMend, ContinuousClock.now < giveUpAt else { throw error }
-                logger.warning("waiting for the database: \(error.message)")
+                logger.log(.warning, cause: "database.start", "waiting for the database: \(error.message)")
             }
             try await Task.sleep(for: .seconds(1))
         }

@@ -7,13 +7,20 @@ import Synchronization
 
 /// The engine, as a part of the service group.
 struct RuntimeService: Service {
+    /// What calls of sagas under way have at least, to end and be recorded.
+    static let leastTime: Duration = .seconds(5)
+
     let runtime: SagaRuntime
+    let gate: ShutdownGate
+    /// Counts from the signal on, not from when the connections are drained.
+    let drainTimeout: Duration
 
     func run() async throws {
         try await withGracefulShutdownHandler {
             try await self.runtime.run()
         } onGracefulShutdown: {
-            self.runtime.beginGracefulShutdown()
+            self.runtime.beginGracefulShutdown(
+                within: max(self.gate.rest(of: self.drainTimeout), min(self.drainTimeout, Self.leastTime)))
         }
     }
 }
@@ -43,6 +50,23 @@ struct RPCServerService: Service {
             }
         }
         drain.withLock { $0 }?.cancel()
+    }
+}
+
+/// Says what the log has left out, as a part of the service group.
+struct LogCausesService: Service {
+    private static let interval: Duration = .seconds(5)
+
+    let causes: LogCauses
+    let logger: Logger
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown {
+            while !Task.isCancelled {
+                self.causes.tellLeftOut(to: self.logger)
+                try? await Task.sleep(for: Self.interval)
+            }
+        }
     }
 }
 

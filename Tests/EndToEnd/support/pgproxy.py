@@ -32,6 +32,8 @@ class PostgresProxy:
         self._on_commit_sent: Callable[[], _Verdict] | None = None
         self._on_commit_done: Callable[[], _Verdict] | None = None
         self._release = threading.Event()
+        self._flows = threading.Event()
+        self._flows.set()
         self.commits_seen = 0
         self._closed = False
         threading.Thread(target=self._accept, name="pgproxy-accept", daemon=True).start()
@@ -84,9 +86,19 @@ class PostgresProxy:
         finally:
             self._refusing = False
 
+    @contextlib.contextmanager
+    def stalling(self) -> Iterator[None]:
+        """While it lasts, connections stay, and no byte gets through in either direction."""
+        self._flows.clear()
+        try:
+            yield
+        finally:
+            self._flows.set()
+
     def close(self) -> None:
         self._closed = True
         self._release.set()
+        self._flows.set()
         with contextlib.suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
         self._listener.close()
@@ -148,6 +160,9 @@ class PostgresProxy:
     def wait_for_release(self) -> None:
         self._release.wait()
 
+    def wait_for_flow(self) -> None:
+        self._flows.wait()
+
 
 class _Link:
     """One connection through the proxy: two threads, one per direction."""
@@ -182,6 +197,7 @@ class _Link:
         buffer = bytearray()
         started = False
         while data := self._client.recv(1 << 16):
+            self._proxy.wait_for_flow()
             buffer += data
             if not started:
                 # The start-up packet has a length and no type.
@@ -225,6 +241,7 @@ class _Link:
     def _pump_to_client(self) -> None:
         buffer = bytearray()
         while data := self._server.recv(1 << 16):
+            self._proxy.wait_for_flow()
             buffer += data
             sent = 0
             for start, size in _messages(buffer):

@@ -45,13 +45,13 @@ final class DockerClient: Sendable {
     /// The largest answer that is read; a list of 10,000 containers has about 20 MB.
     private let maximumBodyBytes = 32 << 20
 
-    init(endpoint: DockerEndpoint) {
+    init(endpoint: DockerEndpoint, maximumConnections: Int = RedroidConfiguration.usualMaximumConnections) {
         self.endpoint = endpoint
         var configuration = HTTPClient.Configuration()
         configuration.redirectConfiguration = .disallow
         configuration.timeout.connect = .seconds(5)
         configuration.connectionPool.idleTimeout = .seconds(30)
-        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = 128
+        configuration.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = maximumConnections
         // A refused connection is an answer: the saga's own retry decides what comes next.
         configuration.connectionPool.retryConnectionEstablishment = false
         configuration.httpVersion = .http1Only

@@ -29,6 +29,9 @@ public struct RedroidConfiguration: Sendable {
     public var limitsStorage: Bool
     /// The longest that one create, stop, destroy or find takes [30 s].
     public var callLimit: Duration
+    /// Connections to the engine at a time; further requests wait [128].
+    public var maximumConnections: Int = Self.usualMaximumConnections
+    public static let usualMaximumConnections = 128
 
     /// The port inside the container that adb listens on.
     static let adbContainerPort = "5555/tcp"

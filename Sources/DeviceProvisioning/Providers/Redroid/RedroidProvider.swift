@@ -14,7 +14,7 @@ public final class RedroidProvider: DeviceProvider {
 
     public init(configuration: RedroidConfiguration, logger: Logger) {
         self.configuration = configuration
-        self.docker = DockerClient(endpoint: configuration.engine)
+        self.docker = DockerClient(endpoint: configuration.engine, maximumConnections: configuration.maximumConnections)
         self.adb = ADBClient(host: configuration.adbServerHost, port: configuration.adbServerPort)
         self.logger = logger
     }
