@@ -1,0 +1,207 @@
+"""What is wrong after all is over: told from what the provider, the user service and the database hold, and callers heard."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import time
+from typing import Any
+
+from support.client import DeviceClient, RPCFailure, cause_name, event_name, status_name
+from support.events import check_against_saga, sequences
+
+from .load import Load
+from .stage import Stage
+
+# Deaths of its server after which a saga may be parked as POISON.
+_POISON_DEATHS = 4
+
+
+@dataclasses.dataclass
+class Account:
+    """One saga, and what belongs to it."""
+
+    saga_id: str
+    status: str
+    device_id: str = ""
+    devices: int = 0
+    ports: int = 0
+    records: list[str] = dataclasses.field(default_factory=list)
+    counted: int = 0
+
+    def problems(self, has_record: bool, is_parked_rightly: bool) -> list[str]:
+        holds = {"devices": self.devices, "port pairs": self.ports, "counted": self.counted, "records": len(self.records)}
+        if self.status == "COMPLETED":
+            wrong = {name: number for name, number in holds.items() if number != 1}
+            if wrong or self.records != ["RUNNING"]:
+                return [f"COMPLETED with {holds}, records {self.records}"]
+        elif self.status == "COMPENSATED":
+            if any(holds.values()):
+                return [f"COMPENSATED with {holds}"]
+        elif self.status == "PARKED":
+            # What it had may be there still, but once.
+            problems = [f"PARKED with {number} {name}" for name, number in holds.items() if number not in (0, 1)]
+            return problems if is_parked_rightly else [*problems, "PARKED, and no fault explains it"]
+        else:
+            return [f"still {self.status}"]
+        return [] if has_record else ["has no events"]
+
+
+class Audit:
+    def __init__(self, stage: Stage, load: Load) -> None:
+        self._stage = stage
+        self._load = load
+        self._database = stage.database
+        self._accounts: dict[str, Account] = {}
+        self._clients = [DeviceClient(replica.server.address) for replica in stage.replicas]
+        self.sagas: dict[str, Any] = {}
+        self.events: dict[str, list[Any]] = {}
+
+    def run(self) -> None:
+        """Every finding goes to the history, with the saga's events."""
+        self._read_sagas()
+        self._count()
+        self._check_requests()
+        for saga_id, account in sorted(self._accounts.items()):
+            self._check_events(saga_id)
+            for problem in account.problems(saga_id in self.events, self._is_parked_rightly(saga_id)):
+                self._find(saga_id, problem)
+        for client in self._clients:
+            client.close()
+
+    def totals(self) -> collections.Counter[str]:
+        return collections.Counter(account.status for account in self._accounts.values())
+
+    def parked(self) -> list[str]:
+        return [self._summary(saga_id) for saga_id, one in self._accounts.items() if one.status == "PARKED"]
+
+    # Reading
+
+    def _read_sagas(self) -> None:
+        for row in self._database.records("SELECT saga_id, status::text AS status FROM saga_state"):
+            account = Account(str(row["saga_id"]), str(row["status"]))
+            self._accounts[account.saga_id] = account
+        for number, saga_id in enumerate(sorted(self._accounts)):
+            client = self._clients[number % len(self._clients)]
+            try:
+                self.sagas[saga_id] = client.saga(saga_id)
+                self._accounts[saga_id].device_id = self.sagas[saga_id].device_id
+                if self._accounts[saga_id].status in ("COMPLETED", "COMPENSATED", "PARKED"):
+                    self.events[saga_id] = list(client.watch(saga_id, timeout=20))
+            except RPCFailure as failure:
+                self._stage.history.find(f"{saga_id} can't be read: {failure}")
+
+    def _count(self) -> None:
+        """Whatever exists is put on the account of its saga; what has none is nobody's."""
+        of_device = {account.device_id: account for account in self._accounts.values() if account.device_id}
+        for (saga_id, device) in self._database.rows(
+            "SELECT saga_id, device_id FROM simulated_device WHERE destroyed_at IS NULL OR destroyed_at > now()"
+        ):
+            if account := self._owner(self._accounts, saga_id, f"the provider's device {device}"):
+                account.devices += 1
+        for saga_id, host, port in self._database.rows(
+            "SELECT saga_id, host, adb_port FROM port WHERE saga_id IS NOT NULL"
+        ):
+            if account := self._owner(self._accounts, saga_id, f"the ports {host}:{port}"):
+                account.ports += 1
+        for device, status in self._database.rows("SELECT device_id::text, status::text FROM devices"):
+            if account := self._owner(of_device, device, f"the record of device {device}"):
+                account.records.append(str(status).upper())
+        for device, number in self._stage.user_service.net().items():
+            if number and (account := self._owner(of_device, device, f"{number} counted for device {device}")):
+                account.counted += number
+
+    def _owner(self, accounts: dict[str, Account], key: str, what: str) -> Account | None:
+        if key not in accounts:
+            self._stage.history.find(f"nobody's: {what} (of {key})")
+        return accounts.get(key)
+
+    # Checks
+
+    def _check_requests(self) -> None:
+        sagas_of: dict[str, set[str]] = {}
+        for saga_id, request_id in self._database.rows("SELECT saga_id, request_id FROM saga_request"):
+            sagas_of.setdefault(request_id, set()).add(saga_id)
+        for request in self._load.requests:
+            known = sagas_of.get(request.request_id, set())
+            if len(known) > 1:
+                self._stage.history.find(f"{request.request_id} has the sagas {sorted(known)}")
+            for saga_id in request.saga_ids - set(self._accounts):
+                self._stage.history.find(f"{saga_id} was acknowledged to {request.request_id}, and is not there")
+            for saga_id in request.saga_ids & set(self._accounts):
+                self._check_outcome(saga_id, request.when, request.outcome)
+
+    def _check_outcome(self, saga_id: str, when: str, outcome: str) -> None:
+        """What its caller was told is what became of it."""
+        status = self._accounts[saga_id].status
+        if when == "FINISHED" and outcome == "OK" and status != "COMPLETED":
+            self._find(saga_id, f"its caller was told that it runs, it is {status}")
+        if outcome not in ("OK", "") and status == "COMPLETED":
+            self._find(saga_id, f"its caller was told {outcome}, it is COMPLETED")
+
+    def _check_events(self, saga_id: str) -> None:
+        events, saga = self.events.get(saga_id), self.sagas.get(saga_id)
+        if events is None or saga is None:
+            return
+        try:
+            check_against_saga(events, saga)
+        except AssertionError as error:
+            self._find(saga_id, f"events: {error}")
+        if status_name(saga) != self._accounts[saga_id].status:
+            self._find(saga_id, f"GetSaga says {status_name(saga)}, its row {self._accounts[saga_id].status}")
+        heard = self._load.watched.get(saga_id)
+        if heard is not None and sequences(heard) != sequences(events):
+            self._find(saga_id, f"its watcher heard {sequences(heard)}")
+        elif heard is not None and [one.SerializeToString() for one in heard] != [one.SerializeToString() for one in events]:
+            self._find(saga_id, "its watcher heard other events than there are now")
+
+    def _is_parked_rightly(self, saga_id: str) -> bool:
+        """Whether the faults explain that nobody can decide what to do."""
+        if saga_id not in self.sagas:
+            return False
+        saga, stage = self.sagas[saga_id], self._stage
+        request = self._load.request_of(saga_id)
+        begin, end = request.began_at if request else 0, stage.parked_at.get(saga_id, stage.history.now)
+        met = [name for name, start, over in stage.history.faults if start < end and over > begin]
+        if saga.failure.reason == "POISON":
+            return sum(name.startswith("kill") for name in met) >= _POISON_DEATHS
+        if saga.current_step != "REPORT_QUOTA_USAGE" or stage.plan.is_idempotent:
+            return False
+        # Nobody but the user service knows whether it has counted: an answer was lost, or whoever asked was.
+        return saga.device_id in stage.user_service.in_doubt or any(
+            name.startswith(("kill", "freeze", "crash", "stall", "cut", "refuse", "read-only", "lock")) for name in met
+        )
+
+    # Findings
+
+    def _find(self, saga_id: str, problem: str) -> None:
+        self._stage.history.find(f"{saga_id}: {problem}\n{self.describe(saga_id)}")
+
+    def _summary(self, saga_id: str) -> str:
+        saga = self.sagas[saga_id]
+        return f"{saga_id} {saga.current_step} {cause_name(saga)} {saga.failure.reason}: {saga.failure.message}"
+
+    def describe(self, saga_id: str) -> str:
+        """A saga as whoever looks for the cause wants to see it."""
+        history, account = self._stage.history, self._accounts[saga_id]
+        lines = [f"    {account}"]
+        request = self._load.request_of(saga_id)
+        if request:
+            lines.append(f"    {request}")
+        if saga_id in self.sagas:
+            lines.append(f"    {self._summary(saga_id)}")
+        for event in self.events.get(saga_id, []):
+            at = history.at(event.time.ToMilliseconds() / 1000)
+            lines.append(
+                f"    {at:8.2f} {event.sequence:2} {event_name(event)} {event.step} attempt={event.attempt}"
+                f" {event.reason} {event.message}".rstrip()
+            )
+        rows = self._database.records(
+            "SELECT * FROM simulated_device WHERE saga_id = %s ORDER BY generation, created_at", saga_id)
+        lines += [f"    provider: {row}" for row in rows]
+        if account.device_id:
+            lines += [
+                f"    user service: {history.now - (time.monotonic() - call.at):8.2f} {call.operation} {call.key}"
+                for call in self._stage.user_service.calls_for(account.device_id)
+            ]
+        return "\n".join(lines)
