@@ -174,12 +174,12 @@ def _take_up_and_die(server: Server) -> None:
 
 
 def test_a_saga_that_kills_whoever_reads_it(world: World) -> None:
-    """An adoption counts from its claim on: four that end before the first record are crashes like any other."""
+    """An adoption counts from its claim on: six that end before the first record are crashes like any other."""
     server = world.server()
     client = server.client()
     saga_id = client.create(when="ACCEPTED", options={"boot_ms": "60000"}, saga_timeout=120).saga_id
     server.kill()
-    for count in range(1, 5):
+    for count in range(1, 7):
         _take_up_and_die(server)
         assert world.database.value("SELECT adoptions FROM saga_state WHERE saga_id = %s", saga_id) == count
     server.start()
@@ -194,7 +194,7 @@ def test_a_saga_that_kills_whoever_parks_it(world: World) -> None:
     server = world.server()
     saga_id = server.client().create(when="ACCEPTED", options={"boot_ms": "3000"}).saga_id
     server.kill()
-    world.database.execute("UPDATE saga_state SET adoptions = 4 WHERE saga_id = %s", saga_id)
+    world.database.execute("UPDATE saga_state SET adoptions = 6 WHERE saga_id = %s", saga_id)
     for _ in range(2):
         _take_up_and_die(server)
     server.start()
@@ -217,13 +217,13 @@ def test_what_a_living_server_takes_up_again_is_no_crash(world: World) -> None:
     creator.kill()
     world.database.execute(
         """
-        UPDATE saga_state SET owner = i.instance_id, adoptions = 4, updated_at = updated_at - interval '1 minute'
+        UPDATE saga_state SET owner = i.instance_id, adoptions = 6, updated_at = updated_at - interval '1 minute'
         FROM saga_instance i WHERE saga_id = %s AND i.name = 'owner' AND NOT i.fenced
         """,
         saga_id,
     )
     assert status_name(owner.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
-    assert "running alone for the last time after 4 adoptions" in owner.log_text()
+    assert "running alone for the last time after 6 adoptions" in owner.log_text()
     world.audit(owner.client())
 
 

@@ -111,10 +111,10 @@ def _stopped_between_attempts(world: World, server: Server) -> list[str]:
         # The delays before the second and third attempt are up to 1 and 2 s: some always wait.
         time.sleep(0.15)
         server.pause()
-        # The fifth event is the first STEP_RETRYING; nothing but the next attempt follows it.
+        # The fifth event is the first STEP_RETRYING, the seventh the second; nothing but the next attempt follows them.
         waiting = world.database.rows(
             "SELECT saga_id FROM saga_state WHERE saga_id = ANY(%s) AND status = 'RUNNING'"
-            " AND current_step = 'CREATE_PROVIDER_DEVICE' AND last_sequence IN (5, 6)", ids,
+            " AND current_step = 'CREATE_PROVIDER_DEVICE' AND last_sequence IN (5, 7)", ids,
         )
         if len(waiting) >= 8:
             return ids
@@ -323,8 +323,8 @@ def test_sagas_that_run_alone_delay_nobody(world: World) -> None:
 
 
 def test_the_last_time_a_saga_is_alone(world: World) -> None:
-    """Before it would park, a saga runs alone until it has made progress, however long its call takes; those that have
-    another chance come first, and wait for none that has not."""
+    """Before it would park, a saga runs alone until it has made progress, for 8 s at most; those that have another chance come
+    first, and wait for none that has not."""
     server = world.server()
     client = server.client()
 
@@ -336,7 +336,7 @@ def test_the_last_time_a_saga_is_alone(world: World) -> None:
     others = [hanging(saga_timeout=8) for _ in range(3)]
     server.kill()
     adoptions = "UPDATE saga_state SET adoptions = %s WHERE saga_id = ANY(%s)"
-    world.database.execute(adoptions, 3, last)
+    world.database.execute(adoptions, 5, last)
     world.database.execute(adoptions, 2, others)
     server.start()
     client = server.client()

@@ -4,6 +4,7 @@ public enum SagaMigrations {
         Migration(version: 1, name: "saga_tables", sql: Self.sagaTables),
         Migration(version: 2, name: "saga_tenant", sql: Self.sagaTenant),
         Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
+        Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -19,6 +20,15 @@ public enum SagaMigrations {
     private static let sagaTenant = """
         ALTER TABLE saga_event ADD COLUMN tenant_id text;
         CREATE INDEX saga_event_tenant ON saga_event (tenant_id, saga_id) WHERE tenant_id IS NOT NULL;
+        """
+
+    /// A server that gives a saga back knows that its intents are unsent. Whoever claims the row at exactly this version goes on
+    /// as if nothing had happened; every claim and every transition raises the version.
+    ///
+    /// `survived`: the instance was fenced and came back, so that nothing of what it held has killed it.
+    private static let sagaUnsent = """
+        ALTER TABLE saga_state ADD COLUMN unsent_version int;
+        ALTER TABLE saga_instance ADD COLUMN survived boolean NOT NULL DEFAULT false;
         """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.

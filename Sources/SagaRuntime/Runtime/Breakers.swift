@@ -16,7 +16,7 @@ final class Breakers: Sendable {
 
     /// Whether a call may go out; attempts of forward steps need not ask.
     func admit(_ dependency: String, limit: Duration) -> Breaker.Admission {
-        let now = self.clock.now()
+        let now = self.clock.moment().uptime
         return self.breakers.withLock { $0[dependency, default: Breaker()].admit(now: now, limit: limit) }
     }
 
@@ -24,7 +24,7 @@ final class Breakers: Sendable {
     ///
     /// - Parameter wasCutShort: the saga's deadline ended it before its own limit did.
     func heard(_ outcome: SagaMachine.CallOutcome, from dependency: String, wasCutShort: Bool) {
-        let now = self.clock.now()
+        let now = self.clock.moment().uptime
         let change: Breaker.Change? = self.breakers.withLock { breakers in
             switch outcome.sign(wasCutShort: wasCutShort) {
             case .answered: breakers[dependency, default: Breaker()].answered()
@@ -57,6 +57,7 @@ extension SagaMachine.CallOutcome {
         case .succeeded, .undone, .resolved(.happened), .resolved(.absent): .answered
         // Said without asking anybody.
         case .resolved(.repeatable), .resolved(.undecidable): .nothing
+        case .notSent: .nothing
         case .abandoned: wasCutShort ? .nothing : .failed
         case .failed(let error):
             switch error.errorClass {

@@ -22,9 +22,14 @@ final class DatabaseClock: Sendable {
     private static let maximumAge: Duration = .seconds(60)
 
     /// The instant by the database's clock; before the first sample, the epoch.
-    func now() -> Timestamp {
-        let boot = self.surroundings.now.nanoseconds / 1000
-        return Timestamp(microseconds: boot &+ (self.offset.withLock { $0?.microseconds } ?? -boot))
+    func now() -> Timestamp { self.moment().time }
+
+    /// The same, with this process' own uptime.
+    func moment() -> Moment {
+        let uptime = self.surroundings.now
+        let boot = uptime.nanoseconds / 1000
+        let time = Timestamp(microseconds: boot &+ (self.offset.withLock { $0?.microseconds } ?? -boot))
+        return Moment(time: time, uptime: uptime)
     }
 
     /// Takes in a sample: the database said `time` between `sent` and `received`.

@@ -16,10 +16,10 @@ struct FencedCall: Sendable {
     /// What the call made; `nil`: it ended without an answer.
     let output: String?
     /// From when on whatever came of it can be seen.
-    let settledAt: Timestamp
+    let settledAt: BootTime
 
     /// - Parameter saga: as others have left it.
-    func verdict(_ saga: SagaSnapshot, now: Timestamp) -> Verdict {
+    func verdict(_ saga: SagaSnapshot, now: BootTime) -> Verdict {
         guard saga.steps.indices.contains(self.call.step) else { return .leave }
         let step = saga.steps[self.call.step]
         let isDecided: Bool

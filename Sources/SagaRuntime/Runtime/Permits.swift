@@ -1,6 +1,6 @@
 import Synchronization
 
-/// How many calls may be under way per dependency and direction. Undo has permits of its own, so that forward work never
+/// How many calls may be under way per step and direction. Undo has permits of its own, so that forward work never
 /// starves it.
 final class Permits: Sendable {
     private struct Gate {
@@ -28,16 +28,23 @@ final class Permits: Sendable {
         }
     }
 
+    private struct State {
+        var gates: [String: Gate] = [:]
+        /// Nobody waits any more.
+        var isOpen = false
+    }
+
     private let limit: Int
-    private let gates = Mutex<[String: Gate]>([:])
+    private let state = Mutex(State())
 
     init(limit: Int) { self.limit = limit }
 
     /// True if it had to wait.
     private func take(_ name: String, isAdmission: Bool) async -> Bool {
         await withCheckedContinuation { (continuation: CheckedContinuation<Bool, Never>) in
-            let isFree = self.gates.withLock { gates in
-                gates[name, default: Gate()].take(self.limit, isAdmission: isAdmission, orQueue: continuation)
+            let isFree = self.state.withLock { state in
+                let limit = state.isOpen ? Int.max : self.limit
+                return state.gates[name, default: Gate()].take(limit, isAdmission: isAdmission, orQueue: continuation)
             }
             if isFree { continuation.resume(returning: false) }
         }
@@ -45,19 +52,35 @@ final class Permits: Sendable {
 
     private func giveBack(_ name: String) {
         // A permit passes straight to whoever has waited longest, and to a new saga last.
-        let next = self.gates.withLock { gates -> CheckedContinuation<Bool, Never>? in
-            guard var gate = gates[name] else { return nil }
+        let next = self.state.withLock { state -> CheckedContinuation<Bool, Never>? in
+            guard var gate = state.gates[name] else { return nil }
             let next = gate.popFirst()
             if next == nil { gate.taken -= 1 }
-            gates[name] = gate
+            state.gates[name] = gate
             return next
         }
         next?.resume(returning: true)
     }
 
+    /// A draining server starts no more calls: those who wait are told so by whoever they ask next, not by a permit.
+    func endWaits() {
+        let waiting = self.state.withLock { state in
+            state.isOpen = true
+            var waiting: [CheckedContinuation<Bool, Never>] = []
+            for name in Array(state.gates.keys) {
+                while let next = state.gates[name]?.popFirst() {
+                    state.gates[name]?.taken += 1
+                    waiting.append(next)
+                }
+            }
+            return waiting
+        }
+        for continuation in waiting { continuation.resume(returning: true) }
+    }
+
     /// How many wait for one of these.
     func waiting(_ name: String) -> Int {
-        self.gates.withLock { ($0[name]?.waiting.count ?? 0) + ($0[name]?.admissions.count ?? 0) }
+        self.state.withLock { ($0.gates[name]?.waiting.count ?? 0) + ($0.gates[name]?.admissions.count ?? 0) }
     }
 
     /// The one permit that a saga holds at a time.

@@ -7,12 +7,15 @@ struct SagaAdoption: Sendable {
     /// Adoptions without progress after which a saga runs alone.
     static let quarantineFrom = 2
     /// Adoptions without progress after which a saga parks.
-    static let poisonFrom = 4
+    static let poisonFrom = 6
     /// Adoptions without progress after which a saga is not even read: what was to park it was killed too.
-    static let unreadFrom = 6
+    static let unreadFrom = 8
     static let batchSize = 200
-    /// How long a saga that runs alone for the first time keeps the next one waiting.
+    /// How long a saga that runs alone keeps the next one waiting.
     static let moment: Duration = .seconds(1)
+    /// The same of one that runs alone for the last time. One that hangs for longer is no reason to keep others waiting: taken over
+    /// is promised within 10 s.
+    static let longestMoment: Duration = .seconds(8)
     /// How long a row of this instance must have stood still before it counts as forgotten.
     static let leftAloneAfter: Duration = .seconds(10)
 
@@ -68,9 +71,9 @@ struct SagaAdoption: Sendable {
     /// have them.
     ///
     /// Progress clears a count and makes room for the next. A call may last minutes, and many may have to run alone, so the
-    /// first time the next one starts after a moment: a crash then names the few that were under way. The last time, before
-    /// it would park, a saga is alone for as long as any call may take; its turn comes once no other is left, so that those
-    /// that have most likely crashed the server keep nobody waiting.
+    /// next one starts after a moment: a crash then names the few that were under way. The last time, before it would park, a
+    /// saga is truly alone, for longer; its turn comes once no other is left, so that those that have most likely crashed the
+    /// server keep nobody waiting.
     private func sweepAlone() async throws {
         // First let what was taken up at the same time make its progress, which clears its count.
         try await self.clock.surroundings.sleep(for: Self.moment)
@@ -82,11 +85,11 @@ struct SagaAdoption: Sendable {
                 continue
             }
             for trial in underWay {
-                await trial.wait(limit: trial.longestCall - (self.clock.surroundings.now - trial.start))
+                await trial.wait(limit: trial.patience - (self.clock.surroundings.now - trial.start))
             }
             underWay = []
             guard let trial = try await self.begin(.lastTime) else { return }
-            await trial.wait(limit: trial.longestCall)
+            await trial.wait(limit: trial.patience)
         }
     }
 
@@ -106,7 +109,8 @@ struct SagaAdoption: Sendable {
         var handle: SagaHandle
         /// The sequence of its adoption.
         var adopted: Int
-        var longestCall: Duration
+        /// As long as its longest call, and no longer than `longestMoment`.
+        var patience: Duration
         var start: BootTime
         var deadlines: Deadlines
 
@@ -133,7 +137,8 @@ struct SagaAdoption: Sendable {
                     metadata: ["saga_id": "\(machine.snapshot.id)"])
                 guard let handle = self.worker.takeUp(machine, secrets: secrets) else { continue }
                 return Trial(
-                    handle: handle, adopted: machine.snapshot.lastSequence + 1, longestCall: machine.longestCall,
+                    handle: handle, adopted: machine.snapshot.lastSequence + 1,
+                    patience: min(machine.longestCall, Self.longestMoment),
                     start: self.clock.surroundings.now, deadlines: self.worker.deadlines)
             }
         }
@@ -154,8 +159,10 @@ struct SagaAdoption: Sendable {
         var id: SagaID
         var version: Int
         /// Without progress, this one included. One from nobody (owner 0: it was given back) doesn't count, nor one of this
-        /// instance's own, which it has evidently survived.
+        /// instance's own or of one that came back, which have evidently survived it.
         var adoptions: Int
+        /// Whoever gave it back said that its intents are unsent.
+        var isUnsent: Bool
     }
 
     /// Rows that may be taken: those of fenced instances (or of nobody), and this instance's own that have stood still and
@@ -171,7 +178,9 @@ struct SagaAdoption: Sendable {
         """
         WITH taken AS (
             SELECT s.saga_id, c.adoptions
-            FROM saga_state s, LATERAL (SELECT s.adoptions + (s.owner NOT IN (0, $1))::int AS adoptions) c
+            FROM saga_state s, LATERAL (
+                SELECT s.adoptions + (s.owner NOT IN (0, $1) AND NOT EXISTS (
+                    SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND o.survived))::int AS adoptions) c
             WHERE s.status IN ('RUNNING', 'COMPENSATING')
                 AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                     AND o.instance_id <> $1)
@@ -191,7 +200,7 @@ struct SagaAdoption: Sendable {
         SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000)
         FROM taken t
         WHERE s.saga_id = t.saga_id
-        RETURNING s.saga_id, s.version, s.adoptions::int
+        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version - 2, false)
         """)
 
     private func claim(_ turn: Turn, limit: Int) async throws -> [Claim] {
@@ -207,7 +216,10 @@ struct SagaAdoption: Sendable {
         var claims: [Claim] = []
         for row in rows {
             guard let id = SagaID(try row.text(0)) else { continue }
-            claims.append(Claim(id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2))))
+            claims.append(
+                Claim(
+                    id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2)),
+                    isUnsent: try row.bool(3)))
         }
         if !claims.isEmpty { FaultPoint.hit("claim.after") }
         return claims
@@ -235,7 +247,7 @@ struct SagaAdoption: Sendable {
                 let machine = SagaMachine(
                     definition: definition, snapshot: history.snapshot, version: claim.version,
                     adoptions: claim.adoptions, isPoisoned: claim.adoptions > Self.poisonFrom,
-                    announceAdoption: true, secrets: secrets, now: self.clock.now(),
+                    isUnsent: claim.isUnsent, announceAdoption: true, secrets: secrets, now: self.clock.moment(),
                     random: { [surroundings = self.clock.surroundings] in surroundings.fraction() })
                 machines.append((machine, secrets))
             case .failure(let error):
@@ -255,19 +267,46 @@ struct SagaAdoption: Sendable {
     private static let giveBack = SQLStatement(
         "saga_give_back",
         """
-        UPDATE saga_state s SET owner = 0, version = s.version + 2
-        FROM unnest($2::text[]) AS q(saga_id)
+        UPDATE saga_state s
+        SET owner = 0, version = s.version + 2, unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END
+        FROM unnest($2::text[], $3::bool[]) AS q(saga_id, is_unsent)
         WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
         """)
 
-    /// Lets others have sagas that this instance has stopped driving, without waiting for its lease. Best effort: what stays
-    /// is theirs once the lease is released.
-    func giveBack(_ ids: [SagaID]) async {
-        if ids.isEmpty { return }
+    /// Lets others have sagas that this instance has stopped driving, without waiting for its lease, and says which of them have
+    /// sent nothing.
+    ///
+    /// - Returns: false if that could not be written. What stays is theirs once the lease is released, and then in doubt.
+    func giveBack(_ sagas: [SagaWorker.Quiet]) async -> Bool {
+        if sagas.isEmpty { return true }
         var parameters = SQLParameters()
         parameters.append(self.lease.instanceID)
-        parameters.append(array: ids.map(\.rawValue))
-        _ = try? await self.pool.run([SQLQuery(Self.giveBack, parameters)])
+        parameters.append(array: sagas.map(\.id.rawValue))
+        parameters.append(array: sagas.map(\.isUnsent))
+        return (try? await self.pool.run([SQLQuery(Self.giveBack, parameters)])) != nil
+    }
+
+    private static let survive = SQLStatement(
+        "instance_survive", "UPDATE saga_instance SET survived = true WHERE instance_id = $1 AND fenced")
+    private static let forgive = SQLStatement(
+        "saga_forgive",
+        """
+        UPDATE saga_state s SET adoptions = s.adoptions - 1 FROM unnest($2::text[]) AS q(saga_id)
+        WHERE s.saga_id = q.saga_id AND s.owner <> $1 AND s.adoptions > 0 AND s.status IN ('RUNNING', 'COMPENSATING')
+        """)
+
+    /// This instance was fenced, and its process lives (it was stopped, or cut off): its sagas have killed nobody. Those that others
+    /// have taken up already get their count back, those to come are not counted.
+    ///
+    /// - Returns: false if that could not be written.
+    func forgive(_ ids: [SagaID]) async -> Bool {
+        if ids.isEmpty { return true }
+        var instance = SQLParameters()
+        instance.append(self.lease.instanceID)
+        var sagas = instance
+        sagas.append(array: ids.map(\.rawValue))
+        let queries = [SQLQuery(Self.survive, instance), SQLQuery(Self.forgive, sagas)]
+        return (try? await self.pool.transaction(queries)) != nil
     }
 
     private static let secretsQuery = SQLStatement(

@@ -57,6 +57,7 @@ public final class SagaRuntime: Sendable {
         var lease: InstanceLease
         var journal: Journal
         var worker: SagaWorker
+        var adoption: SagaAdoption
     }
 
     private struct State {
@@ -232,9 +233,7 @@ public final class SagaRuntime: Sendable {
                 leftovers += 1
                 fenced.addTask {
                     await withTaskCancellationHandler {
-                        while incarnation.worker.count > 0, !Task.isCancelled {
-                            try? await self.surroundings.sleep(for: .milliseconds(100))
-                        }
+                        await self.letGo(of: incarnation)
                         incarnation.worker.stop()
                         tasks.journal.cancel()
                         await tasks.worker.value
@@ -251,6 +250,18 @@ public final class SagaRuntime: Sendable {
             while leftovers > 0, await fenced.next() == .clearedAway { leftovers -= 1 }
             fenced.cancelAll()
             return nil
+        }
+    }
+
+    /// Waits until a fenced instance has let go of its sagas, and says that none of them has killed this process.
+    private func letGo(of incarnation: Incarnation) async {
+        var forgiven: [SagaID] = []
+        while !Task.isCancelled {
+            let isOver = incarnation.worker.count == 0
+            forgiven += incarnation.worker.takeFenced()
+            if await incarnation.adoption.forgive(forgiven) { forgiven = [] }
+            if isOver, forgiven.isEmpty { return }
+            try? await self.surroundings.sleep(for: .milliseconds(100))
         }
     }
 
@@ -272,7 +283,12 @@ public final class SagaRuntime: Sendable {
                 journal: journal, lease: lease, clock: self.clock, feed: self.feed, reader: self.reader,
                 registry: self.registry, observer: self.observer, announce: { relay.announce($0) },
                 logger: self.logger))
-        return Incarnation(lease: lease, journal: journal, worker: worker)
+        let adoption = SagaAdoption(
+            lease: lease, worker: worker, pool: self.pool, reader: self.reader, registry: self.registry,
+            clock: self.clock,
+            interval: self.configuration.sweepInterval, maximumInFlight: self.configuration.maximumInFlight,
+            isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
+        return Incarnation(lease: lease, journal: journal, worker: worker, adoption: adoption)
     }
 
     private func lock() throws -> InstanceLock? {
@@ -291,11 +307,7 @@ public final class SagaRuntime: Sendable {
     private func run(
         _ incarnation: Incarnation
     ) async -> (journal: Task<Void, Never>, worker: Task<Void, Never>) {
-        let adoption = SagaAdoption(
-            lease: incarnation.lease, worker: incarnation.worker, pool: self.pool, reader: self.reader,
-            registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
-            maximumInFlight: self.configuration.maximumInFlight,
-            isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
+        let adoption = incarnation.adoption
         // Not structured under this function: after a fencing they go on until their last call is answered for.
         let journal = Task { await incarnation.journal.run() }
         let worker = Task { await incarnation.worker.run() }
@@ -308,9 +320,13 @@ public final class SagaRuntime: Sendable {
                 incarnation.worker.beginDraining()
                 // Whatever waits for a call or a retry is let go of at once; what writes, ends its write.
                 let limit = self.drainEnd
-                while incarnation.worker.isBusy, self.surroundings.now < limit, !Task.isCancelled {
+                var quiet: [SagaWorker.Quiet] = []
+                while self.surroundings.now < limit, !Task.isCancelled {
+                    let isBusy = incarnation.worker.isBusy
+                    quiet += incarnation.worker.takeQuiet()
+                    if await adoption.giveBack(quiet) { quiet = [] }
+                    if !isBusy, quiet.isEmpty { break }
                     try? await self.surroundings.sleep(for: .milliseconds(50))
-                    await adoption.giveBack(incarnation.worker.takeQuiet())
                 }
                 break
             }

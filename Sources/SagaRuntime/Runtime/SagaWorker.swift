@@ -27,8 +27,10 @@ final class SagaWorker: Sendable {
         /// Owned, and not driven: see `quarantine`.
         var quarantined: Set<SagaID> = []
         /// Let go of by a drain with nothing under way: others may have them at once.
-        var quiet: [SagaID] = []
+        var quiet: [Quiet] = []
         var isDraining = false
+        /// Let go of because this instance was fenced.
+        var fenced: [SagaID] = []
         /// Fenced calls whose effects are being cleared away.
         var clearing = 0
 
@@ -43,6 +45,13 @@ final class SagaWorker: Sendable {
             self.heldOfUser[handle.userID] = rest > 0 ? rest : nil
             return handle
         }
+    }
+
+    /// A saga that a drain has let go of.
+    struct Quiet: Sendable {
+        var id: SagaID
+        /// Its intents are certainly unsent: whoever takes it up goes on as if nothing had happened.
+        var isUnsent: Bool
     }
 
     private struct Assignment: Sendable {
@@ -101,7 +110,10 @@ final class SagaWorker: Sendable {
     }
 
     /// Stops starting things: calls under way finish and are recorded, everything else stays for whoever adopts it.
-    func beginDraining() { self.state.withLock { $0.isDraining = true } }
+    func beginDraining() {
+        self.state.withLock { $0.isDraining = true }
+        self.permits.endWaits()
+    }
 
     /// No further sagas; `run` ends once those that are held have ended, and what fenced calls made is cleared away.
     func stop() { self.assign.finish() }
@@ -112,10 +124,18 @@ final class SagaWorker: Sendable {
     }
 
     /// Sagas that a drain has let go of since this was asked last, with nothing of theirs under way.
-    func takeQuiet() -> [SagaID] {
+    func takeQuiet() -> [Quiet] {
         self.state.withLock { state in
             defer { state.quiet = [] }
             return state.quiet
+        }
+    }
+
+    /// Sagas that were let go of since this was asked last, because this instance was fenced.
+    func takeFenced() -> [SagaID] {
+        self.state.withLock { state in
+            defer { state.fenced = [] }
+            return state.fenced
         }
     }
 
@@ -185,99 +205,138 @@ final class SagaWorker: Sendable {
 
     // MARK: Driving one saga
 
-    private func drive(_ assignment: Assignment) async {
-        var machine = assignment.machine
-        let id = machine.snapshot.id
+    /// One saga on its way, as this process drives it.
+    private struct Drive {
+        var machine: SagaMachine
+        let secrets: [UInt8]
+        let handle: SagaHandle
+        var permit: Permits.Holding
+        /// Records in a row that the database refused.
         var rejections = 0
-        var permit = Permits.Holding(self.permits)
-        // The effect of the newest call, until a commit shows that this instance was still the owner after it.
+        /// The effect of the newest call, until a commit shows that this instance was still the owner after it.
         var uncommitted: FencedCall?
         var isFenced = false
-        loop: while !Task.isCancelled {
-            let action = machine.next(now: self.dependencies.clock.now())
-            switch action {
-            case .finished:
-                break loop
+        var isQuarantined = false
 
-            case .write(let record):
-                // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-                if await permit.hold(machine.definition.permit(after: record), isAdmission: record.birth != nil) {
-                    continue
-                }
-                let outcome = await self.dependencies.journal.write(record)
-                if record.birth != nil { self.created(id, outcome) }
-                switch outcome {
-                case .committed(let granted, let output):
-                    rejections = 0
-                    uncommitted = nil
-                    let events = machine.recordWritten(
-                        record, .committed(granted: granted, databaseOutput: output),
-                        now: self.dependencies.clock.now())
-                    self.committed(machine.snapshot, record, events, assignment.handle)
-                case .late:
-                    continue
-                case .duplicate, .unknown, .overloaded:
-                    break loop
-                case .fenced:
-                    isFenced = true
-                    break loop
-                case .rejected(let error):
-                    rejections += 1
-                    if record.birth != nil { break loop }
-                    if rejections > 2 {
-                        permit.release()
-                        self.log(.critical, "quarantined: the database refuses its records", machine.snapshot)
-                        // In this order: in between, the sweep would take it for one that nobody holds.
-                        self.quarantine(id)
-                        self.release(id)
-                        return
-                    }
-                    _ = machine.recordWritten(record, .rejected(error), now: self.dependencies.clock.now())
-                }
+        var id: SagaID { self.machine.snapshot.id }
+    }
 
-            case .call(let call, let until):
-                if self.isDraining || !self.dependencies.lease.isTrusted {
-                    guard await self.mayCall() else { break loop }
-                    // That may have taken long: the machine is asked again, by the time that it is now.
-                    continue
-                }
-                if await permit.hold(machine.definition.permit(for: call)) { continue }
-                let dependency = machine.dependency(of: call)
-                if call.kind != .execute,
-                    case .wait(let until) = self.breakers.admit(dependency, limit: machine.callLimit(of: call))
-                {
-                    machine.postpone(call, until: until)
-                    continue
-                }
-                let outcome = await self.perform(call, machine, secrets: assignment.secrets, until: until)
-                let now = self.dependencies.clock.now()
-                // The deadline cuts short what goes forward; an undo has all the time that its call may take.
-                let wasCutShort = call.kind != .compensate && now >= machine.snapshot.deadline
-                self.breakers.heard(outcome, from: dependency, wasCutShort: wasCutShort)
-                if call.kind == .execute {
-                    uncommitted = outcome.mayHaveActed.map {
-                        FencedCall(
-                            call: call, output: $0, settledAt: $0 == nil ? now + machine.settleTime(of: call) : now)
-                    }
-                }
-                machine.callReturned(call, outcome, now: self.dependencies.clock.now())
-
-            case .wait(let until):
-                guard !self.isDraining, !self.dependencies.lease.isFenced else { break loop }
-                // A back-off may last minutes; others may call meanwhile.
-                permit.release()
-                await self.sleep(until: until)
+    private func drive(_ assignment: Assignment) async {
+        var drive = Drive(
+            machine: assignment.machine, secrets: assignment.secrets, handle: assignment.handle,
+            permit: Permits.Holding(self.permits))
+        var goesOn = true
+        while goesOn, !Task.isCancelled {
+            switch drive.machine.next(now: self.dependencies.clock.moment()) {
+            case .finished: goesOn = false
+            case .write(let record): goesOn = await self.write(record, &drive)
+            case .call(let call, let limit): goesOn = await self.call(call, limit: limit, &drive)
+            case .wait(let pause): goesOn = await self.wait(pause, &drive)
             }
         }
-        permit.release()
+        drive.permit.release()
+        await self.letGo(of: drive)
+    }
+
+    /// - Returns: whether this process goes on with the saga.
+    private func write(_ record: SagaRecord, _ drive: inout Drive) async -> Bool {
+        // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
+        let permit = drive.machine.definition.permit(after: record)
+        if await drive.permit.hold(permit, isAdmission: record.birth != nil) { return true }
+        let outcome = await self.dependencies.journal.write(record)
+        if record.birth != nil { self.created(drive.id, outcome) }
+        switch outcome {
+        case .committed(let granted, let output):
+            drive.rejections = 0
+            drive.uncommitted = nil
+            let events = drive.machine.recordWritten(
+                record, .committed(granted: granted, databaseOutput: output), now: self.dependencies.clock.moment())
+            self.committed(drive.machine.snapshot, record, events, drive.handle)
+            return true
+        case .late:
+            return true
+        case .duplicate, .unknown, .overloaded:
+            return false
+        case .fenced:
+            drive.isFenced = true
+            return false
+        case .rejected(let error):
+            drive.rejections += 1
+            if record.birth != nil { return false }
+            guard drive.rejections <= 2 else {
+                self.log(.critical, "quarantined: the database refuses its records", drive.machine.snapshot)
+                drive.isQuarantined = true
+                return false
+            }
+            _ = drive.machine.recordWritten(record, .rejected(error), now: self.dependencies.clock.moment())
+            return true
+        }
+    }
+
+    /// - Returns: whether this process goes on with the saga.
+    private func call(_ call: SagaMachine.StepCall, limit: Duration, _ drive: inout Drive) async -> Bool {
+        if self.isDraining || !self.dependencies.lease.isTrusted {
+            // That may take long: the machine is asked again, by the time that it is then.
+            return await self.mayCall()
+        }
+        if await drive.permit.hold(drive.machine.definition.permit(for: call)) { return true }
+        let dependency = drive.machine.dependency(of: call)
+        let asked = self.dependencies.clock.moment()
+        if call.kind != .execute,
+            case .wait(let until) = self.breakers.admit(dependency, limit: drive.machine.callLimit(of: call))
+        {
+            drive.machine.postpone(call, by: until - asked.uptime, now: asked)
+            return true
+        }
+        let outcome = await self.perform(call, drive.machine, secrets: drive.secrets, limit: limit)
+        let now = self.dependencies.clock.moment()
+        // The deadline cuts short what goes forward; an undo has all the time that its call may take.
+        let wasCutShort = call.kind != .compensate && now.time >= drive.machine.snapshot.deadline
+        self.breakers.heard(outcome, from: dependency, wasCutShort: wasCutShort)
+        if call.kind == .execute {
+            drive.uncommitted = outcome.mayHaveActed.map { output in
+                let settle = output == nil ? drive.machine.settleTime(step: call.step) : .zero
+                return FencedCall(call: call, output: output, settledAt: now.uptime + settle)
+            }
+        }
+        drive.machine.callReturned(call, outcome, asked: asked, now: now)
+        return true
+    }
+
+    /// - Returns: whether this process goes on with the saga.
+    private func wait(_ pause: Duration, _ drive: inout Drive) async -> Bool {
+        guard !self.isDraining, !self.dependencies.lease.isFenced else { return false }
+        // A back-off may last minutes; others may call meanwhile.
+        drive.permit.release()
+        // Short naps, so that draining and a corrected clock are noticed.
+        try? await self.surroundings.sleep(for: max(.milliseconds(1), min(pause, .milliseconds(500))))
+        return true
+    }
+
+    /// This process drives the saga no longer: others may have it, now or once the lease is over.
+    private func letGo(of drive: Drive) async {
+        let id = drive.id
         self.created(id, .fenced)
-        if uncommitted == nil, self.isDraining { self.state.withLock { $0.quiet.append(id) } }
+        if drive.isQuarantined {
+            // In this order: in between, the sweep would take it for one that nobody holds.
+            self.quarantine(id)
+            self.release(id)
+            return
+        }
+        if drive.uncommitted == nil, self.isDraining {
+            let isUnsent = drive.machine.isUnsent
+            self.state.withLock { $0.quiet.append(Quiet(id: id, isUnsent: isUnsent)) }
+        }
+        if self.dependencies.lease.isFenced { self.state.withLock { $0.fenced.append(id) } }
         // A journal that was merely stopped says "fenced" too; then the rows still belong to this call.
-        let remains = isFenced || self.dependencies.lease.isFenced ? uncommitted : nil
-        if remains != nil { self.state.withLock { $0.clearing += 1 } }
+        let isFenced = drive.isFenced || self.dependencies.lease.isFenced
+        guard isFenced, let call = drive.uncommitted else {
+            self.release(id)
+            return
+        }
+        self.state.withLock { $0.clearing += 1 }
         self.release(id)
-        guard let remains else { return }
-        await self.clearAway(remains, machine, assignment.secrets)
+        await self.clearAway(call, drive.machine, drive.secrets)
         self.state.withLock { $0.clearing -= 1 }
     }
 
@@ -291,12 +350,6 @@ final class SagaWorker: Sendable {
             try? await self.surroundings.sleep(for: .milliseconds(50))
         }
         return false
-    }
-
-    private func sleep(until: Timestamp) async {
-        let rest = until - self.dependencies.clock.now()
-        // Short naps, so that draining and a corrected clock are noticed.
-        try? await self.surroundings.sleep(for: max(.milliseconds(1), min(rest, .milliseconds(500))))
     }
 
     private func committed(
@@ -327,23 +380,27 @@ final class SagaWorker: Sendable {
 
     // MARK: Calls
 
-    /// Calls the other side, and gives up at `until`. A call that was given up is cancelled and may still take effect;
-    /// the machine counts it as unknown.
+    /// Calls the other side, and gives up after `limit`. A call that was given up is cancelled and may still take effect;
+    /// the machine counts it as unknown, unless nothing was sent: then nothing will be.
     private func perform(
-        _ call: SagaMachine.StepCall, _ machine: SagaMachine, secrets: [UInt8], until: Timestamp?
+        _ call: SagaMachine.StepCall, _ machine: SagaMachine, secrets: [UInt8], limit: Duration
     ) async -> SagaMachine.CallOutcome {
         guard case .remote(let step) = machine.definition.steps[call.step].action else { return .abandoned }
-        let context = self.context(call, machine, secrets)
-        let name = context.step
+        let name = machine.definition.steps[call.step].name
+        let authority = CallAuthority(lease: self.dependencies.lease)
+        let context = self.context(call, machine, secrets) { () throws(StepError) in
+            try authority.authorize()
+            FaultPoint.hit("call.\(name).\(call.kind.rawValue).sending")
+        }
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).before")
-        let rest = until.map { $0 - self.dependencies.clock.now() } ?? .seconds(60)
-        let outcome = await Race.run(limit: max(rest, .milliseconds(1)), self.deadlines) {
+        let outcome = await Race.run(limit: max(limit, .milliseconds(1)), self.deadlines) {
             await Self.call(step, call.kind, context)
         } meanwhile: {
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).during")
         }
+        let wasSent = authority.end()
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).after")
-        return outcome ?? .abandoned
+        return (outcome ?? .abandoned).knowing(wasSent: wasSent)
     }
 
     private static func call(
@@ -360,19 +417,15 @@ final class SagaWorker: Sendable {
         }
     }
 
-    private func context(_ call: SagaMachine.StepCall, _ machine: SagaMachine, _ secrets: [UInt8]) -> StepContext {
-        let lease = self.dependencies.lease
-        let name = machine.definition.steps[call.step].name
-        return StepContext(
-            sagaID: machine.snapshot.id, step: name, attempt: call.attempt,
+    private func context(
+        _ call: SagaMachine.StepCall, _ machine: SagaMachine, _ secrets: [UInt8],
+        authorize: @escaping @Sendable () throws(StepError) -> Void
+    ) -> StepContext {
+        StepContext(
+            sagaID: machine.snapshot.id, step: machine.definition.steps[call.step].name, attempt: call.attempt,
             generation: call.generation, request: machine.snapshot.request, outputs: machine.snapshot.outputs,
             secrets: secrets, isInDoubt: call.isInDoubt, isRepeat: call.isRepeat, deadline: machine.snapshot.deadline,
-            authorize: { () throws(StepError) in
-                guard lease.isTrusted else {
-                    throw StepError(.leaseLost, reason: "LEASE_LOST", message: "the lease is not certain any more")
-                }
-                FaultPoint.hit("call.\(name).\(call.kind.rawValue).sending")
-            })
+            authorize: authorize)
     }
 
     /// This instance was fenced while a call was under way: what it made goes, unless the saga, as others leave it, holds it.
@@ -381,14 +434,13 @@ final class SagaWorker: Sendable {
     /// `drain-timeout`.
     private func clearAway(_ fenced: FencedCall, _ machine: SagaMachine, _ secrets: [UInt8]) async {
         guard case .remote(let step) = machine.definition.steps[fenced.call.step].action else { return }
-        var context = self.context(fenced.call, machine, secrets)
         // Removing what nobody owns needs no lease.
-        context.authorize = { () throws(StepError) in }
+        var context = self.context(fenced.call, machine, secrets) { () throws(StepError) in }
         var pause = Duration.milliseconds(250)
         var failures = 0
         while !Task.isCancelled {
             if let saga = try? await self.dependencies.reader.snapshot(machine.snapshot.id) {
-                switch fenced.verdict(saga, now: self.dependencies.clock.now()) {
+                switch fenced.verdict(saga, now: self.dependencies.clock.moment().uptime) {
                 case .wait:
                     break
                 case .leave:

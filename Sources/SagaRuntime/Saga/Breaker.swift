@@ -16,15 +16,15 @@ struct Breaker: Sendable, Equatable {
         /// Can transition to: open.
         case closed(failures: Int)
         /// Can transition to: probing, closed (a call that was under way got an answer).
-        case open(until: Timestamp, pause: Duration)
+        case open(until: BootTime, pause: Duration)
         /// One call is on its way, and given up at `until`. Can transition to: closed, open.
-        case probing(until: Timestamp, pause: Duration)
+        case probing(until: BootTime, pause: Duration)
     }
 
     enum Admission: Sendable, Equatable {
         case go
         /// Ask again at this instant.
-        case wait(until: Timestamp)
+        case wait(until: BootTime)
     }
 
     /// What is worth telling people.
@@ -48,7 +48,7 @@ struct Breaker: Sendable, Equatable {
     /// May a call go out?
     ///
     /// - Parameter limit: the longest that it takes; a probe that is never heard of again is over then.
-    mutating func admit(now: Timestamp, limit: Duration) -> Admission {
+    mutating func admit(now: BootTime, limit: Duration) -> Admission {
         switch self.state {
         case .closed:
             return .go
@@ -69,7 +69,7 @@ struct Breaker: Sendable, Equatable {
     }
 
     /// The dependency could not be reached, could not serve, or gave no answer.
-    mutating func failed(now: Timestamp) -> Change? {
+    mutating func failed(now: BootTime) -> Change? {
         switch self.state {
         case .closed(let failures):
             if failures + 1 < self.policy.failures {
@@ -89,7 +89,7 @@ struct Breaker: Sendable, Equatable {
     }
 
     /// A call ended that says nothing about the dependency (nothing was sent, say): if it was the probe, another may go.
-    mutating func passed(now: Timestamp) -> Change? {
+    mutating func passed(now: BootTime) -> Change? {
         if case .probing(_, let pause) = self.state { self.state = .open(until: now, pause: pause) }
         return nil
     }

@@ -4,9 +4,11 @@
 struct JournalEvent: Sendable, Equatable {
     struct Flags: OptionSet, Sendable, Equatable {
         var rawValue: UInt8
-        /// STEP_FAILED, STEP_RETRYING: whether the effect exists is not known.
+        /// STEP_FAILED, STEP_RETRYING: whether the effect exists is not known. STEP_SUCCEEDED: an earlier call may still take
+        /// effect.
         static let outcomeUnknown = Flags(rawValue: 1)
-        /// STEP_RETRYING: definitely nothing happened, and no further attempt starts before a new STEP_STARTED.
+        /// STEP_RETRYING: this attempt definitely did nothing, and no further one starts before a new STEP_STARTED or
+        /// STEP_COMPENSATING.
         static let withdrawn = Flags(rawValue: 2)
     }
 

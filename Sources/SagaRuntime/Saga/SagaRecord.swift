@@ -35,7 +35,7 @@ struct SagaRecord: Sendable {
     var notAfter: Timestamp?
 
     enum Kind: String, Sendable, CaseIterable {
-        case create, forward, retry, undo, end, park, adopt
+        case create, forward, intent, retry, undo, end, park, adopt
     }
 }
 

@@ -68,16 +68,30 @@ public struct StepSnapshot: Sendable, Equatable {
     public var output: String?
     /// Of the idempotency key.
     public var generation = 0
-    /// Its intent is durable and its outcome is not: the effect may exist.
-    public var isInDoubt = false
-    /// The outcome of one of its attempts was unknown: that attempt's effect may still appear.
-    public var hadUnknownOutcome = false
-    /// The outcome of one of its undo's attempts was unknown: another attempt repeats it.
-    var undoHadUnknownOutcome = false
+    /// What the events say of calls that may be unanswered, forward and of the undo. The process that made them knows more
+    /// (`SagaMachine.doubt`).
+    var doubt = RecordedDoubt.none
+    var undoDoubt = RecordedDoubt.none
     /// Succeeded or skipped, and not undone.
     public var isDone = false
     /// When the next attempt (of either direction) may start.
     public var retryAt: Timestamp?
+
+    /// How much the events say.
+    enum RecordedDoubt: Sendable, Equatable {
+        /// No call is unanswered.
+        case none
+        /// An intent is durable and its outcome isn't: whoever wrote it knows whether it was sent.
+        case intent
+        /// A call was not answered: its effect may exist, or still appear.
+        case sent
+
+        /// What another attempt's intent, or a definite answer to it, leaves of it.
+        fileprivate func or(_ other: RecordedDoubt) -> RecordedDoubt { self == .sent ? .sent : other }
+    }
+
+    /// A call's outcome is not recorded: its effect may exist.
+    public var isInDoubt: Bool { self.doubt != .none }
 
     /// Whether there is, or may be, something to undo.
     var needsUndo: Bool {
@@ -120,23 +134,24 @@ extension SagaSnapshot {
                 step.status = .running
                 step.attempts = event.attempt
                 step.generation = event.generation
-                step.isInDoubt = true
+                step.doubt = step.doubt.or(.intent)
                 step.retryAt = nil
                 if step.startedAt == nil { step.startedAt = event.time }
             }
         case .stepRetrying:
             let isUndo = self.status == .compensating
+            let left: StepSnapshot.RecordedDoubt =
+                event.flags.contains(.outcomeUnknown) ? .sent : event.flags.contains(.withdrawn) ? .none : .intent
             self.update(event) { step in
                 if isUndo {
                     step.compensationAttempts = event.attempt
-                    if event.flags.contains(.outcomeUnknown) { step.undoHadUnknownOutcome = true }
+                    step.undoDoubt = step.undoDoubt.or(left)
                 } else {
                     step.attempts = event.attempt
                     // A generation ends only once nothing of it can appear any more.
-                    if event.generation > step.generation { step.hadUnknownOutcome = false }
+                    if event.generation > step.generation { step.doubt = .none }
                     step.generation = event.generation
-                    step.isInDoubt = !event.flags.contains(.withdrawn)
-                    if event.flags.contains(.outcomeUnknown) { step.hadUnknownOutcome = true }
+                    step.doubt = step.doubt.or(left)
                 }
                 step.error = event.message
                 step.retryAt = event.retryAt
@@ -146,7 +161,8 @@ extension SagaSnapshot {
                 step.status = .succeeded
                 step.attempts = max(step.attempts, event.attempt)
                 step.output = event.output ?? databaseOutput
-                step.isInDoubt = false
+                // What one call made says nothing about another one that was not answered.
+                step.doubt = event.flags.contains(.outcomeUnknown) ? .sent : step.doubt.or(.none)
                 step.isDone = true
                 step.retryAt = nil
                 step.finishedAt = event.time
@@ -155,7 +171,7 @@ extension SagaSnapshot {
             self.update(event) { step in
                 step.status = .skipped
                 step.isDone = true
-                step.isInDoubt = false
+                step.doubt = .none
                 step.finishedAt = event.time
             }
         case .stepFailed:
@@ -164,7 +180,7 @@ extension SagaSnapshot {
                 step.isDone = false  // it may have been, before it was done again
                 step.attempts = max(step.attempts, event.attempt)
                 step.error = event.message
-                step.isInDoubt = event.flags.contains(.outcomeUnknown)
+                step.doubt = event.flags.contains(.outcomeUnknown) ? .sent : .none
                 step.retryAt = nil
                 step.finishedAt = event.time
             }
@@ -177,13 +193,15 @@ extension SagaSnapshot {
             self.update(event) { step in
                 step.status = .compensating
                 step.compensationAttempts = event.attempt
+                step.undoDoubt = step.undoDoubt.or(.intent)
                 step.retryAt = nil
             }
         case .stepCompensated:
             self.update(event) { step in
                 step.status = .compensated
                 step.compensationAttempts = max(step.compensationAttempts, event.attempt)
-                step.isInDoubt = false
+                step.doubt = .none
+                step.undoDoubt = .none
                 step.isDone = false
                 step.retryAt = nil
                 step.finishedAt = event.time

@@ -105,11 +105,11 @@ final class JournalFixture: Sendable {
 
     /// Writes what the machine wants written, and tells it how that ended.
     func write(_ machine: inout SagaMachine) async -> JournalOutcome? {
-        guard case .write(let record) = machine.next(now: self.clock.now()) else { return nil }
+        guard case .write(let record) = machine.next(now: self.clock.moment()) else { return nil }
         let outcome = await self.journal.write(record)
         if case .committed(let granted, let output) = outcome {
             _ = machine.recordWritten(
-                record, .committed(granted: granted, databaseOutput: output), now: self.clock.now())
+                record, .committed(granted: granted, databaseOutput: output), now: self.clock.moment())
         }
         return outcome
     }
@@ -135,8 +135,9 @@ final class JournalFixture: Sendable {
     func readyToEnd(_ count: Int, timeout: Duration = .seconds(600)) async -> [SagaMachine] {
         var machines = await self.writeAll((0..<count).map { _ in self.machine(timeout: timeout) }).map(\.machine)
         for index in machines.indices {
-            if case .call(let call, _) = machines[index].next(now: self.clock.now()) {
-                machines[index].callReturned(call, .succeeded(output: "{}"), now: self.clock.now())
+            let now = self.clock.moment()
+            if case .call(let call, _) = machines[index].next(now: now) {
+                machines[index].callReturned(call, .succeeded(output: "{}"), asked: now, now: now)
             }
         }
         return machines

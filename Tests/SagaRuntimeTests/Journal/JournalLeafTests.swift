@@ -20,8 +20,9 @@ import Testing
             [Self.id(leaf), Self.id(leaf), Self.id(other)].map { fixture.machine(id: $0) }
         ).map(\.machine)
         for index in machines.indices {
-            guard case .call(let call, _) = machines[index].next(now: fixture.clock.now()) else { continue }
-            machines[index].callReturned(call, .succeeded(output: "{}"), now: fixture.clock.now())
+            let now = fixture.clock.moment()
+            guard case .call(let call, _) = machines[index].next(now: now) else { continue }
+            machines[index].callReturned(call, .succeeded(output: "{}"), asked: now, now: now)
         }
         return machines
     }

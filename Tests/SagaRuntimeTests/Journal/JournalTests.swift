@@ -188,7 +188,7 @@ import Testing
         let rival = try await fixture.database.connect()
         try await rival.execute(
             "BEGIN; SELECT 1 FROM saga_state WHERE saga_id = '\(machine.snapshot.id)' FOR UPDATE")
-        guard case .write(let record) = machine.next(now: fixture.clock.now()) else {
+        guard case .write(let record) = machine.next(now: fixture.clock.moment()) else {
             Issue.record("nothing to write")
             return
         }

@@ -10,11 +10,11 @@ import Testing
     /// CREATE's first call, without an answer, settled after 10 s.
     private func lost(_ saga: MachineHarness) -> FencedCall {
         let call = SagaMachine.StepCall(kind: .execute, step: 1, attempt: 1, generation: 1, isInDoubt: false)
-        return FencedCall(call: call, output: nil, settledAt: saga.now + .seconds(10))
+        return FencedCall(call: call, output: nil, settledAt: saga.uptime + .seconds(10))
     }
 
     private func verdicts(_ call: FencedCall, _ saga: MachineHarness) -> [FencedCall.Verdict] {
-        [saga.now, saga.now + .seconds(10)].map { call.verdict(saga.snapshot, now: $0) }
+        [saga.uptime, saga.uptime + .seconds(10)].map { call.verdict(saga.snapshot, now: $0) }
     }
 
     @Test func inDoubtElsewhereItWaits() {
@@ -92,6 +92,6 @@ import Testing
         }
         #expect(saga.snapshot.status == .compensated)
         #expect(call.held(by: saga.snapshot)[saga.snapshot.steps[1].name] == nil)
-        #expect(call.verdict(saga.snapshot, now: saga.now + .seconds(10)) == .remove)
+        #expect(call.verdict(saga.snapshot, now: saga.uptime + .seconds(10)) == .remove)
     }
 }

@@ -3,7 +3,7 @@ import Testing
 @testable import SagaRuntime
 
 @Suite struct BreakerTests {
-    private let start = Timestamp(milliseconds: 1_730_188_800_000)
+    private let start = BootTime(nanoseconds: 1_730_188_800_000_000_000)
     private static let limit = Duration.seconds(10)
 
     /// Failed so often that it opened at `start`.

@@ -53,6 +53,8 @@ final class MachineHarness {
 
     var machine: SagaMachine
     var now = MachineHarness.start
+    /// Time that passes for this process, whatever the database's clock does.
+    var uptime = BootTime(nanoseconds: 1_000_000_000_000)
     /// Everything that was committed.
     var events: [SagaEvent] = []
     var sideEffects: [String] = []
@@ -80,7 +82,9 @@ final class MachineHarness {
     var types: [SagaEventType] { self.events.map(\.type) }
     var snapshot: SagaSnapshot { self.machine.snapshot }
 
-    func next() -> SagaMachine.Action { self.machine.next(now: self.now) }
+    var moment: Moment { Moment(time: self.now, uptime: self.uptime) }
+
+    func next() -> SagaMachine.Action { self.machine.next(now: self.moment) }
 
     /// Commits the record that is due; nil if something else is.
     @discardableResult
@@ -89,15 +93,21 @@ final class MachineHarness {
         let outcome = granted ? record.granted : (record.refused ?? record.granted)
         self.sideEffects += outcome.sideEffects.map(\.name)
         self.events += self.machine.recordWritten(
-            record, .committed(granted: granted, databaseOutput: record.refused == nil ? nil : "{}"), now: self.now)
+            record, .committed(granted: granted, databaseOutput: record.refused == nil ? nil : "{}"),
+            now: self.moment)
         return record
     }
 
-    /// Answers the call that is due; nil if something else is.
+    /// Answers the call that is due, once its intent is durable; nil if something else is due.
+    ///
+    /// - Parameter after: how long the answer takes.
     @discardableResult
-    func answer(_ outcome: SagaMachine.CallOutcome) -> SagaMachine.StepCall? {
+    func answer(_ outcome: SagaMachine.CallOutcome, after delay: Duration = .zero) -> SagaMachine.StepCall? {
+        if case .write(let record) = self.next(), record.kind == .intent { self.commit() }
         guard case .call(let call, _) = self.next() else { return nil }
-        self.machine.callReturned(call, outcome, now: self.now)
+        let asked = self.moment
+        self.pass(delay)
+        self.machine.callReturned(call, outcome, asked: asked, now: self.moment)
         return call
     }
 
@@ -112,21 +122,31 @@ final class MachineHarness {
         return call
     }
 
-    func pass(_ duration: Duration) { self.now = self.now + duration }
+    func pass(_ duration: Duration) {
+        self.now = self.now + duration
+        self.uptime = self.uptime + duration
+    }
+
+    /// How long the machine wants to be left alone; nil if it doesn't wait.
+    var pause: Duration? {
+        if case .wait(let pause) = self.next() { pause } else { nil }
+    }
 
     /// Jumps to when the machine wants to be asked again; false if it doesn't wait.
     @discardableResult
     func wait() -> Bool {
-        guard case .wait(let until) = self.next() else { return false }
-        self.now = until
+        guard let pause = self.pause else { return false }
+        self.pass(pause)
         return true
     }
 
     /// What another process makes of the rows.
-    func adopt(adoptions: Int = 1, isPoisoned: Bool = false) {
+    ///
+    /// - Parameter isUnsent: this one gave the saga back, and said so.
+    func adopt(adoptions: Int = 1, isPoisoned: Bool = false, isUnsent: Bool = false) {
         self.machine = SagaMachine(
             definition: self.machine.definition, snapshot: self.snapshot, version: self.machine.version + 1,
-            adoptions: adoptions, isPoisoned: isPoisoned, announceAdoption: true, secrets: [], now: self.now,
-            random: { 0.5 })
+            adoptions: adoptions, isPoisoned: isPoisoned, isUnsent: isUnsent, announceAdoption: true, secrets: [],
+            now: self.moment, random: { 0.5 })
     }
 }

@@ -75,8 +75,10 @@ struct SagaDraft {
     }
 
     /// Records the success of step `index`, with what is to be written beside it.
-    mutating func succeed(step index: Int, attempt: Int, output: String?) {
-        self.emit(.stepSucceeded, step: index, attempt: attempt, output: output)
+    ///
+    /// - Parameter flags: `outcomeUnknown` if an earlier call of the step may still take effect.
+    mutating func succeed(step index: Int, attempt: Int, output: String?, flags: JournalEvent.Flags = []) {
+        self.emit(.stepSucceeded, step: index, attempt: attempt, flags: flags, output: output)
         self.sideEffects += self.definition.steps[index].onSucceeded
     }
 

@@ -1,0 +1,248 @@
+// What is written: one record a flush, made from a draft.
+
+extension SagaMachine {
+    func record(kind: SagaRecord.Kind, now: Timestamp, _ build: (inout SagaDraft) -> Void) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        build(&draft)
+        return self.record(draft, kind: kind)
+    }
+
+    private func record(_ draft: SagaDraft, kind: SagaRecord.Kind) -> SagaRecord {
+        let isOver = draft.snapshot.status.isTerminal
+        return SagaRecord(
+            expectedVersion: self.version, granted: draft.outcome,
+            // Every other record follows something that came back (a retry follows a call), which is progress: what
+            // crashes its server does so before that.
+            adoptions: kind == .adopt || kind == .intent ? self.adoptions : 0,
+            kind: isOver && kind != .create ? .end : kind,
+            notAfter: self.isBoundByDeadline(draft.snapshot.status, kind) ? self.snapshot.deadline : nil)
+    }
+
+    /// What goes forward was decided before the deadline, and must not be written after it.
+    private func isBoundByDeadline(_ status: SagaStatus, _ kind: SagaRecord.Kind) -> Bool {
+        switch (status, kind) {
+        case (_, .create), (_, .adopt): false
+        case (.running, _), (.completed, _): true
+        case (.compensating, _), (.compensated, _), (.parked, _): false
+        }
+    }
+
+    // MARK: Forward
+
+    /// Flush 1: SAGA_STARTED and everything up to the first intent.
+    func firstRecord(_ new: NewSaga, now: Timestamp) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        var event = JournalEvent(type: .sagaStarted, time: now, step: nil)
+        event.birth = Self.birth(of: new, definition: self.definition, now: self.snapshot.createdAt)
+        draft.emit(event)
+        var record = self.forwardRecord(draft, from: 0, kind: .create)
+        record.birth = new
+        return record
+    }
+
+    /// Goes forward from `index`; a database step on the way makes it a record of two outcomes.
+    ///
+    /// - Parameter withdrawn: a step that was started, did nothing, and waits for the database step.
+    private func forwardRecord(
+        _ draft: SagaDraft, from index: Int, kind: SagaRecord.Kind, withdrawn: (step: Int, error: StepError)? = nil
+    ) -> SagaRecord {
+        var granted = draft
+        guard case .databaseStep(let step, let databaseStep) = granted.advance(from: index) else {
+            return self.record(granted, kind: kind)
+        }
+        var refused = granted
+        // The output is the database's to give; a step that never refuses has none.
+        granted.succeed(
+            step: step, attempt: granted.snapshot.steps[step].attempts,
+            output: databaseStep.refusal == nil ? "" : nil)
+        // A second database step in a row takes a flush of its own: it may need the first one's output.
+        if step + 1 < self.definition.steps.count, case .database = self.definition.steps[step + 1].action {
+        } else {
+            _ = granted.advance(from: step + 1)
+        }
+        var record = self.record(granted, kind: kind)
+        record.databaseStep = databaseStep
+        if let refusal = databaseStep.refusal {
+            if let (step, error) = withdrawn {
+                refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: error)
+            }
+            refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: refusal)
+            refused.turnBack(cause: .stepFailed, step: step, error: refusal)
+            record.refused = refused.outcome
+        }
+        return record
+    }
+
+    func successRecord(step index: Int, output: String, isLate: Bool, now: Timestamp) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        draft.succeed(
+            step: index, attempt: self.executeCall(step: index).attempt, output: output,
+            flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [])
+        if isLate {
+            // A success that comes after the deadline is undone too.
+            draft.turnBack(cause: .timedOut, step: index, error: Self.timedOut)
+            return self.record(draft, kind: .undo)
+        }
+        if let cancelled = self.isCancelled, index + 1 < self.definition.steps.count {
+            draft.turnBack(cause: .cancelled, step: index, error: cancelled)
+            return self.record(draft, kind: .undo)
+        }
+        return self.forwardRecord(draft, from: index + 1, kind: .forward)
+    }
+
+    /// Goes on where nothing of step `index` can have happened.
+    func resumeRecord(from index: Int, now: Timestamp) -> SagaRecord {
+        let draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        let step = self.snapshot.steps[index]
+        return self.forwardRecord(draft, from: step.isDone ? index + 1 : index, kind: .forward)
+    }
+
+    /// The intent of another attempt, where the one before it was withdrawn.
+    func intentRecord(step index: Int, now: Timestamp) -> SagaRecord {
+        let call = self.executeCall(step: index)
+        return self.record(kind: .intent, now: now) { draft in
+            draft.emit(.stepStarted, step: index, attempt: call.attempt, generation: call.generation)
+        }
+    }
+
+    func retryRecord(step index: Int, error: StepError, generation: Int, now: Timestamp) -> SagaRecord {
+        let step = self.definition.steps[index]
+        let attempt = self.executeCall(step: index).attempt
+        let delay = step.retry.delay(afterAttempt: attempt, random: self.random(), atLeast: error.pause)
+        return self.record(kind: .retry, now: now) { draft in
+            draft.emit(
+                .stepRetrying, step: index, attempt: attempt, generation: generation,
+                flags: self.retryFlags(.execute(index)), error: error, retryAt: now + delay)
+        }
+    }
+
+    /// A retry after a definite failure withdraws the intent, where doubt about it would cost something: whoever takes the saga
+    /// up during the back-off then knows that nothing was sent.
+    private func retryFlags(_ side: StepSide) -> JournalEvent.Flags {
+        if self.doubt(side).isSent { return .outcomeUnknown }
+        guard case .remote(let remote) = self.definition.steps[side.step].action else { return [] }
+        return remote.isRepeatable ? [] : .withdrawn
+    }
+
+    /// What an earlier database step granted is unusable: it is done again, and then this step under a new generation.
+    func redoRecord(
+        step index: Int, redoing target: Int, attempt: Int, error: StepError, now: Timestamp
+    ) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        draft.emit(
+            .stepRetrying, step: index, attempt: attempt, generation: self.snapshot.steps[index].generation + 1,
+            flags: .withdrawn, error: error, retryAt: now)
+        return self.forwardRecord(draft, from: target, kind: .retry, withdrawn: (index, error))
+    }
+
+    // MARK: Turning back
+
+    func failRecord(step index: Int, error: StepError, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
+        self.record(kind: .undo, now: now) { draft in
+            draft.emit(
+                .stepFailed, step: index, attempt: self.executeCall(step: index).attempt,
+                generation: self.snapshot.steps[index].generation, flags: outcomeUnknown ? .outcomeUnknown : [],
+                error: error)
+            draft.turnBack(cause: .stepFailed, step: index, error: error)
+        }
+    }
+
+    /// The call of step `index` succeeded; the database step behind it is what the database refuses.
+    func blameRecord(step index: Int, output: String, error: StepError, now: Timestamp) -> SagaRecord {
+        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        draft.succeed(
+            step: index, attempt: self.executeCall(step: index).attempt, output: output,
+            flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [])
+        if case .databaseStep(let step, _) = draft.advance(from: index + 1) {
+            draft.emit(.stepFailed, step: step, attempt: draft.snapshot.steps[step].attempts, error: error)
+            draft.turnBack(cause: .stepFailed, step: step, error: error)
+        }
+        return self.record(draft, kind: .undo)
+    }
+
+    private static let timedOut = StepError(
+        .refused, reason: "TIMED_OUT", message: "the saga's deadline passed before all steps were done")
+
+    func timeOutRecord(step index: Int, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
+        self.turnBackRecord(
+            cause: .timedOut, error: Self.timedOut, step: index, outcomeUnknown: outcomeUnknown, now: now)
+    }
+
+    func cancelRecord(step index: Int, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
+        let error = self.isCancelled ?? StepError(.refused, reason: "CANCELLED", message: "cancelled")
+        return self.turnBackRecord(
+            cause: .cancelled, error: error, step: index, outcomeUnknown: outcomeUnknown, now: now)
+    }
+
+    private func turnBackRecord(
+        cause: FailureCause, error: StepError, step index: Int, outcomeUnknown: Bool, now: Timestamp
+    ) -> SagaRecord {
+        self.record(kind: .undo, now: now) { draft in
+            if self.snapshot.steps[index].status == .running {
+                draft.emit(
+                    .stepFailed, step: index, attempt: self.snapshot.steps[index].attempts,
+                    flags: outcomeUnknown ? .outcomeUnknown : [], error: error)
+            }
+            draft.turnBack(cause: cause, step: index, error: error)
+        }
+    }
+
+    // MARK: Undo
+
+    func undoneRecord(step index: Int, now: Timestamp) -> SagaRecord {
+        self.record(kind: .undo, now: now) { draft in
+            draft.compensated(step: index)
+            draft.undo()
+        }
+    }
+
+    /// The intent of another attempt, where the one before it was withdrawn.
+    func undoIntentRecord(step index: Int, now: Timestamp) -> SagaRecord {
+        self.record(kind: .intent, now: now) { draft in
+            draft.emit(
+                .stepCompensating, step: index, attempt: self.undoAttempt(step: index),
+                generation: self.snapshot.steps[index].generation)
+        }
+    }
+
+    /// An undo is tried again whatever the other side said, a refusal more slowly: only what nobody can decide parks at once.
+    func undoFailedRecord(step index: Int, error: StepError, now: Timestamp) -> SagaRecord {
+        let policy = self.definition.steps[index].undoRetry
+        let attempt = self.undoAttempt(step: index)
+        let isRetry = error.errorClass != .undecidable && attempt <= policy.maximumRetries
+        return self.record(kind: isRetry ? .retry : .undo, now: now) { draft in
+            if isRetry {
+                let slow = error.isRetryable ? policy : policy.forRefusals
+                let delay = slow.delay(afterAttempt: attempt, random: self.random(), atLeast: error.pause)
+                draft.emit(
+                    .stepRetrying, step: index, attempt: attempt, flags: self.retryFlags(.undo(index)), error: error,
+                    retryAt: now + delay)
+            } else {
+                draft.emit(.stepCompensationFailed, step: index, attempt: attempt, error: error)
+            }
+            draft.undo()
+        }
+    }
+
+    func parkRecord(_ error: StepError, now: Timestamp) -> SagaRecord {
+        self.record(kind: .park, now: now) { draft in
+            draft.emit(.sagaParked, step: self.snapshot.stepIndex, error: error)
+        }
+    }
+}
+
+extension StepError {
+    /// What the other side asked to be left alone for.
+    fileprivate var pause: Duration? {
+        if case .throttled(let after) = self.errorClass { after } else { nil }
+    }
+}
+
+extension RetryPolicy {
+    /// A refusal may be a mistake in somebody's settings, and people take minutes to mend them.
+    fileprivate var forRefusals: RetryPolicy {
+        RetryPolicy(
+            maximumRetries: self.maximumRetries, initialDelay: min(self.initialDelay * 8, self.maximumDelay),
+            maximumDelay: self.maximumDelay)
+    }
+}

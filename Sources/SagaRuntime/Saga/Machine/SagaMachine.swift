@@ -1,0 +1,286 @@
+/// Decides what a saga does next. Pure: no sockets, no SQL, no clock, no tasks, no logs.
+///
+/// The state has two halves. `snapshot` is what is durable: the fold of the events that are known to be committed. The rest
+/// is what this process knows beyond that, and is lost with it: what the newest call returned, and what was sent without
+/// an answer (`Doubt`).
+///
+/// The driver asks `next(now:)`, does what it says, reports back, and asks again. Everything that happens meanwhile (the
+/// deadline, an operator's command) is only looked at between a flush's return and the next one, so that there is never
+/// more than one record of a saga in flight.
+///
+/// Going forward is in `SagaMachine+Forward`, undoing in `+Undo`, what is written in `+Records`, what is not known in `Doubt`.
+struct SagaMachine: Sendable {
+    enum Action: Sendable {
+        /// Write this record and report with `recordWritten`.
+        case write(SagaRecord)
+        /// Call the other side and report with `callReturned`. It must be given up after `limit`.
+        case call(StepCall, limit: Duration)
+        /// Nothing to do for this long.
+        case wait(Duration)
+        /// Terminal or parked: nothing to do at all.
+        case finished
+    }
+
+    /// A call to a remote step.
+    struct StepCall: Sendable, Equatable {
+        enum Kind: String, Sendable, CaseIterable { case execute, resolve, compensate }
+        var kind: Kind
+        var step: Int
+        var attempt: Int
+        var generation: Int
+        /// An effect of an earlier call may exist that the saga doesn't record.
+        var isInDoubt: Bool
+        /// This very call may have been sent before: by a process that is gone, or without an answer.
+        var isRepeat = false
+    }
+
+    /// How a call ended.
+    enum CallOutcome: Sendable {
+        case succeeded(output: String)
+        case resolved(Resolution)
+        case undone(Undone)
+        case failed(StepError)
+        /// Given up: the deadline came, or the call took longer than its limit. Counts as unknown.
+        case abandoned
+        /// Given up, or failed, before any request was authorized: certainly nothing was sent, and nothing will be.
+        case notSent
+
+        /// Of a forward call: `nil` if it certainly did nothing; else what it made, where that is known.
+        var mayHaveActed: String?? {
+            switch self {
+            case .succeeded(let output): .some(output)
+            case .abandoned: .some(nil)
+            case .failed(let error) where error.errorClass == .unknownOutcome: .some(nil)
+            case .failed, .resolved, .undone, .notSent: nil
+            }
+        }
+    }
+
+    /// How a flush ended.
+    enum WriteOutcome: Sendable {
+        /// Committed. `databaseOutput`: what the database step granted; `nil` with `granted` false if it refused.
+        case committed(granted: Bool, databaseOutput: String?)
+        /// The database won't have this record (SQLSTATE class 22, 23, …): its step fails with a fixed error.
+        case rejected(StepError)
+    }
+
+    /// What this process has in hand of the current forward step.
+    enum Position: Sendable {
+        /// Nothing: what comes next follows from the snapshot and the step's doubt.
+        case idle
+        /// The same call may be made again at once, though an earlier one is in doubt.
+        case repeatable
+        /// A forward call came back with this.
+        case returned(Result<String, StepError>)
+        /// The database refused the record. `output`: the call's result in it, where a database step of the same record
+        /// may be to blame: it is tried without that step first.
+        case rejected(StepError, output: String?)
+    }
+
+    let definition: SagaDefinition
+    private(set) var snapshot: SagaSnapshot
+    private(set) var version: Int
+    private(set) var adoptions: Int
+    var position = Position.idle
+    /// What went out and was not answered.
+    var unanswered: [StepSide: UnansweredCalls] = [:]
+    /// When the next attempt of a side may start, where that is later than at once.
+    var due: [StepSide: BootTime] = [:]
+    /// Questions about the current step that got no answer, in a row.
+    var questionsAsked = 0
+    /// Why the newest call ended without a definite answer.
+    var unansweredReason = "it was not answered"
+    /// Undos that ended, not recorded yet.
+    var undone: Set<Int> = []
+    var undoErrors: [Int: StepError] = [:]
+    private var birth: NewSaga?
+    private var announceAdoption = false
+    private var isPoisoned = false
+    private(set) var isCancelled: StepError?
+    let random: @Sendable () -> Double
+    /// Secrets say nothing to the machine, but the settle time may depend on options.
+    private let secrets: [UInt8]
+
+    /// A new saga: its first action is to write flush 1.
+    init(
+        definition: SagaDefinition, new: NewSaga, now: Timestamp, random: @escaping @Sendable () -> Double
+    ) {
+        self.definition = definition
+        self.birth = new
+        self.secrets = new.secrets
+        self.version = 0
+        self.adoptions = 0
+        self.random = random
+        self.snapshot = SagaSnapshot(
+            id: new.id, birth: Self.birth(of: new, definition: definition, now: now), userID: new.userID,
+            tenantID: new.tenantID, resourceID: new.resourceID, batchID: new.batchID, time: now,
+            stepNames: definition.steps.map(\.name))
+    }
+
+    /// A saga taken up from its rows.
+    ///
+    /// - Parameters:
+    ///   - adoptions: how often it was taken up without progress, this time included.
+    ///   - isPoisoned: it was taken up too often: park it.
+    ///   - isUnsent: whoever gave it back said that its intents are unsent.
+    init(
+        definition: SagaDefinition, snapshot: SagaSnapshot, version: Int, adoptions: Int, isPoisoned: Bool,
+        isUnsent: Bool, announceAdoption: Bool, secrets: [UInt8], now: Moment,
+        random: @escaping @Sendable () -> Double
+    ) {
+        self.definition = definition
+        self.snapshot = snapshot
+        self.version = version
+        self.adoptions = adoptions
+        self.isPoisoned = isPoisoned
+        self.announceAdoption = announceAdoption
+        self.secrets = secrets
+        self.random = random
+        self.inheritDoubt(isUnsent: isUnsent, now: now)
+        for index in snapshot.steps.indices {
+            guard let retryAt = snapshot.steps[index].retryAt else { continue }
+            // No longer than it was when it was written, whatever the database's clock has done since.
+            let rest = min(retryAt - now.time, retryAt - snapshot.updatedAt)
+            self.due[StepSide(step: index, isUndo: snapshot.status == .compensating)] = now.uptime + max(rest, .zero)
+        }
+    }
+
+    static func birth(of new: NewSaga, definition: SagaDefinition, now: Timestamp) -> SagaBirth {
+        SagaBirth(
+            type: new.type, definitionVersion: definition.version, deadline: now + new.timeout,
+            requestID: new.requestID, request: new.request, hasSecrets: !new.secrets.isEmpty)
+    }
+
+    // MARK: What next
+
+    /// Asking twice gives the same answer.
+    func next(now: Moment) -> Action {
+        if let birth = self.birth { return .write(self.firstRecord(birth, now: now.time)) }
+        switch self.snapshot.status {
+        case .completed, .compensated, .parked:
+            return .finished
+        case .running, .compensating:
+            break
+        }
+        if self.isPoisoned {
+            return .write(self.parkRecord(Self.poison(self.adoptions), now: now.time))
+        }
+        if self.announceAdoption {
+            return .write(self.record(kind: .adopt, now: now.time) { $0.emit(.sagaAdopted) })
+        }
+        return self.snapshot.status == .running ? self.nextForward(now: now) : self.nextUndo(now: now)
+    }
+
+    private static func poison(_ adoptions: Int) -> StepError {
+        StepError(
+            .undecidable, reason: "POISON",
+            message: "taken up \(adoptions) times without progress; it may crash its server")
+    }
+
+    // MARK: What came back
+
+    /// A call ended.
+    ///
+    /// - Parameters:
+    ///   - asked: when it was sent, at the earliest. What it found is as old as that.
+    ///   - now: when it ended: when it was sent, at the latest.
+    mutating func callReturned(_ call: StepCall, _ outcome: CallOutcome, asked: Moment, now: Moment) {
+        switch call.kind {
+        case .execute: self.executed(call, outcome, asked: asked, now: now)
+        case .resolve: self.resolved(call, outcome, asked: asked, now: now)
+        case .compensate: self.compensated(call, outcome, asked: asked, now: now)
+        }
+    }
+
+    /// The call that is due must not go out for a while, since its dependency is down. Nothing durable: no attempt is used
+    /// up. What doesn't depend on it goes on.
+    mutating func postpone(_ call: StepCall, by pause: Duration, now: Moment) {
+        self.due[StepSide(step: call.step, isUndo: call.kind == .compensate)] = now.uptime + pause
+    }
+
+    /// A call that was never sent is no attempt: it is made again after a moment.
+    mutating func postponeUnsent(_ call: StepCall, now: Moment) {
+        self.questionsAsked += 1
+        self.postpone(call, by: self.questionDelay, now: now)
+    }
+
+    /// Between questions after an unknown outcome, and between calls that could not be sent.
+    var questionDelay: Duration {
+        RetryPolicy.question.delay(
+            afterAttempt: self.questionsAsked, random: self.random(), atLeast: .milliseconds(50))
+    }
+
+    // MARK: What was written
+
+    mutating func recordWritten(_ record: SagaRecord, _ outcome: WriteOutcome, now: Moment) -> [SagaEvent] {
+        self.birth = nil
+        switch outcome {
+        case .rejected(let error):
+            var output: String?
+            if record.databaseStep != nil, case .returned(.success(let result)) = self.position { output = result }
+            self.position = .rejected(error, output: output)
+            return []
+        case .committed(let granted, let databaseOutput):
+            self.version = record.expectedVersion + 1
+            self.adoptions = record.adoptions
+            self.announceAdoption = false
+            self.isPoisoned = false
+            self.questionsAsked = 0
+            if record.kind != .adopt { self.position = .idle }
+            let written = granted ? record.granted : (record.refused ?? record.granted)
+            return self.apply(written.events, databaseOutput: databaseOutput, now: now)
+        }
+    }
+
+    private mutating func apply(_ written: [JournalEvent], databaseOutput: String?, now: Moment) -> [SagaEvent] {
+        var events: [SagaEvent] = []
+        events.reserveCapacity(written.count)
+        for event in written {
+            let generation = event.step.map { self.snapshot.steps[$0].generation } ?? 0
+            let isUndo = self.snapshot.status == .compensating
+            guard let seen = try? self.snapshot.apply(event, databaseOutput: databaseOutput) else { continue }
+            events.append(seen)
+            self.follow(event, generationBefore: generation, now: now)
+            guard let step = event.step else { continue }
+            if isUndo {
+                self.undone.remove(step)
+                self.undoErrors[step] = nil
+            }
+            let side = StepSide(step: step, isUndo: isUndo)
+            self.due[side] = event.retryAt.map { now.uptime + ($0 - event.time) }
+            // Its back-off over, the same call goes out again: its outcome was asked about before this was written.
+            if event.type == .stepRetrying, !isUndo, self.doubt(side).isSent { self.position = .repeatable }
+        }
+        return events
+    }
+
+    /// An operator's wish to stop forward work (or a deletion that came while the device was being created).
+    mutating func cancel(_ error: StepError) { self.isCancelled = error }
+
+    // MARK: What the driver asks about a call
+
+    /// How long after its end its effect may still appear.
+    func settleTime(step: Int) -> Duration {
+        guard case .remote(let remote) = self.definition.steps[step].action else { return .zero }
+        return remote.settleTime(request: self.snapshot.request, secrets: self.secrets)
+    }
+
+    /// The longest that it takes.
+    func callLimit(of call: StepCall) -> Duration { self.definition.steps[call.step].callLimit }
+
+    /// The longest that any call of this saga takes.
+    var longestCall: Duration { self.definition.steps.map(\.callLimit).max() ?? .zero }
+
+    /// Whom it calls.
+    func dependency(of call: StepCall) -> String {
+        let step = self.definition.steps[call.step]
+        guard case .remote(let remote) = step.action else { return step.name }
+        return remote.dependency(request: self.snapshot.request) ?? step.name
+    }
+}
+
+extension RetryPolicy {
+    /// Between questions after an unknown outcome: 100 ms doubling to 5 s, bounded by the saga's deadline alone.
+    static let question = RetryPolicy(
+        maximumRetries: .max, initialDelay: .milliseconds(100), maximumDelay: .seconds(5))
+}
