@@ -199,8 +199,11 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
     sleeper.start({"DEVICERPC_FAULT": "call.CREATE_PROVIDER_DEVICE.execute.sending", "DEVICERPC_FAULT_SIGNAL": "STOP"})
     client = other.client()
     time.sleep(LEASE_SECONDS + 1)
-    saga_id = sleeper.client().create(when="ACCEPTED", options=options, saga_timeout=saga_timeout).saga_id
+    request = create_request(when="ACCEPTED", options=options, saga_timeout=saga_timeout, request_id=unique("stopped"))
+    # It may stop itself before it has answered.
+    sleeper.client().start(request)
     wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
+    saga_id = world.database.value("SELECT saga_id FROM saga_state")
     instance = _owner(world, sleeper)
     world.wait_all_over(timeout=30)
     before = world.saga_versions()
@@ -234,8 +237,9 @@ def test_a_graceful_stop_waits_for_what_is_cleared_away(world: World) -> None:
     sleeper.start({"DEVICERPC_FAULT": "call.CREATE_PROVIDER_DEVICE.execute.sending", "DEVICERPC_FAULT_SIGNAL": "STOP"})
     time.sleep(LEASE_SECONDS + 1)
     options = {"lose_reply": "create", "unique_keys": "false", "late_ms": "1500", "lookup_lag_ms": "500"}
-    saga_id = sleeper.client().create(when="ACCEPTED", options=options).saga_id
+    sleeper.client().start(create_request(when="ACCEPTED", options=options, request_id=unique("stopped")))
     wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
+    saga_id = world.database.value("SELECT saga_id FROM saga_state")
     world.wait_all_over(timeout=30)
     made = "SELECT count(*) FROM simulated_device WHERE saga_id = %s"
     assert world.database.value(made, saga_id) == 1
