@@ -5,21 +5,29 @@ struct ConnectionThread: Sendable {
     typealias Connected = CheckedContinuation<Result<LibpqSession.Info, PostgresError>, Never>
 
     let configuration: PostgresConfiguration
+    let string: ConnectionString
+    let host: ConnectionString.Host
     let mailbox: ConnectionMailbox
 
     /// Resumes `connected` once, then serves until the connection is lost or closed.
     func run(_ connected: Connected) {
         do throws(PostgresError) {
-            var session = try LibpqSession.connect(self.configuration)
+            var session = try LibpqSession.connect(self.configuration, self.string, to: self.host)
             self.mailbox.sessionStarted(socket: session.socket)
             connected.resume(returning: .success(session.info))
             self.serve(&session)
             // `session` is destroyed at the end of this scope, after its socket's number was withdrawn.
         } catch {
+            let error = self.shown(error)
             self.mailbox.sessionWillEnd(error)
             connected.resume(returning: .failure(error))
         }
         self.mailbox.sessionEnded()
+    }
+
+    /// Every message of libpq and the server leaves this thread through here, without the string's secrets.
+    private func shown(_ error: PostgresError) -> PostgresError {
+        SecretFilter(conninfo: self.configuration.conninfo).filtered(error)
     }
 
     private func serve(_ session: inout LibpqSession) {
@@ -76,7 +84,7 @@ struct ConnectionThread: Sendable {
             request.reply.resume(returning: .success(rows))
         } catch {
             if !session.isUsable { self.mailbox.sessionIsLost() }
-            request.reply.resume(returning: .failure(error))
+            request.reply.resume(returning: .failure(self.shown(error)))
         }
     }
 

@@ -52,7 +52,7 @@ struct LibpqSession: ~Copyable {
     private let connection: OpaquePointer
     private let requestTimeout: Duration
     /// Made at the start of every transaction, where the next one may be another session's.
-    private let transactionSettings: SQLQuery?
+    private var transactionSettings: SQLQuery?
     private(set) var info = Info()
     /// Of the transaction that ran last, if it was tracked and its id arrived.
     private(set) var transactionID: Int64?
@@ -71,7 +71,10 @@ struct LibpqSession: ~Copyable {
     /// the days, each with memory of its own in the server.
     static let maximumPrepared = 128
 
-    private static let begin = SQLStatement("devicerpc_begin", "BEGIN")
+    // Behind a transaction pooler the default could be anybody's, and setting it comes too late for a transaction that runs.
+    private static let begin = SQLStatement("devicerpc_begin", "BEGIN ISOLATION LEVEL READ COMMITTED")
+    /// Holds for the transaction that runs, and without a warning, unlike SET LOCAL, where that is implicit.
+    private static let isolation = SQLStatement("devicerpc_isolation", "SET transaction_isolation = 'read committed'")
     private static let commit = SQLStatement("devicerpc_commit", "COMMIT")
     private static let rollback = SQLStatement("devicerpc_rollback", "ROLLBACK")
     private static let transactionID = SQLStatement("devicerpc_xid", "SELECT pg_current_xact_id()")
@@ -80,11 +83,24 @@ struct LibpqSession: ~Copyable {
         """
         SELECT pg_backend_pid(), (SELECT backend_start FROM pg_stat_activity WHERE pid = pg_backend_pid()),
                current_setting('server_encoding'), (SELECT count(set_config(name, value, false))
-               FROM unnest($1::text[], $2::text[]) AS setting(name, value))
+               FROM unnest($1::text[], $2::text[]) AS setting(name, value)),
+               \(Self.commitsSynchronously("$1 <> '{}'", isLocal: false))
         """)
     private static let setLocally = SQLStatement(
         "devicerpc_settings",
-        "SELECT count(set_config(name, value, true)) FROM unnest($1::text[], $2::text[]) AS setting(name, value)")
+        """
+        SELECT count(set_config(name, value, true)), \(Self.commitsSynchronously("true", isLocal: true))
+        FROM unnest($1::text[], $2::text[]) AS setting(name, value)
+        """)
+
+    /// What is acknowledged must survive a crash, so `off` becomes `on`, and `on` stays whatever the server is told later.
+    /// `local` and the kinds of `remote` survive one too, and are the operator's choice.
+    private static func commitsSynchronously(_ condition: String, isLocal: Bool) -> String {
+        """
+        CASE WHEN \(condition) AND current_setting('synchronous_commit') IN ('on', 'off')
+            THEN set_config('synchronous_commit', 'on', \(isLocal)) END
+        """
+    }
 
     // MARK: Connecting
 
@@ -92,9 +108,12 @@ struct LibpqSession: ~Copyable {
     private init(owning connection: OpaquePointer, _ configuration: PostgresConfiguration) {
         self.connection = connection
         self.requestTimeout = configuration.requestTimeout
-        self.transactionSettings =
-            configuration.isTransactionPooled
-            ? SQLQuery(Self.setLocally, Self.parameters(of: configuration.allSettings)) : nil
+    }
+
+    /// A statement that takes no time to plan: the time-out that it sets aside may be short.
+    private static func limits(_ configuration: PostgresConfiguration) -> SQLQuery {
+        let milliseconds = max(0, configuration.statementTimeout.wholeMicroseconds / 1000)
+        return SQLQuery(SQLStatement("devicerpc_limits", "SET statement_timeout = \(milliseconds)"))
     }
 
     private static func parameters(of settings: [(name: String, value: String)]) -> SQLParameters {
@@ -106,19 +125,28 @@ struct LibpqSession: ~Copyable {
 
     deinit { PQfinish(self.connection) }
 
-    /// Connects and sets the session up, within `configuration.connectTimeout`.
+    /// Connects to the first server that the string names: for whoever has a thread of its own and no choice.
     static func connect(_ configuration: PostgresConfiguration) throws(PostgresError) -> LibpqSession {
-        let deadline = BootTime.now + configuration.connectTimeout
-        if let problem = PostgresConfiguration.problem(inConninfo: configuration.conninfo) {
-            throw PostgresError(.connectFailed, "the connection string \(problem)")
-        }
+        let string = try ConnectionString.of(configuration)
+        return try Self.connect(configuration, string, to: string.hosts[0])
+    }
+
+    /// Connects to one server and sets the session up, within the time that one server has.
+    static func connect(
+        _ configuration: PostgresConfiguration, _ string: ConnectionString, to host: ConnectionString.Host
+    ) throws(PostgresError) -> LibpqSession {
+        let deadline = BootTime.now + (string.connectTimeout ?? configuration.connectTimeout)
         // NULL only when out of memory; else the session's to finish, also when a later step throws.
-        guard let connection = Self.startConnecting(configuration.connectParameters) else {
+        guard let connection = Self.startConnecting(configuration.connectParameters(string, host)) else {
             throw PostgresError(.connectFailed, "no memory for a connection")
         }
         var session = LibpqSession(owning: connection, configuration)
-        try session.finishConnecting(deadline)
+        // libpq would write them to standard error.
         PQsetNoticeReceiver(connection, ignoreNotice, nil)
+        // So that a refusal tells its SQLSTATE.
+        PQsetErrorVerbosity(connection, PQERRORS_VERBOSE)
+        try session.finishConnecting(deadline)
+        PQsetErrorVerbosity(connection, PQERRORS_DEFAULT)
         // 0 and 1 are success; they fail only without a connection.
         guard PQsetnonblocking(connection, 1) == 0, PQenterPipelineMode(connection) == 1 else {
             throw PostgresError(.connectFailed, session.libpqMessage)
@@ -136,11 +164,12 @@ struct LibpqSession: ~Copyable {
         }
         let keywordPointers = keywords.map { UnsafePointer($0) } + [nil]
         let valuePointers = values.map { UnsafePointer($0) } + [nil]
-        return PQconnectStartParams(keywordPointers, valuePointers, 1)
+        // 0: a database's name is no connection string.
+        return PQconnectStartParams(keywordPointers, valuePointers, 0)
     }
 
     private func finishConnecting(_ deadline: BootTime) throws(PostgresError) {
-        if PQstatus(self.connection) == CONNECTION_BAD { throw PostgresError(.connectFailed, self.libpqMessage) }
+        if PQstatus(self.connection) == CONNECTION_BAD { throw self.connectFailure }
         // "Before the first call, behave as if PQconnectPoll had returned PGRES_POLLING_WRITING."
         var state = PGRES_POLLING_WRITING
         while true {
@@ -156,24 +185,37 @@ struct LibpqSession: ~Copyable {
                 break  // Unused since PostgreSQL 8.
             default:
                 // PGRES_POLLING_FAILED
-                throw PostgresError(.connectFailed, self.libpqMessage, sqlstate: nil)
+                throw self.connectFailure
             }
             state = PQconnectPoll(self.connection)
         }
     }
 
+    private var connectFailure: PostgresError {
+        let failure = ConnectFailure(libpqMessage: self.libpqMessage)
+        var error = PostgresError(.connectFailed, failure.words, sqlstate: failure.sqlstate)
+        error.isMisconfiguration = failure.isMisconfiguration
+        return error
+    }
+
     private mutating func setUp(_ configuration: PostgresConfiguration, _ deadline: BootTime) throws(PostgresError) {
         let isPooled = configuration.isTransactionPooled
+        let settings = configuration.settings(serverVersion: PQserverVersion(self.connection))
         // Behind a transaction pooler the session is not ours to change.
-        let parameters = Self.parameters(of: isPooled ? [] : configuration.allSettings)
+        let parameters = Self.parameters(of: isPooled ? [] : settings)
+        if isPooled { self.transactionSettings = SQLQuery(Self.setLocally, Self.parameters(of: settings)) }
         do throws(PostgresError) {
-            let row = try self.run([SQLQuery(Self.setUp, parameters)], .implicit, deadline)[0].single()
+            // First what might end the rest of it: a time-out that the database or the role has by default.
+            let queries =
+                (isPooled ? [] : [Self.limits(configuration)]) + [SQLQuery(Self.setUp, parameters)]
+            let results = try self.run(queries, .implicit, deadline)
+            let row = try results[results.count - 1].single()
             self.info = Info(
                 backendPID: isPooled ? 0 : try row.int32(0), backendStart: try row.timestamp(1),
                 serverVersion: PQserverVersion(self.connection))
             let encoding = try row.text(2)
             guard encoding == "UTF8" else {
-                throw PostgresError(.connectFailed, "the database's encoding is \(encoding); it must be UTF8")
+                throw Self.unusable("the database's encoding is \(encoding); it must be UTF8")
             }
         } catch {
             var failure = error
@@ -186,8 +228,14 @@ struct LibpqSession: ~Copyable {
             throw failure
         }
         guard self.info.serverVersion >= 140_000 else {
-            throw PostgresError(.connectFailed, "PostgreSQL 14 or later is needed")
+            throw Self.unusable("PostgreSQL 14 or later is needed")
         }
+    }
+
+    private static func unusable(_ message: String) -> PostgresError {
+        var error = PostgresError(.connectFailed, message)
+        error.isMisconfiguration = true
+        return error
     }
 
     // MARK: Pipelines
@@ -231,7 +279,11 @@ struct LibpqSession: ~Copyable {
         var slots: [Slot] = []
         slots.reserveCapacity(queries.count + 4)
         if transaction != .implicit { try self.send(SQLQuery(Self.begin), as: .begin, &slots) }
-        if let settings = self.transactionSettings { try self.send(settings, as: .settings, &slots) }
+        if let settings = self.transactionSettings {
+            // Before anything that takes a snapshot. What BEGIN says, an implicit transaction must be told.
+            if transaction == .implicit { try self.send(SQLQuery(Self.isolation), as: .settings, &slots) }
+            try self.send(settings, as: .settings, &slots)
+        }
         if transaction == .tracked {
             try self.send(SQLQuery(Self.transactionID), as: .transactionID, &slots)
             // 0 only with a broken connection; the next call tells.

@@ -11,6 +11,7 @@ public final class PostgresConnection: Sendable {
 
     private let line: Line
     private let info: LibpqSession.Info
+    private let configuration: PostgresConfiguration
 
     /// The process id of the server's backend, for `pg_terminate_backend`; 0 behind a transaction pooler.
     public var backendPID: Int32 { self.info.backendPID }
@@ -26,9 +27,10 @@ public final class PostgresConnection: Sendable {
         }
     }
 
-    private init(_ line: Line, _ info: LibpqSession.Info) {
+    private init(_ line: Line, _ info: LibpqSession.Info, _ configuration: PostgresConfiguration) {
         self.line = line
         self.info = info
+        self.configuration = configuration
     }
 
     deinit {
@@ -38,25 +40,40 @@ public final class PostgresConnection: Sendable {
         }
     }
 
-    /// Connects, within `configuration.connectTimeout`.
+    /// Connects to the first server of the connection string that lets us in.
     ///
     /// - Throws: `connectFailed`.
     public nonisolated(nonsending) static func connect(
         _ configuration: PostgresConfiguration
     ) async throws(PostgresError) -> PostgresConnection {
         if let session = try await configuration.surroundings.session(configuration) {
-            return PostgresConnection(.simulated(session), session.info)
+            return PostgresConnection(.simulated(session), session.info, configuration)
         }
-        let mailbox = try ConnectionMailbox()
-        let thread = ConnectionThread(configuration: configuration, mailbox: mailbox)
-        let result: Result<LibpqSession.Info, PostgresError> = await withCheckedContinuation { connected in
-            do throws(PostgresError) {
-                try DedicatedThread.start(name: "postgres") { thread.run(connected) }
-            } catch {
-                connected.resume(returning: .failure(error))
+        let string = try ConnectionString.of(configuration)
+        let race = ConnectionRace(
+            connectTimeout: string.connectTimeout ?? configuration.connectTimeout,
+            rounds: max(1, configuration.connectRounds),
+            attempt: { host in await Self.attempt(configuration, string, to: host) })
+        return try await race.run(string.hosts)
+    }
+
+    private static func attempt(
+        _ configuration: PostgresConfiguration, _ string: ConnectionString, to host: ConnectionString.Host
+    ) async -> Result<PostgresConnection, PostgresError> {
+        do throws(PostgresError) {
+            let mailbox = try ConnectionMailbox()
+            let thread = ConnectionThread(configuration: configuration, string: string, host: host, mailbox: mailbox)
+            let result: Result<LibpqSession.Info, PostgresError> = await withCheckedContinuation { connected in
+                do throws(PostgresError) {
+                    try DedicatedThread.start(name: "postgres") { thread.run(connected) }
+                } catch {
+                    connected.resume(returning: .failure(error))
+                }
             }
+            return .success(PostgresConnection(.thread(mailbox), try result.get(), configuration))
+        } catch {
+            return .failure(error)
         }
-        return PostgresConnection(.thread(mailbox), try result.get())
     }
 
     /// Runs the queries as one pipeline and one implicit transaction: all or none take effect.
@@ -96,6 +113,36 @@ public final class PostgresConnection: Sendable {
         _ sql: String, timeout: Duration? = nil
     ) async throws(PostgresError) {
         _ = try await self.perform(.simple(sql), timeout)
+    }
+
+    /// Another connection, made in the same way.
+    nonisolated(nonsending) func another() async throws(PostgresError) -> PostgresConnection {
+        try await Self.connect(self.configuration)
+    }
+
+    /// For the beginning of a transaction that `execute` runs: behind a transaction pooler what `run` sets by itself, else
+    /// nothing.
+    var localSettings: String {
+        guard self.configuration.isTransactionPooled else { return "" }
+        func quoted(_ text: String) -> String {
+            "'" + text.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''") + "'"
+        }
+        return self.configuration.settings(serverVersion: self.serverVersion)
+            .map { "SET LOCAL \($0.name) = \($0.name == "search_path" ? $0.value : quoted($0.value));" }
+            .joined(separator: " ")
+    }
+
+    /// Lets statements, and waits for locks, last as long as they need meanwhile. Behind a transaction pooler the session's
+    /// settings are not ours.
+    nonisolated(nonsending) func withoutTimeouts(
+        _ body: (PostgresConnection) async throws(PostgresError) -> Void
+    ) async throws(PostgresError) {
+        if self.configuration.isTransactionPooled { return try await body(self) }
+        try await self.execute("SET statement_timeout = 0; SET lock_timeout = 0")
+        try await body(self)
+        let limits = self.configuration.settings(serverVersion: self.serverVersion)
+            .filter { ["statement_timeout", "lock_timeout"].contains($0.name) }
+        try await self.execute(limits.map { "SET \($0.name) = \($0.value)" }.joined(separator: "; "))
     }
 
     /// LISTENs on a channel. The stream holds the payloads; it throws when the connection is lost, or when more than

@@ -46,6 +46,9 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
     /// The transaction may have been committed: the connection was lost after its COMMIT could have left, and before
     /// its answer was read.
     public var isOutcomeUnknown: Bool
+    /// Nobody but an operator can mend it: the connection string is wrong, or the server doesn't know us, or it is one that
+    /// can't serve us. With `connectFailed` only.
+    public var isMisconfiguration = false
     /// With `isOutcomeUnknown`: what `pg_current_xact_id()` answered, if that arrived. For `pg_xact_status`.
     public var transactionID: Int64?
 
@@ -79,6 +82,13 @@ public struct PostgresError: Error, Sendable, CustomStringConvertible {
         if self.code == .connectFailed || self.code == .connectionLost || self.code == .timedOut { return true }
         let sqlstateClass = self.sqlstateClass
         return sqlstateClass == "08" || sqlstateClass == "53" || sqlstateClass == "57"
+    }
+
+    /// What a start waits for, because it may pass: a database that can't be reached, is full or starting up (also as a
+    /// pooler says it, 08P01), or takes no writes (25006), and conflicts.
+    public var mayPass: Bool {
+        if self.isMisconfiguration { return false }
+        return self.isConnectionClass || self.isSerialization || self.sqlstate == "25006"
     }
 
     public var description: String {

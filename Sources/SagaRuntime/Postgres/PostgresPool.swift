@@ -5,18 +5,25 @@ import Synchronization
 /// A request borrows a connection for its own length. Who finds none free waits in line; who finds the database away is
 /// told so at once, until the pause after the last failed attempt is over. Lost connections are replaced when they are
 /// next needed.
+///
+/// The pool makes connections, not the requests: an attempt that takes longer than a request waits goes on, and the next
+/// request has the connection.
 public final class PostgresPool: Sendable {
+    private typealias Turn = Result<PostgresConnection, PostgresError>
+
     private struct Waiter {
         var id: UInt64
         var deadline: BootTime
-        var turn: CheckedContinuation<PostgresError?, Never>
+        var turn: CheckedContinuation<Turn, Never>
     }
 
     private struct State {
         /// Connections that nobody uses, the latest used last.
         var idle: [PostgresConnection] = []
-        /// How many borrowers there may be still.
-        var permits: Int
+        /// Connections that are lent out.
+        var lent = 0
+        /// Attempts under way.
+        var connecting = 0
         var waiters: [Waiter] = []
         var nextWaiterID: UInt64 = 0
         var isShutDown = false
@@ -26,6 +33,16 @@ public final class PostgresPool: Sendable {
         var failures = 0
         var retryAt = BootTime(nanoseconds: 0)
         var closers: [CheckedContinuation<Void, Never>] = []
+
+        /// Why no attempt is made now; nil if one may be.
+        func refusal(_ now: BootTime) -> PostgresError? { now < self.retryAt ? self.failure : nil }
+
+        mutating func openIdle() -> PostgresConnection? {
+            while let connection = self.idle.popLast() {
+                if connection.isOpen { return connection }
+            }
+            return nil
+        }
     }
 
     public let size: Int
@@ -44,18 +61,16 @@ public final class PostgresPool: Sendable {
     /// - Parameters:
     ///   - size: connections, at most.
     ///   - maximumWaiters: tasks that may wait for one; beyond that `overloaded` is thrown at once.
-    ///   - acquireTimeout: the longest wait for a connection, the time to make one included.
+    ///   - acquireTimeout: the longest wait for a connection; `nil`: as the configuration says.
     public init(
-        _ configuration: PostgresConfiguration, size: Int, maximumWaiters: Int, acquireTimeout: Duration = .seconds(1)
+        _ configuration: PostgresConfiguration, size: Int, maximumWaiters: Int, acquireTimeout: Duration? = nil
     ) {
-        var configuration = configuration
-        configuration.connectTimeout = min(configuration.connectTimeout, acquireTimeout)
         self.configuration = configuration
         self.surroundings = configuration.surroundings
         self.size = max(1, size)
         self.maximumWaiters = max(0, maximumWaiters)
-        self.acquireTimeout = acquireTimeout
-        self.state = Mutex(State(permits: max(1, size)))
+        self.acquireTimeout = acquireTimeout ?? configuration.acquireTimeout
+        self.state = Mutex(State())
     }
 
     deinit { self.state.withLock { $0.timer?.cancel() } }
@@ -154,11 +169,11 @@ public final class PostgresPool: Sendable {
             }
             return (state.idle, state.waiters)
         }
-        for waiter in waiters { waiter.turn.resume(returning: Self.closedError) }
+        for waiter in waiters { waiter.turn.resume(returning: .failure(Self.closedError)) }
         for connection in idle { await connection.close() }
         await withCheckedContinuation { continuation in
             let isDone = self.state.withLock { state in
-                if state.permits == self.size { return true }
+                if state.lent == 0 { return true }
                 state.closers.append(continuation)
                 return false
             }
@@ -170,62 +185,42 @@ public final class PostgresPool: Sendable {
 
     private enum Admission {
         case use(PostgresConnection)
-        case connect
-        case wait
+        case wait(startsAttempt: Bool)
         case refuse(PostgresError)
     }
 
     private nonisolated(nonsending) func acquire() async throws(PostgresError) -> PostgresConnection {
         let start = self.surroundings.now
-        switch self.state.withLock({ Self.admit(&$0, now: start, maximumWaiters: self.maximumWaiters) }) {
+        switch self.state.withLock({ self.admit(&$0, now: start) }) {
         case .use(let connection):
             return connection
-        case .connect:
-            return try await self.connect()
+        case .wait(let startsAttempt):
+            if startsAttempt { self.startAttempt() }
+            return try await self.waitForTurn(since: start).get()
         case .refuse(let error):
             throw error
-        case .wait:
-            break
-        }
-        if let error = await self.waitForTurn(since: start) { throw error }
-        // The permit is ours now; what else it takes is decided anew.
-        switch self.state.withLock({ Self.useOrConnect(&$0, now: self.surroundings.now) }) {
-        case .use(let connection):
-            return connection
-        case .connect:
-            return try await self.connect()
-        case .refuse(let error):
-            self.giveBackPermit()
-            throw error
-        case .wait:
-            self.giveBackPermit()
-            throw Self.timedOutError
         }
     }
 
-    private static func admit(_ state: inout State, now: BootTime, maximumWaiters: Int) -> Admission {
+    private func admit(_ state: inout State, now: BootTime) -> Admission {
         if state.isShutDown { return .refuse(Self.closedError) }
-        if state.permits == 0 || !state.waiters.isEmpty {
-            if state.waiters.count < maximumWaiters { return .wait }
+        if state.waiters.isEmpty, let connection = state.openIdle() {
+            state.lent += 1
+            return .use(connection)
+        }
+        if state.lent + state.connecting < self.size {
+            if let refusal = state.refusal(now) { return .refuse(refusal) }
+            state.connecting += 1
+            return .wait(startsAttempt: true)
+        }
+        // Those for whom an attempt is under way don't count as waiting in line.
+        guard state.waiters.count < self.maximumWaiters + state.connecting else {
             return .refuse(PostgresError(.overloaded, "too many requests wait for a database connection"))
         }
-        let admission = Self.useOrConnect(&state, now: now)
-        if case .refuse = admission { return admission }
-        state.permits -= 1
-        return admission
+        return .wait(startsAttempt: false)
     }
 
-    private static func useOrConnect(_ state: inout State, now: BootTime) -> Admission {
-        if state.isShutDown { return .refuse(Self.closedError) }
-        while let connection = state.idle.popLast() {
-            if connection.isOpen { return .use(connection) }
-        }
-        if let failure = state.failure, now < state.retryAt { return .refuse(failure) }
-        return .connect
-    }
-
-    /// - Returns: `nil` with a permit in hand, or why there is none.
-    private nonisolated(nonsending) func waitForTurn(since start: BootTime) async -> PostgresError? {
+    private nonisolated(nonsending) func waitForTurn(since start: BootTime) async -> Turn {
         let id = self.state.withLock { state in
             state.nextWaiterID &+= 1
             return state.nextWaiterID
@@ -233,13 +228,16 @@ public final class PostgresPool: Sendable {
         return await withTaskCancellationHandler {
             await withCheckedContinuation { turn in
                 let waiter = Waiter(id: id, deadline: start + self.acquireTimeout, turn: turn)
-                let answer: PostgresError?? = self.state.withLock { state in
-                    if state.isShutDown { return .some(Self.closedError) }
-                    if Task.isCancelled { return .some(Self.cancelledError) }
-                    if state.permits > 0 {
-                        // Given back since we looked.
-                        state.permits -= 1
-                        return .some(nil)
+                let answer: Turn? = self.state.withLock { state in
+                    if state.isShutDown { return .failure(Self.closedError) }
+                    if Task.isCancelled { return .failure(Self.cancelledError) }
+                    // Come free, or failed, since we looked.
+                    if state.waiters.isEmpty, let connection = state.openIdle() {
+                        state.lent += 1
+                        return .success(connection)
+                    }
+                    if state.lent == 0, state.connecting == 0, let refusal = state.refusal(self.surroundings.now) {
+                        return .failure(refusal)
                     }
                     state.waiters.append(waiter)
                     if state.timer == nil { state.timer = self.makeTimer() }
@@ -251,16 +249,18 @@ public final class PostgresPool: Sendable {
             let waiter = self.state.withLock { state in
                 state.waiters.firstIndex { $0.id == id }.map { state.waiters.remove(at: $0) }
             }
-            waiter?.turn.resume(returning: Self.cancelledError)
+            waiter?.turn.resume(returning: .failure(Self.cancelledError))
         }
     }
 
-    /// Ends waits whose time is over. One task for all waiters, alive while there are any.
+    /// Ends waits whose time is over, and starts attempts once a pause is. One task for all waiters, alive while there are
+    /// any.
     private func makeTimer() -> Task<Void, Never> {
         Task { [weak self, surroundings] in
             while !Task.isCancelled {
                 try? await surroundings.sleep(for: Self.timerInterval)
                 guard let self, self.expireWaiters() else { return }
+                self.serveWaiters()
             }
         }
     }
@@ -274,50 +274,87 @@ public final class PostgresPool: Sendable {
             if state.waiters.isEmpty { state.timer = nil }
             return (Array(expired), !state.waiters.isEmpty)
         }
-        for waiter in expired { waiter.turn.resume(returning: Self.timedOutError) }
+        for waiter in expired { waiter.turn.resume(returning: .failure(Self.timedOutError)) }
         return goesOn
     }
 
-    /// Makes a connection under a permit that the caller holds; gives the permit back on failure.
-    private nonisolated(nonsending) func connect() async throws(PostgresError) -> PostgresConnection {
-        do throws(PostgresError) {
-            let connection = try await PostgresConnection.connect(self.configuration)
-            self.state.withLock { state in
+    // MARK: Connecting
+
+    /// Makes a connection; the attempt is counted in `connecting` already. It lasts as long as the configuration lets it,
+    /// whoever waits.
+    private func startAttempt() {
+        Task {
+            let result: Turn
+            do throws(PostgresError) {
+                result = .success(try await PostgresConnection.connect(self.configuration))
+            } catch {
+                result = .failure(error)
+            }
+            self.attemptEnded(result)
+        }
+    }
+
+    private func attemptEnded(_ result: Turn) {
+        let now = self.surroundings.now
+        let unwanted: PostgresConnection? = self.state.withLock { state in
+            state.connecting -= 1
+            switch result {
+            case .success(let connection):
                 state.failure = nil
                 state.failures = 0
-            }
-            return connection
-        } catch {
-            let now = self.surroundings.now
-            self.state.withLock { state in
+                state.retryAt = now
+                if state.isShutDown { return connection }
+                state.idle.append(connection)
+            case .failure(let error):
                 state.failure = error
                 state.failures += 1
-                let pause = min(Self.initialPause * (1 << min(state.failures - 1, 10)), Self.maximumPause)
-                state.retryAt = now + pause
+                state.retryAt =
+                    now + min(Self.initialPause * (1 << min(state.failures - 1, 10)), Self.maximumPause)
             }
-            self.giveBackPermit()
-            throw error
+            return nil
         }
+        // Closed with its last reference.
+        _ = unwanted
+        self.serveWaiters()
     }
 
     private func release(_ connection: PostgresConnection) {
-        // Not kept, it is closed with its last reference.
-        self.state.withLock { state in
+        let closers = self.state.withLock { state in
+            state.lent -= 1
+            // Not kept, it is closed with its last reference.
             if !state.isShutDown && connection.isOpen { state.idle.append(connection) }
+            guard state.isShutDown, state.lent == 0 else { return [CheckedContinuation<Void, Never>]() }
+            defer { state.closers = [] }
+            return state.closers
         }
-        self.giveBackPermit()
+        for closer in closers { closer.resume() }
+        self.serveWaiters()
     }
 
-    private func giveBackPermit() {
-        let (next, closers): (Waiter?, [CheckedContinuation<Void, Never>]) = self.state.withLock { state in
-            if !state.waiters.isEmpty { return (state.waiters.removeFirst(), []) }
-            state.permits += 1
-            guard state.isShutDown, state.permits == self.size else { return (nil, []) }
-            defer { state.closers = [] }
-            return (nil, state.closers)
+    /// Gives those in line what is there: connections, attempts, or the news that there will be none.
+    private func serveWaiters() {
+        let now = self.surroundings.now
+        var served: [(Waiter, Turn)] = []
+        let attempts = self.state.withLock { state -> Int in
+            while !state.waiters.isEmpty, let connection = state.openIdle() {
+                state.lent += 1
+                served.append((state.waiters.removeFirst(), .success(connection)))
+            }
+            if state.waiters.isEmpty { return 0 }
+            if let refusal = state.refusal(now) {
+                // While somebody has a connection, or makes one, there is hope.
+                if state.lent == 0, state.connecting == 0 {
+                    served += state.waiters.map { ($0, .failure(refusal)) }
+                    state.waiters = []
+                }
+                return 0
+            }
+            let attempts = min(state.waiters.count - state.connecting, self.size - state.lent - state.connecting)
+            state.connecting += max(0, attempts)
+            return max(0, attempts)
         }
-        next?.turn.resume(returning: nil)
-        for closer in closers { closer.resume() }
+        for (waiter, turn) in served { waiter.turn.resume(returning: turn) }
+        for _ in 0..<attempts { self.startAttempt() }
     }
 
     private static let closedError = PostgresError(.closed, "the connection pool is shut down")

@@ -345,6 +345,54 @@ import Testing
         #expect(try settings.single().text(2) == "5s")
     }
 
+    /// Whatever the database has by default, a session has what it needs; the pooler's transactions too.
+    @Test(arguments: [false, true]) func settingsOfOthersDoNotCount(_ isPooled: Bool) async throws {
+        let database = try await TestDatabase.make()
+        let first = try await database.connect()
+        let hostile = [
+            "default_transaction_isolation": "serializable", "statement_timeout": "1h", "lock_timeout": "1h",
+            "idle_in_transaction_session_timeout": "1h", "idle_session_timeout": "1h", "search_path": "nowhere",
+            "DateStyle": "German", "TimeZone": "Pacific/Kiritimati", "bytea_output": "escape",
+            "standard_conforming_strings": "off", "synchronous_commit": "off", "enable_indexscan": "off",
+            "exit_on_error": "on",
+            "enable_partition_pruning": "off", "plan_cache_mode": "force_custom_plan", "transform_null_equals": "on",
+        ]
+        for (name, value) in hostile {
+            try await first.execute("ALTER DATABASE \"\(database.name)\" SET \(name) = '\(value)'")
+        }
+        var configuration = database.engineConfiguration
+        configuration.isTransactionPooled = isPooled
+        configuration.searchPath = "\"public\", pg_temp"
+        let connection = try await PostgresConnection.connect(configuration)
+        let wanted = [
+            "transaction_isolation": "read committed", "statement_timeout": "10s", "lock_timeout": "5s",
+            "idle_in_transaction_session_timeout": "10s", "idle_session_timeout": "0",
+            "search_path": "\"public\", pg_temp", "DateStyle": "ISO, MDY", "TimeZone": "UTC", "bytea_output": "hex",
+            "standard_conforming_strings": "on", "synchronous_commit": "on", "enable_indexscan": "on",
+            "exit_on_error": "off",
+            "enable_partition_pruning": "on", "plan_cache_mode": "force_generic_plan", "transform_null_equals": "off",
+        ]
+        for (name, value) in wanted {
+            let query = SQLQuery(SQLStatement("show_\(name)", "SELECT current_setting('\(name)')"))
+            #expect(try await connection.run(query).single().text(0) == value, "\(name)")
+            #expect(try await connection.transaction([query])[0].single().text(0) == value, "\(name)")
+        }
+    }
+
+    /// Only what would lose an acknowledged saga is changed: who chose `local` or a kind of `remote` has a reason.
+    @Test(arguments: [("off", "on"), ("on", "on"), ("local", "local"), ("remote_apply", "remote_apply")])
+    func synchronousCommitIsNeverOff(_ given: String, _ wanted: String) async throws {
+        let database = try await TestDatabase.make()
+        let first = try await database.connect()
+        try await first.execute("ALTER DATABASE \"\(database.name)\" SET synchronous_commit = \(given)")
+        let query = SQLQuery(SQLStatement("show", "SELECT current_setting('synchronous_commit')"))
+        for isPooled in [false, true] {
+            var configuration = database.configuration
+            configuration.isTransactionPooled = isPooled
+            #expect(try await PostgresConnection.connect(configuration).run(query).single().text(0) == wanted)
+        }
+    }
+
     @Test func serializationFailuresAreTold() async throws {
         let (connection, database) = try await self.makeConnection()
         _ = try await connection.run(self.insert(1))
