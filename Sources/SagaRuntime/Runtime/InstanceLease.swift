@@ -8,8 +8,9 @@ public struct InstanceLeaseError: Error, Sendable, CustomStringConvertible {
 
 /// This process as an instance: a row with a lease, renewed by a connection of its own (docs/architecture.md).
 ///
-/// The database's clock decides when a lease is over. The process only bounds how long it trusts its own: until the
-/// lease's length after the last successful renewal was *sent*, on CLOCK_BOOTTIME. Being fenced is permanent.
+/// A process trusts its own lease until the lease's length after the last successful renewal was *sent*, on its own
+/// CLOCK_BOOTTIME. Others take it for dead once they have seen `lease_until` unchanged for that long, on theirs: the
+/// database's clock may be another host's after a failover, and be ahead or behind (`LeaseWatch`). Being fenced is permanent.
 final class InstanceLease: Sendable {
     struct Configuration: Sendable {
         var connection: PostgresConfiguration
@@ -19,12 +20,13 @@ final class InstanceLease: Sendable {
         /// Trust ends this much before the lease does.
         var margin: Duration = .milliseconds(500)
 
-        /// For the lease alone: a connection that hangs is given up while there is time for another one.
+        /// For the lease alone: a request that hangs is given up while there is time for another one. A server that is slow to
+        /// let one in has its time all the same, and a second attempt beside it.
         fileprivate var leaseConnection: PostgresConfiguration {
             var configuration = self.connection
             let limit = max(self.renewal, .seconds(1))
             configuration.applicationName += "-lease"
-            configuration.connectTimeout = min(configuration.connectTimeout, limit)
+            configuration.connectRounds = 2
             configuration.requestTimeout = min(configuration.requestTimeout, limit)
             configuration.statementTimeout = min(configuration.statementTimeout, limit)
             return configuration
@@ -41,6 +43,8 @@ final class InstanceLease: Sendable {
     /// Since when (boot time, nanoseconds) every renewal has succeeded; 0: the last one failed.
     private let steadySince: Atomic<Int64>
     private let fenced = Atomic<Bool>(false)
+    /// What this instance has seen of the others' leases.
+    private let watch: Mutex<LeaseWatch>
     private let peers = Atomic<Bool>(false)
 
     private static let retryPause = Duration.milliseconds(200)
@@ -53,6 +57,7 @@ final class InstanceLease: Sendable {
         self.clock = clock
         self.surroundings = clock.surroundings
         self.logger = logger
+        self.watch = Mutex(LeaseWatch(leaseDuration: configuration.duration))
         self.renewed = Atomic(sent.nanoseconds)
         self.steadySince = Atomic(sent.nanoseconds)
     }
@@ -95,8 +100,9 @@ final class InstanceLease: Sendable {
     private static let holder = SQLStatement(
         "instance_holder",
         """
-        SELECT instance_id, lease_until, lease_until > saga_now() FROM saga_instance
-        WHERE name = $1 AND NOT fenced
+        SELECT instance_id, lease_until, lease_until > saga_now(),
+            extract(epoch FROM lease_until - saga_now())::bigint
+        FROM saga_instance WHERE name = $1 AND NOT fenced
         """)
 
     /// Registers this process under its name.
@@ -124,11 +130,12 @@ final class InstanceLease: Sendable {
         // On the same boot of this machine, and with the lock in hand, the predecessor is dead.
         if let predecessor = lock?.predecessor() {
             let isFenced = try await Self.fence(
-                predecessor.instanceID, nonce: predecessor.nonce, evenIfAlive: true, on: connection)
+                predecessor.instanceID, if: .named(nonce: predecessor.nonce), on: connection)
             if isFenced {
                 logger.info("[SAGA] the instance before this one is dead: fenced \(predecessor.instanceID)")
             }
         }
+        var watch = LeaseWatch(leaseDuration: configuration.duration)
         var firstSeen: (instance: Int64, leaseUntil: Timestamp)?
         while true {
             var parameters = SQLParameters()
@@ -148,9 +155,20 @@ final class InstanceLease: Sendable {
             name.append(configuration.name)
             guard let holder = try await connection.run(SQLQuery(Self.holder, name)).first else { continue }
             let (instance, leaseUntil) = (try holder.int64(0), try holder.timestamp(1))
-            if try !holder.bool(2) {
-                try await Self.fence(instance, nonce: nil, evenIfAlive: false, on: connection)
+            watch.observe([instance: leaseUntil], since: nil, at: clock.surroundings.now)
+            let isExpired = try !holder.bool(2)
+            if isExpired || watch.isOver(instance, at: clock.surroundings.now) {
+                try await Self.fence(instance, if: .unchanged(leaseUntil), on: connection)
                 continue
+            }
+            if firstSeen == nil {
+                let seconds = try holder.int64(3)
+                logger.notice(
+                    "[SAGA] waiting for the name \(configuration.name): instance \(instance) held it before and hasn't left",
+                    metadata: [
+                        "its_lease_seconds": "\(seconds)",
+                        "at_most_seconds": "\(configuration.duration.components.seconds)",
+                    ])
             }
             if let firstSeen, firstSeen.instance != instance || firstSeen.leaseUntil != leaseUntil {
                 throw InstanceLeaseError(
@@ -256,10 +274,10 @@ final class InstanceLease: Sendable {
             owner.append(self.instanceID)
             // At once, so that nobody takes a saga in between. In this order: nothing of a fenced instance is being written.
             let leave = [
-                Self.fencing(self.instanceID, nonce: nil, evenIfAlive: true), SQLQuery(Self.disown, owner),
+                Self.fencing(self.instanceID, if: .always), SQLQuery(Self.disown, owner),
             ]
             if (try? await connection.transaction(leave)) == nil {
-                _ = try? await Self.fence(self.instanceID, nonce: nil, evenIfAlive: true, on: connection)
+                _ = try? await Self.fence(self.instanceID, if: .always, on: connection)
             }
             await connection.close()
         }
@@ -268,10 +286,22 @@ final class InstanceLease: Sendable {
 
     // MARK: Fencing others
 
-    private static let dead = SQLStatement(
-        "instance_dead",
-        "SELECT instance_id FROM saga_instance WHERE NOT fenced AND lease_until < saga_now() AND instance_id <> $1"
-    )
+    /// What must hold of an instance, at the moment of its fencing.
+    private enum FencingCondition {
+        /// Somebody knows that it is dead, or is it.
+        case always
+        /// It is the one with this nonce: ids repeat over databases.
+        case named(nonce: String)
+        /// It has not renewed its lease since that was seen.
+        case unchanged(Timestamp)
+    }
+
+    private static let others = SQLStatement(
+        "instance_others",
+        """
+        SELECT instance_id, lease_until, lease_until < saga_now() FROM saga_instance
+        WHERE NOT fenced AND instance_id <> $1
+        """)
 
     /// One statement, so that no crash in between leaves a fenced instance with backends that nobody ends: a client
     /// that is stopped in mid-pipeline would hold its row locks for ever.
@@ -280,8 +310,7 @@ final class InstanceLease: Sendable {
         """
         WITH fenced AS (
             UPDATE saga_instance SET fenced = true
-            WHERE instance_id = $1 AND NOT fenced AND (nonce = $2 OR $2 IS NULL)
-                AND ($3 OR lease_until < saga_now())
+            WHERE instance_id = $1 AND NOT fenced AND (nonce = $2 OR $2 IS NULL) AND (lease_until = $3 OR $3 IS NULL)
             RETURNING backend_pids, backend_starts
         )
         SELECT (SELECT count(*) FROM fenced), count(pg_terminate_backend(a.pid))
@@ -289,15 +318,34 @@ final class InstanceLease: Sendable {
         WHERE a.pid = b.pid AND a.backend_start = b.start AND a.pid <> pg_backend_pid()
         """)
 
-    /// Fences every instance whose lease has run out, if this one may.
+    /// Fences every instance whose lease is over, if this one may.
+    ///
+    /// A lease that the database's clock says is over has been unchanged for half its length too: the living renew theirs
+    /// in less, so that a clock that was put forward fences none of them.
     func fenceDeadInstances(using pool: PostgresPool) async throws(PostgresError) {
-        guard self.mayFenceOthers else { return }
         var parameters = SQLParameters()
         parameters.append(self.instanceID)
-        for row in try await pool.run(SQLQuery(Self.dead, parameters)) {
+        var leases: [Int64: Timestamp] = [:]
+        var expired: Set<Int64> = []
+        for row in try await pool.run(SQLQuery(Self.others, parameters)) {
             let instance = try row.int64(0)
+            leases[instance] = try row.timestamp(1)
+            if try row.bool(2) { expired.insert(instance) }
+        }
+        let now = self.surroundings.now
+        let since = self.steadySince.load(ordering: .relaxed)
+        let dead = self.watch.withLock { watch in
+            // A gap of our own (the database was away, say) kept the living from renewing: what was seen before it is void.
+            watch.observe(leases, since: since == 0 ? now : BootTime(nanoseconds: since), at: now)
+            return leases.keys.filter { instance in
+                watch.isOver(instance, at: now) || expired.contains(instance) && watch.isHalfOver(instance, at: now)
+            }
+        }
+        guard self.mayFenceOthers else { return }
+        for instance in dead.sorted() {
+            guard let leaseUntil = leases[instance] else { continue }
             let isFenced = try await pool.withConnection { connection async throws(PostgresError) in
-                try await Self.fence(instance, nonce: nil, evenIfAlive: false, on: connection)
+                try await Self.fence(instance, if: .unchanged(leaseUntil), on: connection)
             }
             if isFenced { self.logger.warning("[SAGA] instance \(instance) is dead: fenced it") }
         }
@@ -305,21 +353,26 @@ final class InstanceLease: Sendable {
 
     /// Fences an instance for good and ends its backends.
     ///
-    /// - Parameter nonce: fence it only if it is the one with this nonce: ids repeat over databases.
     /// - Returns: whether it was this call that did.
     @discardableResult
     private static func fence(
-        _ instance: Int64, nonce: String?, evenIfAlive: Bool, on connection: PostgresConnection
+        _ instance: Int64, if condition: FencingCondition, on connection: PostgresConnection
     ) async throws(PostgresError) -> Bool {
-        let query = Self.fencing(instance, nonce: nonce, evenIfAlive: evenIfAlive)
-        return try await connection.run(query).single().int64(0) > 0
+        try await connection.run(Self.fencing(instance, if: condition)).single().int64(0) > 0
     }
 
-    private static func fencing(_ instance: Int64, nonce: String?, evenIfAlive: Bool) -> SQLQuery {
+    private static func fencing(_ instance: Int64, if condition: FencingCondition) -> SQLQuery {
+        var nonce: String?
+        var leaseUntil: Timestamp?
+        switch condition {
+        case .always: break
+        case .named(let name): nonce = name
+        case .unchanged(let seen): leaseUntil = seen
+        }
         var parameters = SQLParameters()
         parameters.append(instance)
         parameters.append(uuid: nonce)
-        parameters.append(evenIfAlive)
+        parameters.append(leaseUntil)
         return SQLQuery(Self.fence, parameters)
     }
 }

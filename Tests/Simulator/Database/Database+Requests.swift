@@ -34,7 +34,7 @@ extension Database {
     }
 
     private static let dull: Set<String> = [
-        "instance_renew", "instance_dead", "saga_claim", "saga_count_parked", "saga_clock", "saga_partition_exists",
+        "instance_renew", "instance_others", "saga_claim", "saga_count_parked", "saga_clock", "saga_partition_exists",
         "instance_backend", "saga_newest", "saga_rows", "saga_notify",
     ]
 }

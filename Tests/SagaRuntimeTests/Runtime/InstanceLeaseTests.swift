@@ -41,6 +41,15 @@ import Testing
             return try await self.connection.run(query).single().bool(0)
         }
 
+        /// Looks until an instance is fenced, as the sweep does.
+        func fence(_ dead: InstanceLease, by lease: InstanceLease) async throws {
+            while try await !self.isFenced(dead) {
+                try await lease.renewOnce(on: self.connection)
+                try await lease.fenceDeadInstances(using: self.pool)
+                try await Task.sleep(for: .milliseconds(5))
+            }
+        }
+
         /// Renews until it has done so for a whole lease.
         func renewForAWholeLease(_ lease: InstanceLease) async throws {
             while !lease.mayFenceOthers {
@@ -243,6 +252,43 @@ import Testing
         #expect(try await !fixture.isFenced(lease))
     }
 
+    /// A failover to a host whose clock is an hour behind: what the dead have promised lies ahead.
+    @Test func leaseThatLiesAheadIsNotTrustedForLongerThanALease() async throws {
+        let fixture = try await self.makeFixture()
+        let dead = try await fixture.register("dead")
+        let lease = try await fixture.register("a", duration: .milliseconds(400))
+        let start = BootTime.now
+        try await fixture.fence(dead, by: lease)
+        let took = BootTime.now - start
+        #expect(took >= .milliseconds(400))
+        #expect(took < .seconds(10))
+    }
+
+    /// The database's clock was put forward, or is another's: all leases look over, and whoever lives renews.
+    @Test func clockThatIsAheadFencesNobodyWhoLives() async throws {
+        let fixture = try await self.makeFixture()
+        let alive = try await fixture.register("alive", duration: .milliseconds(600))
+        let lease = try await fixture.register("a", duration: .milliseconds(600))
+        try await fixture.renewForAWholeLease(lease)
+        for _ in 0..<200 {
+            try await alive.renewOnce(on: fixture.connection)
+            try await fixture.expire(alive)
+            try await lease.renewOnce(on: fixture.connection)
+            try await lease.fenceDeadInstances(using: fixture.pool)
+        }
+        #expect(try await !fixture.isFenced(alive))
+    }
+
+    @Test func nameOfOneWhoseLeaseLiesAheadIsTakenAfterALease() async throws {
+        let fixture = try await self.makeFixture()
+        let dead = try await fixture.register("same", duration: .seconds(3600))
+        let start = BootTime.now
+        let next = try await fixture.register("same", duration: .milliseconds(500))
+        #expect(BootTime.now - start >= .milliseconds(500))
+        #expect(next.instanceID > dead.instanceID)
+        #expect(try await fixture.isFenced(dead))
+    }
+
     @Test func fencingEndsTheBackendsThatAreRecordedAndNoOthers() async throws {
         let fixture = try await self.makeFixture()
         let dead = try await fixture.register("dead")
@@ -259,8 +305,7 @@ import Testing
             """)
         try await fixture.expire(dead)
         let lease = try await fixture.register("a", duration: .milliseconds(200))
-        try await fixture.renewForAWholeLease(lease)
-        try await lease.fenceDeadInstances(using: fixture.pool)
+        try await fixture.fence(dead, by: lease)
         while first.isOpen || second.isOpen { try await Task.sleep(for: .milliseconds(5)) }
         try await bystander.execute("SELECT 1")
         #expect(bystander.isOpen)
@@ -275,8 +320,7 @@ import Testing
         try await stopped.execute("BEGIN; UPDATE held SET n = 2")
         try await fixture.expire(dead)
         let lease = try await fixture.register("a", duration: .milliseconds(200))
-        try await fixture.renewForAWholeLease(lease)
-        try await lease.fenceDeadInstances(using: fixture.pool)
+        try await fixture.fence(dead, by: lease)
         // Waits for the lock, and gets it because its holder is gone.
         try await fixture.connection.execute("UPDATE held SET n = n + 10")
         let query = SQLQuery(SQLStatement("held", "SELECT n FROM held"))

@@ -1,0 +1,73 @@
+"""What a lease says is the database's time, and that clock may be another host's tomorrow: whoever lives shows it by renewing."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+
+from support.client import status_name
+from support.clocks import clock_off_by
+from support.postgres import Cluster
+from support.waiting import wait_until
+from support.world import LEASE_SECONDS, World
+
+
+@pytest.mark.parametrize("ahead", ["1 hour", "20 seconds"])
+def test_a_dead_replica_whose_lease_lies_ahead(world: World, ahead: str) -> None:
+    doomed, survivor = world.server(name="doomed"), world.server(name="survivor")
+    time.sleep(LEASE_SECONDS + 2)
+    saga = doomed.client().create(when="ACCEPTED", options={"latency_ms": "1500"}).saga_id
+    doomed.kill()
+    world.database.execute(
+        f"UPDATE saga_instance SET lease_until = lease_until + interval '{ahead}' WHERE name = 'doomed' AND NOT fenced")
+    started = time.monotonic()
+    taken = "SELECT count(*) FROM saga_instance WHERE name = 'doomed' AND fenced"
+    wait_until(lambda: world.database.value(taken) == 1, 4 * LEASE_SECONDS, "the dead one to be fenced")
+    took = time.monotonic() - started
+    assert took > LEASE_SECONDS - 1, "nobody may be so quick"
+    assert took < LEASE_SECONDS + 6, f"{took:.1f} s"
+    world.wait_all_over(timeout=30)
+    assert status_name(survivor.client().saga(saga)) == "COMPLETED"
+
+
+def test_a_restart_under_the_name_of_one_whose_lease_lies_ahead(world: World) -> None:
+    """Without a data directory of its own, nothing but the lease says that the one before is dead."""
+    def replica(start: bool) -> object:
+        server = world.server(name="same", start=False)
+        del server.environment["DEVICERPC_DATA_DIR"]
+        if start:
+            server.start()
+        return server
+
+    first = replica(True)
+    first.kill()  # type: ignore[attr-defined]
+    world.database.execute("UPDATE saga_instance SET lease_until = lease_until + interval '1 hour' WHERE NOT fenced")
+    second = replica(False)
+    second.launch()  # type: ignore[attr-defined]
+    wait_until(
+        lambda: "waiting for the name same" in second.log_text(), 20, "a word about it")  # type: ignore[attr-defined]
+    second.wait_ready(4 * LEASE_SECONDS)  # type: ignore[attr-defined]
+    assert world.database.value("SELECT count(*) FROM saga_instance WHERE fenced") == 1
+
+
+@pytest.mark.parametrize("step", [3600, -3600], ids=["ahead", "behind"])
+def test_the_databases_clock_is_another_after_a_restart(make_world: object, own_cluster: Cluster, step: int) -> None:
+    """A failover to a host whose clock is off: nobody who lives is fenced, and who is dead is taken over."""
+    world = make_world(cluster_=own_cluster, user_service=False)  # type: ignore[operator]
+    doomed, survivor = world.server(name="doomed"), world.server(name="survivor")
+    time.sleep(LEASE_SECONDS + 2)
+    instances = world.database.value("SELECT max(instance_id) FROM saga_instance")
+    own_cluster.stop("immediate")
+    own_cluster.start(clock_off_by(step))
+    for server in (doomed, survivor):
+        client = server.client()
+        wait_until(lambda client=client: client.health() == "SERVING", 40, "it to serve again")
+    time.sleep(2 * LEASE_SECONDS)
+    assert world.database.value("SELECT max(instance_id) FROM saga_instance") == instances, "somebody was fenced"
+    saga = doomed.client().create(when="ACCEPTED", options={"latency_ms": "1500"}).saga_id
+    doomed.kill()
+    started = time.monotonic()
+    world.wait_all_over(timeout=40)
+    assert time.monotonic() - started < LEASE_SECONDS + 15
+    assert status_name(survivor.client().saga(saga)) == "COMPLETED"
