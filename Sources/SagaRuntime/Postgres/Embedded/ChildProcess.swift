@@ -13,10 +13,12 @@ package enum ChildProcess {
     /// blocked or ignored. It inherits descriptors 0, 1 and 2 as `standardFiles` sets them up and no other: a program
     /// that outlives us, or a connection of ours, must not keep our sockets open.
     ///
-    /// - Parameter arguments: the program, a path or a name to be found in PATH, and its arguments.
+    /// - Parameters:
+    ///   - arguments: the program, a path or a name to be found in PATH, and its arguments.
+    ///   - environment: as `NAME=value`; nil: ours.
     /// - Throws: the `errno` of what failed.
     package static func spawn(
-        _ arguments: [String], standardFiles: (inout posix_spawn_file_actions_t) -> Void
+        _ arguments: [String], environment: [String]? = nil, standardFiles: (inout posix_spawn_file_actions_t) -> Void
     ) throws(Errno) -> pid_t {
         var actions = posix_spawn_file_actions_t()
         var attributes = posix_spawnattr_t()
@@ -42,8 +44,14 @@ package enum ChildProcess {
         var argv = arguments.map { strdup($0) }
         argv.append(nil)
         defer { argv.forEach { free($0) } }
+        var variables = environment?.map { strdup($0) } ?? []
+        variables.append(nil)
+        defer { variables.forEach { free($0) } }
         var child = pid_t()
-        let code = posix_spawnp(&child, arguments[0], &actions, &attributes, argv, environ)
+        let code =
+            environment == nil
+            ? posix_spawnp(&child, arguments[0], &actions, &attributes, argv, environ)
+            : posix_spawnp(&child, arguments[0], &actions, &attributes, argv, variables)
         guard code == 0 else { throw Errno(code: code) }
         return child
     }
@@ -56,11 +64,17 @@ package enum ChildProcess {
 
     /// Runs a short-lived program and waits for it. Blocks: call it on a `DedicatedThread`. It reads nothing.
     ///
-    /// - Parameter outputPath: a scratch file for its output, replaced.
-    static func run(_ arguments: [String], outputPath: String) throws(PostgresError) -> Outcome {
+    /// - Parameters:
+    ///   - environment: as `NAME=value`; nil: ours.
+    ///   - outputPath: a scratch file for its output, replaced.
+    ///   - whileRunning: called every few milliseconds with its process id.
+    static func run(
+        _ arguments: [String], environment: [String]? = nil, outputPath: String,
+        whileRunning: ((pid_t) -> Void)? = nil
+    ) throws(PostgresError) -> Outcome {
         let child: pid_t
         do throws(Errno) {
-            child = try Self.spawn(arguments) { actions in
+            child = try Self.spawn(arguments, environment: environment) { actions in
                 posix_spawn_file_actions_addopen(&actions, 0, "/dev/null", O_RDONLY, 0)
                 posix_spawn_file_actions_addopen(
                     &actions, 1, outputPath, O_WRONLY | O_CREAT | O_TRUNC | O_APPEND, 0o600)
@@ -70,9 +84,14 @@ package enum ChildProcess {
             throw PostgresError(.embedded, "can't run \(arguments[0]): \(error)")
         }
         var status: Int32 = 0
-        while waitpid(child, &status, 0) < 0 {
+        while true {
+            let ended = waitpid(child, &status, whileRunning == nil ? 0 : WNOHANG)
+            if ended > 0 { break }
             // ECHILD: someone ignores SIGCHLD or reaped it; its result is lost.
-            guard errno == EINTR else { return Outcome(code: -1, output: Self.tail(outputPath)) }
+            if ended < 0, errno != EINTR { return Outcome(code: -1, output: Self.tail(outputPath)) }
+            guard ended == 0 else { continue }
+            whileRunning?(child)
+            usleep(5000)
         }
         let signal = status & 0x7f
         return Outcome(code: signal == 0 ? (status >> 8) & 0xff : 128 + signal, output: Self.tail(outputPath))

@@ -1,4 +1,5 @@
 import Glibc
+import Synchronization
 
 /// The blocking side of `EmbeddedPostgres`: directories, users, initdb, pg_ctl.
 struct EmbeddedCluster: Sendable {
@@ -12,6 +13,12 @@ struct EmbeddedCluster: Sendable {
     let isDurable: Bool
     private let owner: Owner?
     private let mayTraverse: Bool
+    /// Whoever waits for a start has changed their mind.
+    private let cancellation = Cancellation()
+
+    private final class Cancellation: Sendable {
+        let isRequested = Atomic<Bool>(false)
+    }
 
     /// The user that PostgreSQL runs as when we are root, which it refuses to be.
     private struct Owner: Sendable {
@@ -113,8 +120,24 @@ struct EmbeddedCluster: Sendable {
 
     // MARK: Start
 
-    /// The directory of the socket that the running server listens on.
+    /// Lets a start that is under way end soon, with an error, and without a server.
+    func cancelStart() { self.cancellation.isRequested.store(true, ordering: .relaxed) }
+
+    private var isCancelled: Bool { self.cancellation.isRequested.load(ordering: .relaxed) }
+
+    /// The directory of the socket that the running server listens on. A start that fails leaves no server behind.
     func start() throws(PostgresError) -> String {
+        do throws(PostgresError) {
+            let socketDirectory = try self.startOrFind()
+            if self.isCancelled { throw PostgresError(.embedded, "the start was given up") }
+            return socketDirectory
+        } catch {
+            try? self.stop()
+            throw error
+        }
+    }
+
+    private func startOrFind() throws(PostgresError) -> String {
         var version: Int?
         if let text = SystemFile.read("\(self.cluster)/PG_VERSION") {
             version = Int(text.trimmingASCIIWhitespace())
@@ -128,14 +151,17 @@ struct EmbeddedCluster: Sendable {
         // Left by a server that was killed: its children may take a moment to notice, and hold its shared memory until
         // then.
         let isCrashed = SystemFile.exists("\(self.cluster)/postmaster.pid")
+        self.removeStaleLocks(socketDirectory)
         let deadline = BootTime.now + Self.crashPatience
         while true {
+            // pg_ctl itself is let be: ended between fork and postmaster.pid it would leave a server that nobody knows.
             let outcome = try self.runAsOwner([
                 programs.path("pg_ctl"), "start", "--pgdata", self.cluster, "--wait", "--timeout",
                 "\(Self.startSeconds)",
                 "--silent", "--log", self.startupLog,
-            ])
+            ]) { _ in if self.isCancelled { self.endAtOnce() } }
             if outcome.code == 0 { return socketDirectory }
+            if self.isCancelled { throw PostgresError(.embedded, "the start was given up") }
             if isCrashed && BootTime.now < deadline {
                 usleep(100_000)
                 continue
@@ -160,8 +186,11 @@ struct EmbeddedCluster: Sendable {
         guard let text = SystemFile.read("\(self.cluster)/postmaster.pid") else { return nil }
         let lines = text.split(separator: "\n", omittingEmptySubsequences: false).map(String.init)
         guard let first = lines.first, let pid = pid_t(first.trimmingASCIIWhitespace()), pid > 1 else { return nil }
-        guard let commandLine = SystemFile.read("/proc/\(pid)/cmdline"),
-            commandLine.split(separator: "\0").contains(where: { $0 == self.cluster })
+        guard let commandLine = SystemFile.read("/proc/\(pid)/cmdline") else { return nil }
+        let arguments = commandLine.split(separator: "\0")
+        // Not pg_ctl, or somebody who looks at the directory.
+        guard let program = arguments.first, program.split(separator: "/").last == "postgres",
+            arguments.contains(where: { $0 == self.cluster })
         else { return nil }
         return (pid, lines)
     }
@@ -169,11 +198,33 @@ struct EmbeddedCluster: Sendable {
     /// The process id of the running server.
     var postmasterPID: pid_t? { self.postmaster?.pid }
 
+    /// Tells the server to shut down (fast), and doesn't wait for it.
+    func endAtOnce() {
+        if let pid = self.postmasterPID { kill(pid, SIGINT) }
+    }
+
+    /// Removes lock files of a server that is gone, where their process id lives again: in a container ids start anew, and
+    /// PostgreSQL takes whoever has the number for its predecessor. That it is none is certain, because a server of this
+    /// cluster has the cluster on its command line, and nobody else starts one while we hold the lock on the data directory.
+    private func removeStaleLocks(_ socketDirectory: String) {
+        guard self.postmaster == nil else { return }
+        let socketLock = "\(socketDirectory)/.s.PGSQL.\(Self.port).lock"
+        for path in ["\(self.cluster)/postmaster.pid", socketLock] {
+            guard let text = SystemFile.read(path), let first = text.split(separator: "\n").first,
+                let pid = pid_t(String(first).trimmingASCIIWhitespace()), pid > 0
+            else { continue }
+            // Nobody has the number: PostgreSQL finds that out by itself, and looks for the dead one's children first.
+            if kill(pid, 0) != 0, errno == ESRCH { continue }
+            unlink(path)
+        }
+    }
+
     /// initdb beside, then rename: a crash in between leaves nothing that looks like a cluster.
     private func initialize(_ programs: PostgresPrograms) throws(PostgresError) {
         let fresh = "\(self.cluster).new"
         if SystemFile.exists(fresh) {
-            let outcome = try ChildProcess.run(["/bin/rm", "-rf", fresh], outputPath: self.scratch)
+            let outcome = try ChildProcess.run(
+                ["/bin/rm", "-rf", fresh], environment: Self.environment, outputPath: self.scratch)
             guard outcome.code == 0 else { throw PostgresError(.embedded, "can't remove \(fresh): \(outcome.output)") }
         }
         guard mkdir(fresh, 0o700) == 0 else {
@@ -185,7 +236,8 @@ struct EmbeddedCluster: Sendable {
             "--auth-local", "trust", "--auth-host", "reject", "--no-instructions",
         ]
         if !self.isDurable { arguments.append("--no-sync") }
-        let outcome = try self.runAsOwner(arguments)
+        // What it has made by then is removed by the next start.
+        let outcome = try self.runAsOwner(arguments) { pid in if self.isCancelled { kill(pid, SIGKILL) } }
         guard outcome.code == 0 else {
             let hint =
                 self.mayTraverse ? "" : " (user postgres may not pass through the directories above \(self.cluster))"
@@ -240,20 +292,34 @@ struct EmbeddedCluster: Sendable {
 
     // MARK: Users
 
+    /// What its programs get as their environment: of ours the search path alone. A variable of the shell (PGOPTIONS, PGDATA,
+    /// LC_ALL, LD_PRELOAD, …) must not make of it another server than the one that we set up.
+    static var environment: [String] {
+        let path = getenv("PATH").map { ["PATH=\(String(cString: $0))"] } ?? []
+        return path + ["LC_ALL=C", "TZ=UTC"]
+    }
+
     /// Runs a program of PostgreSQL's as the user that owns the cluster.
-    private func runAsOwner(_ arguments: [String]) throws(PostgresError) -> ChildProcess.Outcome {
-        guard let owner = self.owner else { return try ChildProcess.run(arguments, outputPath: self.scratch) }
-        guard let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].first(where: { SystemFile.isExecutable($0) }) else {
-            throw PostgresError(.embedded, "setpriv (util-linux) is needed to run PostgreSQL as \(owner.name)")
+    private func runAsOwner(
+        _ arguments: [String], whileRunning: ((pid_t) -> Void)? = nil
+    ) throws(PostgresError) -> ChildProcess.Outcome {
+        var prefix: [String] = []
+        if let owner = self.owner {
+            guard let setpriv = ["/usr/bin/setpriv", "/bin/setpriv"].first(where: { SystemFile.isExecutable($0) })
+            else {
+                throw PostgresError(.embedded, "setpriv (util-linux) is needed to run PostgreSQL as \(owner.name)")
+            }
+            prefix = [
+                setpriv, "--reuid", "\(owner.user)", "--regid", "\(owner.group)", "--clear-groups", "--reset-env",
+            ]
+            if !self.mayTraverse {
+                // The data directory is below one that is closed to others (/root): this one capability lets the server
+                // pass.
+                prefix += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
+            }
+            prefix.append("--")
         }
-        var prefix = [
-            setpriv, "--reuid", "\(owner.user)", "--regid", "\(owner.group)", "--clear-groups", "--reset-env",
-        ]
-        if !self.mayTraverse {
-            // The data directory is below one that is closed to others (/root): this one capability lets the server
-            // pass.
-            prefix += ["--inh-caps", "-all,+dac_read_search", "--ambient-caps", "-all,+dac_read_search"]
-        }
-        return try ChildProcess.run(prefix + ["--"] + arguments, outputPath: self.scratch)
+        return try ChildProcess.run(
+            prefix + arguments, environment: Self.environment, outputPath: self.scratch, whileRunning: whileRunning)
     }
 }

@@ -31,26 +31,83 @@ public final class EmbeddedPostgres: Sendable {
 
     /// - Parameter isDurable: false for tests only: nothing is synced, a crash of the machine loses everything.
     package static func start(dataDirectory: String, isDurable: Bool) async throws(PostgresError) -> EmbeddedPostgres {
-        let server = try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in
-            let cluster = try EmbeddedCluster(dataDirectory: dataDirectory, isDurable: isDurable)
-            let lock = try Self.lock("\(cluster.dataDirectory)/postgres.lock")
+        let cluster = try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in
+            try EmbeddedCluster(dataDirectory: dataDirectory, isDurable: isDurable)
+        }
+        let lock = try Self.lock("\(cluster.dataDirectory)/postgres.lock")
+        Self.kept.withLock { $0.append(cluster) }
+        let result: Result<String, PostgresError> = await withTaskCancellationHandler {
             do throws(PostgresError) {
-                return EmbeddedPostgres(socketDirectory: try cluster.start(), cluster: cluster, lock: lock)
+                return .success(
+                    try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in
+                        try cluster.start()
+                    })
             } catch {
-                close(lock)
-                throw error
+                return .failure(error)
             }
+        } onCancel: {
+            cluster.cancelStart()
+        }
+        let server: EmbeddedPostgres
+        switch result {
+        case .success(let directory):
+            server = EmbeddedPostgres(socketDirectory: directory, cluster: cluster, lock: lock)
+        case .failure(let error):
+            Self.letGo(cluster)
+            close(lock)
+            throw error
         }
         do throws(PostgresError) {
-            try await server.makeDatabase(EmbeddedCluster.database, ifMissing: true)
-        } catch  where error.code == .connectFailed && server.postmasterPID == nil {
-            // It was found running, on its way out.
-            let cluster = server.cluster
-            _ = try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in try cluster.start() }
-            try await server.makeDatabase(EmbeddedCluster.database, ifMissing: true)
+            try await server.prepare()
+            return server
+        } catch {
+            // Whatever went wrong: no server is left without a keeper.
+            await server.stop()
+            throw error
         }
-        return server
     }
+
+    private func prepare() async throws(PostgresError) {
+        do throws(PostgresError) {
+            try await self.makeDatabase(EmbeddedCluster.database, ifMissing: true)
+        } catch  where error.code == .connectFailed && self.postmasterPID == nil && !Task.isCancelled {
+            // It was found running, on its way out.
+            let cluster = self.cluster
+            _ = try await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in try cluster.start() }
+            try await self.makeDatabase(EmbeddedCluster.database, ifMissing: true)
+        }
+        if Task.isCancelled { throw PostgresError(.embedded, "the start was given up") }
+    }
+
+    // MARK: Surroundings
+
+    /// The servers that this process keeps.
+    private static let kept = Mutex<[EmbeddedCluster]>([])
+
+    private static func letGo(_ cluster: EmbeddedCluster) {
+        Self.kept.withLock { $0.removeAll { $0.cluster == cluster.cluster } }
+    }
+
+    /// For a process that ends this very moment: tells its servers to shut down, and doesn't wait.
+    public static func endAllAtOnce() {
+        for cluster in Self.kept.withLock({ $0 }) { cluster.endAtOnce() }
+    }
+
+    /// Removes libpq's variables (`PGSERVICE`, `PGOPTIONS`, `PGSSLMODE`, …) from this process' environment: the embedded
+    /// server is reached by what `conninfo` says and by nothing else. To be called before other threads read the
+    /// environment.
+    public static func forgetEnvironment() {
+        var names: [String] = []
+        var entry = environ
+        while let text = entry.pointee {
+            let name = String(cString: text).prefix { $0 != "=" }
+            if name.hasPrefix("PG") { names.append(String(name)) }
+            entry += 1
+        }
+        for name in names { unsetenv(name) }
+    }
+
+    // MARK: Life
 
     /// Stops the server (fast shutdown: open sessions are ended, nothing is lost). Harmless when it is stopped already.
     public func stop() async {
@@ -60,6 +117,7 @@ public final class EmbeddedPostgres: Sendable {
         }
         guard lock >= 0 else { return }
         let cluster = self.cluster
+        Self.letGo(cluster)
         _ = try? await DedicatedThread.run(name: "embedded-pg") { () throws(PostgresError) in
             defer { close(lock) }
             try cluster.stop()
@@ -79,6 +137,7 @@ public final class EmbeddedPostgres: Sendable {
             if lock >= 0 { close(lock) }
             lock = -1
         }
+        Self.letGo(self.cluster)
     }
 
     /// How to connect to another database of this server.

@@ -17,7 +17,8 @@ struct PostgresPrograms: Sendable {
         var found: [PostgresPrograms] = []
         for directory in Self.candidates() {
             guard Self.needed.allSatisfy({ SystemFile.isExecutable("\(directory)/\($0)") }) else { continue }
-            let outcome = try ChildProcess.run(["\(directory)/postgres", "--version"], outputPath: scratch)
+            let outcome = try ChildProcess.run(
+                ["\(directory)/postgres", "--version"], environment: EmbeddedCluster.environment, outputPath: scratch)
             guard outcome.code == 0, let major = Self.majorVersion(in: outcome.output) else { continue }
             found.append(PostgresPrograms(directory: directory, majorVersion: major))
         }
