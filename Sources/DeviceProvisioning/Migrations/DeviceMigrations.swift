@@ -7,7 +7,14 @@ public enum DeviceMigrations {
         Migration(version: 101, name: "port", sql: Self.port),
         Migration(version: 102, name: "simulated_device", sql: Self.simulatedDevice),
         Migration(version: 103, name: "devices_tenant", sql: Self.devicesTenant),
+        Migration(version: 110, name: "device_keys", sql: Self.deviceKeys),
     ]
+
+    /// By their bytes: an upgrade of the C library must not reorder what a unique key or an index holds.
+    private static let deviceKeys = """
+        ALTER TABLE devices ALTER COLUMN user_id TYPE text COLLATE "C", ALTER COLUMN tenant_id TYPE text COLLATE "C";
+        ALTER TABLE port ALTER COLUMN host TYPE text COLLATE "C", ALTER COLUMN pool TYPE text COLLATE "C";
+        """
 
     private static let devicesTenant = """
         CREATE INDEX devices_tenant ON devices (tenant_id, created_at, device_id) WHERE tenant_id <> '';

@@ -27,6 +27,8 @@ public struct PortKeeper: Sendable {
             parameters.append(array: hosts.map { Int32(clamping: $0.adb.lowerBound) })
             parameters.append(array: hosts.map { Int32(clamping: $0.webRTC.lowerBound) })
             parameters.append(array: hosts.map { Int32(clamping: min($0.adb.count, $0.webRTC.count)) })
+            // A start that has nothing to change writes nothing: the database may be read-only for a while.
+            guard try await self.database.run(SQLQuery(Self.differs, parameters)).single().bool(0) else { continue }
             try await self.write([SQLQuery(Self.retire, parameters), SQLQuery(Self.seed, parameters)])
         }
     }
@@ -45,15 +47,25 @@ public struct PortKeeper: Sendable {
     }
     private static let maximumTries = 5
 
-    private static let retire = SQLStatement(
-        "port_retire",
-        """
-        DELETE FROM port p
-        WHERE p.pool = $1 AND p.saga_id IS NULL AND NOT EXISTS (
+    /// What lies outside the configured hosts and may go.
+    private static let outside = """
+        p.pool = $1 AND p.saga_id IS NULL AND NOT EXISTS (
             SELECT 1 FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
             WHERE p.host = h.host AND p.adb_port BETWEEN h.adb AND h.adb + h.pairs - 1
                 AND p.webrtc_port - p.adb_port = h.webrtc - h.adb)
+        """
+
+    private static let differs = SQLStatement(
+        "port_differs",
+        """
+        SELECT EXISTS (SELECT 1 FROM port p WHERE \(Self.outside)) OR EXISTS (
+            SELECT 1 FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
+            CROSS JOIN LATERAL generate_series(0, h.pairs - 1) AS n
+            WHERE NOT EXISTS (SELECT 1 FROM port p WHERE p.host = h.host
+                AND (p.adb_port = h.adb + n OR p.webrtc_port = h.webrtc + n)))
         """)
+
+    private static let retire = SQLStatement("port_retire", "DELETE FROM port p WHERE \(Self.outside)")
 
     /// The nth pairs of all hosts come free at the same instant, so that devices are spread over the hosts.
     private static let seed = SQLStatement(

@@ -26,7 +26,6 @@ public struct Migrator: Sendable {
     private static let table = SQLStatement("migration_table", "SELECT to_regclass('saga_migration') IS NOT NULL")
     private static let applied = SQLStatement(
         "migration_applied", "SELECT version, name, excludes_older FROM saga_migration ORDER BY version")
-    private static let record = "INSERT INTO saga_migration (version, name, excludes_older) VALUES"
 
     /// "devicerp" in ASCII: a number that no other program locks in this database.
     private static let lockKey: Int64 = 0x6465_7669_6365_7270
@@ -35,20 +34,31 @@ public struct Migrator: Sendable {
     private static let lockPatience = Duration.seconds(300)
     private static let migrationTimeout = Duration.seconds(3600)
 
-    /// Applies what is missing, each migration in a transaction of its own, under a lock that keeps others out.
+    /// Applies what is missing, each migration in a transaction of its own (but for indexes), under a lock that keeps others
+    /// out. Where nothing is missing nothing is written: the database may be read-only, and this role may have no rights on
+    /// its schema.
     ///
     /// - Returns: the versions that were applied now.
     /// - Throws: `PostgresError`, or `Failure` if this program can't serve the database.
     @discardableResult
     public func run(on connection: PostgresConnection) async throws -> [Int] {
         try self.validate()
-        try await self.locked(Self.createTable, on: connection)
         let applied = try await self.appliedVersions(connection)
-        var result: [Int] = []
-        for migration in self.migrations where !applied.contains(migration.version) {
-            if try await self.apply(migration, connection) { result.append(migration.version) }
+        let missing = self.migrations.filter { applied?.contains($0.version) != true }
+        if missing.isEmpty { return [] }
+        do {
+            if applied == nil { try await self.locked(Self.createTable, on: connection) }
+            var result: [Int] = []
+            for migration in missing where try await self.apply(migration, connection) {
+                result.append(migration.version)
+            }
+            return result
+        } catch let error as PostgresError where error.sqlstate == "42501" || error.sqlstate == "3F000" {
+            // insufficient_privilege; invalid_schema_name: none of the search path that this role may use.
+            throw Failure(
+                description: "this role may not change the schema (\(error.message)): the database lacks "
+                    + "\(Self.titles(missing)); run `devicerpc migrate` as the tables' owner (docs/database.md)")
         }
-        return result
     }
 
     /// Checks, without changing anything, that this program can serve the database as it is.
@@ -56,12 +66,15 @@ public struct Migrator: Sendable {
     /// - Throws: `PostgresError`, or `Failure` if a migration is missing or the schema is newer than this program.
     public func check(on connection: PostgresConnection) async throws {
         try self.validate()
-        let exists = try await connection.run(SQLQuery(Self.table)).single().bool(0)
-        let applied = exists ? try await self.appliedVersions(connection) : []
-        let missing = self.migrations.filter { !applied.contains($0.version) }.map(\.title)
+        let applied = try await self.appliedVersions(connection)
+        let missing = self.migrations.filter { applied?.contains($0.version) != true }
         guard missing.isEmpty else {
-            throw Failure(description: "the database lacks \(missing.joined(separator: ", ")): run `devicerpc migrate`")
+            throw Failure(description: "the database lacks \(Self.titles(missing)): run `devicerpc migrate`")
         }
+    }
+
+    private static func titles(_ migrations: [Migration]) -> String {
+        migrations.map(\.title).joined(separator: ", ")
     }
 
     private func validate() throws(Failure) {
@@ -79,26 +92,39 @@ public struct Migrator: Sendable {
     ///
     /// Asks for it again and again rather than wait in the server, where a waiting statement holds a snapshot.
     private func locked(_ sql: String, on connection: PostgresConnection) async throws {
+        try await self.takingTurns {
+            try await connection.execute("\(self.begin(connection)); \(sql)\n; COMMIT", timeout: Self.migrationTimeout)
+        }
+    }
+
+    /// Begins a transaction that holds the lock.
+    private func begin(_ connection: PostgresConnection) -> String {
+        """
+        BEGIN ISOLATION LEVEL READ COMMITTED;
+        \(connection.localSettings)
+        SET LOCAL statement_timeout = 0;
+        SET LOCAL idle_in_transaction_session_timeout = 0;
+        SET LOCAL lock_timeout = '\(Self.tableLockTimeout)';
+        DO $lock$ BEGIN
+            IF NOT pg_try_advisory_xact_lock(\(Self.lockKey)) THEN
+                RAISE SQLSTATE '\(Self.isLocked)' USING MESSAGE = 'another process migrates the database';
+            END IF;
+        END $lock$
+        """
+    }
+
+    /// Tries until nobody is in the way: another process that migrates, or a table's users (whoever waits for a table's lock
+    /// keeps all others from it, and so waits for a moment only).
+    private func takingTurns(_ body: () async throws -> Void) async throws {
         let deadline = BootTime.now + Self.lockPatience
         while true {
-            do throws(PostgresError) {
-                try await connection.execute(
-                    """
-                    BEGIN;
-                    SET LOCAL statement_timeout = 0;
-                    DO $lock$ BEGIN
-                        IF NOT pg_try_advisory_xact_lock(\(Self.lockKey)) THEN
-                            RAISE SQLSTATE '\(Self.isLocked)' USING MESSAGE = 'another process migrates the database';
-                        END IF;
-                    END $lock$;
-                    \(sql)
-                    ;
-                    COMMIT
-                    """, timeout: Self.migrationTimeout)
-                return
-            } catch {
-                guard error.sqlstate == Self.isLocked else { throw error }
+            do {
+                return try await body()
+            } catch let error as PostgresError {
+                let isLocked = error.sqlstate == Self.isLocked
+                guard isLocked || error.isSerialization else { throw error }
                 guard BootTime.now < deadline else {
+                    guard isLocked else { throw error }
                     throw Failure(description: "another process has been migrating the database for five minutes")
                 }
             }
@@ -106,7 +132,11 @@ public struct Migrator: Sendable {
         }
     }
 
-    private func appliedVersions(_ connection: PostgresConnection) async throws -> Set<Int> {
+    private static let tableLockTimeout = "2s"
+
+    /// - Returns: nil if nothing was ever applied.
+    private func appliedVersions(_ connection: PostgresConnection) async throws -> Set<Int>? {
+        guard try await connection.run(SQLQuery(Self.table)).single().bool(0) else { return nil }
         var result: Set<Int> = []
         for row in try await connection.run(SQLQuery(Self.applied)) {
             let version = Int(try row.int32(0))
@@ -127,23 +157,57 @@ public struct Migrator: Sendable {
 
     /// - Returns: false if another process has applied it meanwhile.
     private func apply(_ migration: Migration, _ connection: PostgresConnection) async throws -> Bool {
-        // The name is the program's own; quoted all the same.
-        let name = migration.name.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
         do {
-            try await self.locked(
-                """
-                DO $applied$ BEGIN
-                    IF EXISTS (SELECT 1 FROM saga_migration WHERE version = \(migration.version)) THEN
-                        RAISE SQLSTATE '\(Self.isApplied)' USING MESSAGE = 'applied already';
-                    END IF;
-                END $applied$;
-                \(migration.sql)
-                ;
-                \(Self.record) (\(migration.version), '\(name)', \(migration.excludesOlderPrograms))
-                """, on: connection)
+            switch migration.change {
+            case .script(let sql):
+                let script = "\(Self.unlessApplied(migration)); \(sql)\n; \(Self.record(migration))"
+                try await self.locked(script, on: connection)
+            case .indexes(let indexes):
+                try await self.build(indexes, of: migration, connection)
+            }
             return true
         } catch let error as PostgresError where error.sqlstate == Self.isApplied {
             return false
+        }
+    }
+
+    private static func unlessApplied(_ migration: Migration) -> String {
+        """
+        DO $applied$ BEGIN
+            IF EXISTS (SELECT 1 FROM saga_migration WHERE version = \(migration.version)) THEN
+                RAISE SQLSTATE '\(Self.isApplied)' USING MESSAGE = 'applied already';
+            END IF;
+        END $applied$
+        """
+    }
+
+    private static func record(_ migration: Migration) -> String {
+        // The name is the program's own; quoted all the same.
+        let name = migration.name.split(separator: "'", omittingEmptySubsequences: false).joined(separator: "''")
+        return """
+            INSERT INTO saga_migration (version, name, excludes_older)
+            VALUES (\(migration.version), '\(name)', \(migration.excludesOlderPrograms))
+            """
+    }
+
+    // MARK: Indexes
+
+    /// Builds what of the indexes is missing. The lock is held by a second connection's transaction, which reads nothing and
+    /// so keeps no index waiting.
+    private func build(
+        _ indexes: [Migration.Index], of migration: Migration, _ connection: PostgresConnection
+    ) async throws {
+        let holder = try await connection.another()
+        do {
+            try await self.takingTurns {
+                try await holder.execute("\(self.begin(holder)); \(Self.unlessApplied(migration))")
+            }
+            for index in indexes { try await IndexBuilder(index, on: connection, holder: holder).run() }
+            try await holder.execute("\(Self.record(migration)); COMMIT")
+            await holder.close()
+        } catch {
+            await holder.close()
+            throw error
         }
     }
 }

@@ -3,6 +3,7 @@ public enum SagaMigrations {
     public static let all: [Migration] = [
         Migration(version: 1, name: "saga_tables", sql: Self.sagaTables),
         Migration(version: 2, name: "saga_tenant", sql: Self.sagaTenant),
+        Migration(version: 4, name: "keys_and_rights", sql: Self.keysAndRights),
         Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
     ]
@@ -14,6 +15,65 @@ public enum SagaMigrations {
     private static let sagaNow = """
         CREATE FUNCTION saga_now() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE AS 'SELECT statement_timestamp()';
         ALTER TABLE saga_instance ALTER COLUMN registered_at SET DEFAULT saga_now();
+        """
+
+    /// Keys by their bytes (docs/database.md, "Text that is a key"), and partitions for a role that may not make tables.
+    ///
+    /// A collation changes no row: indexes are built anew, under the table's lock. Where saga_event has so many partitions that
+    /// their locks might not fit into PostgreSQL's table of them, its columns stay as they are.
+    private static let keysAndRights = """
+        ALTER TABLE saga_request ALTER COLUMN user_id TYPE text COLLATE "C";
+        ALTER TABLE saga_instance ALTER COLUMN name TYPE text COLLATE "C";
+        ALTER TABLE saga_setting ALTER COLUMN name TYPE text COLLATE "C";
+        DO $event$ BEGIN
+            IF (SELECT count(*) FROM pg_inherits WHERE inhparent = 'saga_event'::regclass) <= 60 THEN
+                ALTER TABLE saga_event ALTER COLUMN user_id TYPE text COLLATE "C", ALTER COLUMN batch_id TYPE text COLLATE "C",
+                    ALTER COLUMN tenant_id TYPE text COLLATE "C";
+            END IF;
+        END $event$;
+
+        -- Makes a day's partition of saga_state or saga_event, with the rights of the owner: whoever serves needs none on the
+        -- schema. Built standing alone, with a CHECK that spares the scan, then attached under a lock time-out. A table of that
+        -- name that stands alone was detached by somebody, and its sagas are not ours to drop: then this fails.
+        CREATE FUNCTION saga_partition_make(parent text, day bigint) RETURNS boolean
+        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '2s' AS $make$
+        DECLARE
+            leaf text := parent || '_' || to_char(timestamp '1970-01-01' + day * interval '1 day', 'YYYYMMDD');
+            lower_bound text := 'saga_' || lpad((day * 86400000)::text, 13, '0');
+            upper_bound text := 'saga_' || lpad(((day + 1) * 86400000)::text, 13, '0');
+            options text := CASE parent
+                -- A row is updated three or four times, within a minute or so: room for HOT.
+                WHEN 'saga_state' THEN 'fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02'
+                WHEN 'saga_event' THEN 'autovacuum_vacuum_insert_scale_factor = 0.05' END;
+            entry record;
+        BEGIN
+            IF options IS NULL OR abs(day - extract(epoch FROM saga_now())::bigint / 86400) > 10000 THEN
+                RAISE EXCEPTION 'no partitions of % for day %', parent, day;
+            END IF;
+            PERFORM pg_advisory_xact_lock(hashtextextended('devicerpc.partitions', 0));
+            -- Another replica was quicker.
+            IF EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass(leaf)) THEN RETURN false; END IF;
+            EXECUTE format('CREATE TABLE %I (LIKE %I INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH (%s)', leaf, parent, options);
+            EXECUTE format('ALTER TABLE %I ADD CONSTRAINT %I CHECK (saga_id >= %L AND saga_id < %L)',
+                leaf, leaf || '_range', lower_bound, upper_bound);
+            EXECUTE format('ALTER TABLE %I ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)',
+                parent, leaf, lower_bound, upper_bound);
+            EXECUTE format('ALTER TABLE %I DROP CONSTRAINT %I', leaf, leaf || '_range');
+            -- A partition that is used by its own name needs its own grants.
+            FOR entry IN
+                SELECT a.privilege_type, a.grantee FROM pg_class c, aclexplode(c.relacl) a
+                WHERE c.oid = to_regclass(parent) AND a.grantee <> c.relowner
+            LOOP
+                EXECUTE format('GRANT %s ON TABLE %I TO %s', entry.privilege_type, leaf,
+                    CASE entry.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(entry.grantee)) END);
+            END LOOP;
+            RETURN true;
+        END $make$;
+        REVOKE ALL ON FUNCTION saga_partition_make(text, bigint) FROM PUBLIC;
+        -- pg_temp last: who calls it could otherwise have it work on temporary tables of theirs, with the owner's rights.
+        DO $path$ BEGIN
+            EXECUTE format('ALTER FUNCTION saga_partition_make(text, bigint) SET search_path = %I, pg_temp', current_schema());
+        END $path$;
         """
 
     /// Whom a saga's user belongs to, in the saga's first row; null without a tenant.

@@ -3,25 +3,15 @@ import Synchronization
 
 /// Keeps the daily partitions of the saga tables, a week ahead.
 ///
-/// The tables are partitioned by `saga_id` itself: the id starts with its creation time, so a day is a range. Each
-/// partition is built standing alone, with a CHECK that spares the scan, and then attached under a lock time-out; there
-/// is no default partition.
+/// The tables are partitioned by `saga_id` itself: the id starts with its creation time, so a day is a range. The owner's
+/// function `saga_partition_make` makes them; there is no default partition.
 final class PartitionKeeper: Sendable {
     /// Days from today on that have their partitions.
     static let daysKept = 7
     /// How often it looks. Well below what `SagaDays` trusts a list for.
     static let interval: Duration = .seconds(20)
 
-    private struct Table {
-        var name: String
-        var options: String
-    }
-
-    private static let tables = [
-        // A row is updated three or four times, within a minute or so: room for HOT.
-        Table(name: "saga_state", options: "fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02"),
-        Table(name: "saga_event", options: "autovacuum_vacuum_insert_scale_factor = 0.05"),
-    ]
+    private static let tables = ["saga_state", "saga_event"]
 
     private let pool: PostgresPool
     private let days: SagaDays
@@ -63,7 +53,7 @@ final class PartitionKeeper: Sendable {
         var isComplete = true
         for day in Array(today...(today + Int64(Self.daysKept))) + [today - 1] {
             do {
-                for table in Self.tables where !attached.contains("\(table.name)_\(Self.name(of: day))") {
+                for table in Self.tables where !attached.contains("\(table)_\(Self.name(of: day))") {
                     isComplete = false
                     try await self.make(table, day: day)
                 }
@@ -121,28 +111,14 @@ final class PartitionKeeper: Sendable {
         return bounds == "FOR VALUES FROM ('\(Self.bound(day))') TO ('\(Self.bound(day + 1))')" ? day : nil
     }
 
-    private func make(_ table: Table, day: Int64) async throws(PostgresError) {
-        let name = "\(table.name)_\(Self.name(of: day))"
-        let lower = Self.bound(day)
-        let upper = Self.bound(day + 1)
-        // Replicas take turns; whoever comes second finds it done. A table of that name that stands alone is nobody's leftover
-        // (this is one transaction): somebody detached it, and its sagas are not ours to drop. It stops new ones instead.
-        try await self.pool.execute(
-            """
-            BEGIN;
-            SET LOCAL lock_timeout = '2s';
-            SELECT pg_advisory_xact_lock(hashtextextended('devicerpc.partitions', 0));
-            DO $make$
-            BEGIN
-                IF EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = to_regclass('\(name)')) THEN RETURN; END IF;
-                CREATE TABLE \(name) (LIKE \(table.name) INCLUDING DEFAULTS INCLUDING CONSTRAINTS) WITH (\(table.options));
-                ALTER TABLE \(name) ADD CONSTRAINT \(name)_range
-                    CHECK (saga_id >= '\(lower)' AND saga_id < '\(upper)');
-                ALTER TABLE \(table.name) ATTACH PARTITION \(name) FOR VALUES FROM ('\(lower)') TO ('\(upper)');
-                ALTER TABLE \(name) DROP CONSTRAINT \(name)_range;
-            END $make$;
-            COMMIT
-            """)
+    /// Made with the owner's rights, by a function of migration 4. Replicas take turns; whoever comes second finds it done.
+    private static let make = SQLStatement("saga_partition_make", "SELECT saga_partition_make($1, $2)")
+
+    private func make(_ table: String, day: Int64) async throws(PostgresError) {
+        var parameters = SQLParameters()
+        parameters.append(table)
+        parameters.append(day)
+        _ = try await self.pool.run(SQLQuery(Self.make, parameters))
     }
 
     // MARK: Days
