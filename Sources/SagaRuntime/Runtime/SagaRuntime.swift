@@ -555,11 +555,7 @@ public final class SagaRuntime: Sendable {
         "saga_digest_key", "SELECT value FROM saga_setting WHERE name = 'request-digest-key'")
 
     /// The key of the request digests, the same on all replicas.
-    public func requestDigestKey() async throws(SagaRuntimeError) -> [UInt8] {
-        do {
-            return try await self.pool.run([SQLQuery(Self.digestKey, SQLParameters())])[0].single().bytes(0)
-        } catch {
-            throw .database(error)
-        }
+    public func requestDigestKey() async throws(PostgresError) -> [UInt8] {
+        try await self.pool.run(SQLQuery(Self.digestKey)).single().bytes(0)
     }
 }

@@ -6,7 +6,10 @@ struct MigrateCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "migrate", abstract: "Brings the database's schema up to date, and ends.",
         usage: "devicerpc migrate [--check] [--output <format>] [--config <file>] [--<setting> <value> ...]",
-        discussion: "Takes the settings of serve. serve does the same at each start.")
+        discussion: """
+            Takes the settings of serve. serve does the same at each start, where its role may. A database that is away, \
+            starting up, full or read-only is waited for, for a minute; then code 3.
+            """)
 
     @Flag(help: "Change nothing; code 1 if something is missing.")
     var check = false
@@ -24,27 +27,44 @@ struct MigrateCommand: AsyncParsableCommand {
                     line, _ in StandardError.write(line)
                 }
             }
-            let database = try await ServerDatabase.open(configuration, logger: logger)
-            let result: Result<[Int], any Error>
-            do {
-                if self.check {
-                    try await database.checkSchema(logger: logger)
-                    result = .success([])
-                } else {
-                    result = .success(try await database.migrate(logger: logger))
-                }
-            } catch {
-                result = .failure(error)
-            }
-            await database.close()
+            let result = await self.run(configuration, logger)
             switch result {
             case .success(let applied):
                 StandardOutput.write(self.report(applied))
             case .failure(let failure as Migrator.Failure):
                 StandardError.write(ServerErrors.words("\(failure)", .failed, as: self.output))
                 throw Exit(.failed)
+            case .failure(is CancellationError): throw Exit(.interrupted)
             case .failure(let error): throw error
             }
+        }
+    }
+
+    /// Stops what it has started also when it is interrupted.
+    private func run(_ configuration: ServerConfiguration, _ logger: Logger) async -> Result<[Int], any Error> {
+        let signals = ShutdownSignals { words, level in logger.log(level: level, "\(words)") }
+        let patience = DatabasePatience(limit: ServerDatabase.commandPatience, logger: LogCauses().thinning(logger))
+        let check = self.check
+        do {
+            return .success(
+                try await signals.interrupting {
+                    var database = try await ServerDatabase.open(configuration, logger: logger)
+                    let result: Result<[Int], any Error>
+                    do {
+                        if check {
+                            try await database.checkSchema(patience)
+                            result = .success([])
+                        } else {
+                            result = .success(try await database.migrate(patience))
+                        }
+                    } catch {
+                        result = .failure(error)
+                    }
+                    await database.close()
+                    return try result.get()
+                })
+        } catch {
+            return .failure(error)
         }
     }
 

@@ -10,7 +10,8 @@ struct ServeCommand: AsyncParsableCommand {
         usage: "devicerpc serve [--config <file>] [--<setting> <value> ...]",
         discussion: """
             SIGTERM or SIGINT drains and ends with code 0; a second one ends at once with code 130. Code 64: the \
-            configuration is wrong; 3: the database can't be reached; 70: another fault.
+            configuration is wrong; 3: the database refuses what a start needs; 70: another fault. A database that is away, \
+            starting up, full or read-only is waited for.
 
             \(ConfigurationReference.help())
             """)

@@ -23,6 +23,10 @@ struct ServerConfiguration: Sendable {
         var journalConnections: Int
         var queryConnections: Int
         var isTransactionPooled: Bool
+        /// Each server's time to let one connection in.
+        var connectTimeout: Duration
+        /// How long a request waits for a pooled connection.
+        var acquireTimeout: Duration
     }
 
     struct Engine: Sendable {
@@ -112,7 +116,8 @@ struct ServerConfiguration: Sendable {
         self.database = Database(
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),
-            isTransactionPooled: reader.read(Settings.transactionPooler))
+            isTransactionPooled: reader.read(Settings.transactionPooler),
+            connectTimeout: reader.read(Settings.connectTimeout), acquireTimeout: reader.read(Settings.acquireTimeout))
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas),

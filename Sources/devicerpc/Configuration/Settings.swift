@@ -96,6 +96,17 @@ enum Settings {
         "database.query-connections", "DEVICERPC_QUERY_CONNECTIONS", .database, default: 4, in: 1...64,
         "Connections for reads.")
 
+    static let connectTimeout = Setting<Duration>.duration(
+        "database.connect-timeout", "DEVICERPC_DATABASE_CONNECT_TIMEOUT", .database, default: .seconds(5),
+        in: .milliseconds(100) ... .seconds(60),
+        "How long each server that DATABASE_URL names may take to let a connection in; connect_timeout there goes before "
+            + "it. A server that has said nothing for a second has the next one tried beside it.")
+    static let acquireTimeout = Setting<Duration>.duration(
+        "database.acquire-timeout", "DEVICERPC_DATABASE_ACQUIRE_TIMEOUT", .database, default: .seconds(1),
+        in: .milliseconds(50) ... .seconds(60),
+        "How long a request waits for a connection to come free or to be made. One that takes longer to be made is there for "
+            + "the next request.")
+
     static let transactionPooler = Setting<Bool>.boolean(
         "database.transaction-pooler", "DEVICERPC_TRANSACTION_POOLER", .database, default: false,
         "Whether DATABASE_URL leads to a pooler in transaction mode (PgBouncer's pool_mode = transaction). Statements are "
@@ -244,7 +255,7 @@ enum Settings {
             tlsCertificate.description, tlsKey.description,
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
-            transactionPooler.description,
+            connectTimeout.description, acquireTimeout.description, transactionPooler.description,
             provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
             simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
             adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,

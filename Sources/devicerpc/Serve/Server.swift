@@ -29,13 +29,27 @@ struct Server {
     /// Told once when the server takes calls, with what to tell people.
     let onReady: @Sendable (ServerAddresses) -> Void
 
+    /// Returns once the server has ended, also if it was told to before it was up.
     func run() async throws {
+        // From here on: whatever is being started when a signal comes is stopped again.
+        let signals = ShutdownSignals { [logger, output] words, level in
+            logger.log(level: level, "\(words)")
+            if level == .critical { await output.flush(within: ServerOutput.patienceAtOnce) }
+        }
+        do {
+            try await signals.interrupting { try await self.run(signals) }
+        } catch is CancellationError where signals.isStopping {
+            self.logger.notice("stopped before it was up")
+        }
+    }
+
+    private func run(_ signals: ShutdownSignals) async throws {
         try await self.checkFiles()
         let budget = try self.descriptorBudget()
-        let database = try await ServerDatabase.open(self.configuration, logger: self.logger)
+        var database = try await ServerDatabase.open(self.configuration, logger: self.logger)
         let result: Result<Void, any Error>
         do {
-            result = .success(try await self.serve(database, budget))
+            result = .success(try await self.serve(&database, signals, budget))
         } catch {
             result = .failure(error)
         }
@@ -43,16 +57,18 @@ struct Server {
         try result.get()
     }
 
-    private func serve(_ database: ServerDatabase, _ budget: DescriptorBudget) async throws {
+    private func serve(
+        _ database: inout ServerDatabase, _ signals: ShutdownSignals, _ budget: DescriptorBudget
+    ) async throws {
         if let directory = self.configuration.lockDirectory { try Self.makeDirectory(directory) }
-        let applied = try await database.migrate(logger: self.logger)
+        let patience = DatabasePatience(logger: self.logger)
+        let applied = try await database.migrate(patience)
         if !applied.isEmpty { self.logger.info("migrated the database", metadata: ["versions": "\(applied)"]) }
-        let connection = PostgresConfiguration.engine(
-            conninfo: database.conninfo, isTransactionPooled: database.isTransactionPooled)
+        let connection = database.connection
         let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
         let providers = try self.makeProviders(tools, budget)
         let quota = try self.makeQuotaClient(budget)
-        try await PortKeeper(providers: providers, database: tools).prepare()
+        try await patience.run { try await PortKeeper(providers: providers, database: tools).prepare() }
 
         let runtime = SagaRuntime(
             configuration: self.runtimeConfiguration(connection),
@@ -67,7 +83,7 @@ struct Server {
         let audit = AuditLog(logger: self.logger)
         let service = DeviceService(
             runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
-            digestKey: try await runtime.requestDigestKey(), audit: audit,
+            digestKey: try await patience.run { try await runtime.requestDigestKey() }, audit: audit,
             longReads: (self.configuration.database.queryConnections / 2, Self.toolConnections / 2),
             heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)
         let health = HealthService(["": .notServing, DeviceService.name: .notServing])
@@ -84,6 +100,7 @@ struct Server {
         let stopLimit = self.stopLimit(database)
         defer { stopLimit.cancel() }
         try await self.run(
+            signals,
             Parts(
                 runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
                 accessLog: accessLog, stopLimit: stopLimit))
@@ -106,7 +123,7 @@ struct Server {
     }
 
     /// Runs everything until a signal, or until a part of it fails.
-    private func run(_ parts: Parts) async throws {
+    private func run(_ signals: ShutdownSignals, _ parts: Parts) async throws {
         let gate = ShutdownGate()
         let state = ServingState(runtime: parts.runtime, gate: gate, health: parts.health)
         let probe = DatabaseProbe(pool: parts.tools) { problem in
@@ -121,17 +138,19 @@ struct Server {
 
         let rpcAddress = try await self.listen(parts.rpc)
         let group = ServiceGroupBox()
-        let signals = SignalService(logger: self.logger, output: self.output) {
+        let stop = StopService(group: group)
+        let isWanted = signals.handle {
             gate.close()
             state.publish()
             parts.stopLimit.begin()
-            await group.triggerGracefulShutdown()
+            stop.request()
         }
+        guard isWanted else { throw CancellationError() }
         // The last one goes first.
         let logging = parts.accessLog.map { [ServiceGroupConfiguration.ServiceConfiguration(service: $0)] } ?? []
         let services: [ServiceGroupConfiguration.ServiceConfiguration] =
             logging + [
-                .init(service: signals), .init(service: LogCausesService(causes: self.causes, logger: self.logger)),
+                .init(service: stop), .init(service: LogCausesService(causes: self.causes, logger: self.logger)),
                 .init(service: operators), .init(service: probe),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
                 .init(

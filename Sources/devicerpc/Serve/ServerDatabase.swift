@@ -4,45 +4,68 @@ import SagaRuntime
 
 /// The server's database: the embedded PostgreSQL, or the one that `DATABASE_URL` names.
 struct ServerDatabase: Sendable {
-    /// How long a start waits for a database that can't be reached.
-    static let patience = Duration.seconds(30)
+    /// How long `devicerpc migrate` waits for a database that can't be reached or written to. `serve` waits for as long as
+    /// it takes.
+    static let commandPatience = Duration.seconds(60)
 
-    /// May hold a password: never log it.
-    let conninfo: String
-    let isTransactionPooled: Bool
+    /// How to connect; the search path is known once `migrate` or `checkSchema` has returned. Holds a password, perhaps:
+    /// never log it.
+    private(set) var connection: PostgresConfiguration
     private let embedded: EmbeddedPostgres?
 
     static let migrator = Migrator(migrations: SagaMigrations.all + DeviceMigrations.all)
 
     static func open(_ configuration: ServerConfiguration, logger: Logger) async throws(PostgresError) -> ServerDatabase
     {
-        if let url = configuration.database.url {
-            return ServerDatabase(
-                conninfo: url, isTransactionPooled: configuration.database.isTransactionPooled, embedded: nil)
+        var conninfo = configuration.database.url
+        var embedded: EmbeddedPostgres?
+        if conninfo == nil {
+            logger.info("starting the embedded PostgreSQL", metadata: ["data_dir": "\(configuration.dataDirectory)"])
+            EmbeddedPostgres.forgetEnvironment()
+            embedded = try await EmbeddedPostgres.start(dataDirectory: configuration.dataDirectory)
+            conninfo = embedded?.conninfo
         }
-        logger.info("starting the embedded PostgreSQL", metadata: ["data_dir": "\(configuration.dataDirectory)"])
-        let embedded = try await EmbeddedPostgres.start(dataDirectory: configuration.dataDirectory)
-        return ServerDatabase(conninfo: embedded.conninfo, isTransactionPooled: false, embedded: embedded)
+        var connection = PostgresConfiguration.engine(
+            conninfo: conninfo ?? "",
+            isTransactionPooled: embedded == nil && configuration.database.isTransactionPooled)
+        connection.connectTimeout = configuration.database.connectTimeout
+        connection.acquireTimeout = configuration.database.acquireTimeout
+        return ServerDatabase(connection: connection, embedded: embedded)
     }
 
-    /// Brings the schema up to date; waits for a database that is not there yet.
+    /// Brings the schema up to date.
     ///
     /// - Returns: the versions that were applied now.
-    func migrate(logger: Logger) async throws -> [Int] {
-        try await self.withConnection(logger: logger) { try await Self.migrator.run(on: $0) }
+    mutating func migrate(_ patience: DatabasePatience) async throws -> [Int] {
+        try await self.prepare(patience) { try await Self.migrator.run(on: $0) }
     }
 
     /// Checks that the schema is up to date, changing nothing.
-    func checkSchema(logger: Logger) async throws {
-        try await self.withConnection(logger: logger) { try await Self.migrator.check(on: $0) }
+    mutating func checkSchema(_ patience: DatabasePatience) async throws {
+        try await self.prepare(patience) { try await Self.migrator.check(on: $0) }
     }
 
     func close() async { await self.embedded?.stop() }
 
-    private func withConnection<T>(
-        logger: Logger, _ body: (PostgresConnection) async throws -> T
+    /// Finds out in which schema the tables are, or belong, and lends a connection that has it.
+    private mutating func prepare<T: Sendable>(
+        _ patience: DatabasePatience, _ body: (PostgresConnection) async throws -> T
     ) async throws -> T {
-        let connection = try await self.connect(logger: logger)
+        var connection = self.connection
+        let result = try await patience.run {
+            connection.applicationName = "devicerpc-migrate"
+            connection.searchPath = nil
+            connection.searchPath = try await Self.lending(connection) { try await DatabaseSchema.searchPath(on: $0) }
+            return try await Self.lending(connection, body)
+        }
+        self.connection.searchPath = connection.searchPath
+        return result
+    }
+
+    private static func lending<T>(
+        _ configuration: PostgresConfiguration, _ body: (PostgresConnection) async throws -> T
+    ) async throws -> T {
+        let connection = try await PostgresConnection.connect(configuration)
         do {
             let result = try await body(connection)
             await connection.close()
@@ -50,24 +73,6 @@ struct ServerDatabase: Sendable {
         } catch {
             await connection.close()
             throw error
-        }
-    }
-
-    private func connect(logger: Logger) async throws -> PostgresConnection {
-        let giveUpAt = ContinuousClock.now + Self.patience
-        while true {
-            do throws(PostgresError) {
-                return try await PostgresConnection.connect(
-                    PostgresConfiguration(
-                        conninfo: self.conninfo, applicationName: "devicerpc-migrate",
-                        isTransactionPooled: self.isTransactionPooled))
-            } catch {
-                // Anything but a server that isn't there (a wrong password, no such database) won't mend itself.
-                let mayMend = error.sqlstate == nil || error.sqlstateClass == "57"
-                guard mayMend, ContinuousClock.now < giveUpAt else { throw error }
-                logger.log(.warning, cause: "database.start", "waiting for the database: \(error.message)")
-            }
-            try await Task.sleep(for: .seconds(1))
         }
     }
 }

@@ -23,6 +23,8 @@ enum ServerErrors {
             (status, text) = (.usage, "\(ConfigurationError(problems: ["\(error)"]))")
         } catch let error as PostgresError {
             (status, text) = (.unavailable, "the database: \(error)")
+        } catch let error as Migrator.Failure {
+            (status, text) = (.unavailable, "the database: \(error)")
         } catch let error as SagaRuntimeError {
             (status, text) = (.unavailable, "the database: \(error)")
         } catch {
