@@ -37,14 +37,15 @@ import Testing
         end(.parked, .stepFailed)
         metrics.stepRetried(step: "START_DEVICE", isCompensation: false)
         metrics.stepCompensated(step: "ALLOCATE_PORTS")
-        metrics.measured(inProgress: 3, parked: 1, leaseAge: .milliseconds(1500), daysAhead: 7)
+        metrics.measured(inProgress: 3, parked: 1, quarantined: 2, leaseAge: .milliseconds(1500), daysAhead: 7)
         let text = registry.expose()
         for line in [
             "saga_device_creation_total{status=\"completed\"} 1", "saga_device_creation_total{status=\"failed\"} 2",
             "saga_device_creation_total{status=\"timeout\"} 1", "saga_device_creation_duration_seconds_count 4",
             "saga_device_creation_retry_count{step=\"START_DEVICE\"} 1",
             "saga_device_creation_compensate_total{step=\"ALLOCATE_PORTS\"} 1",
-            "saga_device_creation_in_progress 3", "saga_parked 1", "saga_parked_total{reason=\"R\"} 1",
+            "saga_device_creation_in_progress 3", "saga_parked 1", "saga_quarantined 2",
+            "saga_parked_total{reason=\"R\"} 1",
             "saga_lease_age_seconds 1.5",
         ] {
             #expect(text.contains(line + "\n"), "\(line)")

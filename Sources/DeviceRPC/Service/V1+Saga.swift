@@ -22,6 +22,7 @@ extension V1.Saga {
         self.lastSequence = UInt32(clamping: snapshot.lastSequence)
         self.requestID = snapshot.requestID
         self.batchID = snapshot.batchID
+        self.isQuarantined = snapshot.isQuarantined
     }
 }
 

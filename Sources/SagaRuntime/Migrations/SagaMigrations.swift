@@ -3,6 +3,7 @@ public enum SagaMigrations {
     public static let all: [Migration] = [
         Migration(version: 1, name: "saga_tables", sql: Self.sagaTables),
         Migration(version: 2, name: "saga_tenant", sql: Self.sagaTenant),
+        Migration(version: 3, name: "saga_quarantine", sql: Self.sagaQuarantine),
         Migration(version: 4, name: "keys_and_rights", sql: Self.keysAndRights),
         Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
@@ -80,6 +81,16 @@ public enum SagaMigrations {
     private static let sagaTenant = """
         ALTER TABLE saga_event ADD COLUMN tenant_id text;
         CREATE INDEX saga_event_tenant ON saga_event (tenant_id, saga_id) WHERE tenant_id IS NOT NULL;
+        """
+
+    /// Sagas that nobody drives. They are few: a table of their own costs no flush a column, and no count a search of all days.
+    private static let sagaQuarantine = """
+        CREATE TABLE saga_quarantine (
+            saga_id text COLLATE "C" PRIMARY KEY,
+            quarantined_at timestamptz NOT NULL DEFAULT now(),
+            instance_id bigint NOT NULL,           -- the last one that could not go on with it
+            reason text NOT NULL                   -- UNREADABLE, REFUSED, UNREAD
+        );
         """
 
     /// A server that gives a saga back knows that its intents are unsent. Whoever claims the row at exactly this version goes on

@@ -53,6 +53,9 @@ struct SagaAdoption: Sendable {
     }
 
     private func sweep() async throws {
+        let quarantined = self.worker.newlyQuarantined
+        try await self.quarantine.record(quarantined, owner: self.lease.instanceID)
+        self.worker.quarantineIsKnown(quarantined.keys)
         try await self.lease.fenceDeadInstances(using: self.pool)
         if self.isTransactionPooled { _ = try await self.pool.run([SQLQuery(Self.endHolders)]) }
         var free = self.maximumInFlight - self.worker.count
@@ -155,6 +158,8 @@ struct SagaAdoption: Sendable {
         case lastTime
     }
 
+    private var quarantine: SagaQuarantine { SagaQuarantine(pool: self.pool) }
+
     private struct Claim {
         var id: SagaID
         var version: Int
@@ -163,12 +168,15 @@ struct SagaAdoption: Sendable {
         var adoptions: Int
         /// Whoever gave it back said that its intents are unsent.
         var isUnsent: Bool
+        /// Others could not go on with it.
+        var wasQuarantined: Bool
     }
 
     /// Rows that may be taken: those of fenced instances (or of nobody), and this instance's own that have stood still and
     /// that it does not hold. A saga may be inserted between the look at what is held and this statement, so an own
     /// row counts as left alone only after a while. Which of the two loops may take a row depends on its count once taken,
-    /// which its own claim doesn't change: no loop takes what the other has claimed and not yet taken up.
+    /// which its own claim doesn't change: no loop takes what the other has claimed and not yet taken up. What is in quarantine
+    /// is tried by each process once ($8: those that this one has tried).
     ///
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
     /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
@@ -186,6 +194,8 @@ struct SagaAdoption: Sendable {
                     AND o.instance_id <> $1)
                 AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
                 AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+                AND NOT (s.saga_id = ANY ($8::text[])
+                    AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id))
                 AND CASE WHEN c.adoptions <= \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
                     WHEN c.adoptions > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
                     WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
@@ -200,7 +210,8 @@ struct SagaAdoption: Sendable {
         SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000)
         FROM taken t
         WHERE s.saga_id = t.saga_id
-        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version - 2, false)
+        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version - 2, false),
+            EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)
         """)
 
     private func claim(_ turn: Turn, limit: Int) async throws -> [Claim] {
@@ -212,6 +223,7 @@ struct SagaAdoption: Sendable {
         parameters.append(Int64(limit))
         parameters.append(self.clock.now() - Self.leftAloneAfter)
         parameters.append(turn.rawValue)
+        parameters.append(array: self.worker.quarantinedIDs.map(\.rawValue))
         let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
         var claims: [Claim] = []
         for row in rows {
@@ -219,20 +231,20 @@ struct SagaAdoption: Sendable {
             claims.append(
                 Claim(
                     id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2)),
-                    isUnsent: try row.bool(3)))
+                    isUnsent: try row.bool(3), wasQuarantined: try row.bool(4)))
         }
         if !claims.isEmpty { FaultPoint.hit("claim.after") }
         return claims
     }
 
-    /// The machines of what was claimed, with their secrets. What can't be read is held, and not driven.
+    /// The machines of what was claimed, with their secrets. What can't be read goes into quarantine.
     private func machines(_ claimed: [Claim]) async throws -> [(machine: SagaMachine, secrets: [UInt8])] {
         let claims = claimed.filter { $0.adoptions <= Self.unreadFrom }
         for claim in claimed where claim.adoptions > Self.unreadFrom {
             self.logger.critical(
                 "[SAGA] quarantined unread: servers that took it up were killed before they could park it",
                 metadata: ["saga_id": "\(claim.id)", "adoptions": "\(claim.adoptions)"])
-            self.worker.quarantine(claim.id)
+            self.worker.quarantine(claim.id, .unread)
         }
         let histories = try await self.reader.decodable(claims.map(\.id))
         let secrets = try await self.secrets(claims.map(\.id))
@@ -241,6 +253,10 @@ struct SagaAdoption: Sendable {
             switch histories[claim.id] {
             case .success(let history):
                 guard let definition = self.registry[history.snapshot.type, history.snapshot.definitionVersion] else {
+                    self.logger.critical(
+                        "[SAGA] quarantined: its events and its row name different definitions",
+                        metadata: ["saga_id": "\(claim.id)"])
+                    self.worker.quarantine(claim.id, .unreadable)
                     continue
                 }
                 let secrets = secrets[claim.id] ?? []
@@ -254,13 +270,15 @@ struct SagaAdoption: Sendable {
                 self.logger.critical(
                     "[SAGA] quarantined: its rows can't be read",
                     metadata: ["saga_id": "\(claim.id)", "error": "\(error)"])
-                self.worker.quarantine(claim.id)
+                self.worker.quarantine(claim.id, .unreadable)
             case nil:
                 self.logger.critical(
                     "[SAGA] quarantined: it has no events", metadata: ["saga_id": "\(claim.id)"])
-                self.worker.quarantine(claim.id)
+                self.worker.quarantine(claim.id, .unreadable)
             }
         }
+        let readable = Set(machines.map(\.machine.snapshot.id))
+        try await self.quarantine.end(claims.filter { $0.wasQuarantined && readable.contains($0.id) }.map(\.id))
         return machines
     }
 

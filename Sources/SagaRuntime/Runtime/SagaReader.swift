@@ -48,10 +48,17 @@ final class SagaReader: Sendable {
         let rows = try await self.rows(id)
         if rows.isEmpty { return nil }
         do throws(StoredDataError) {
-            return try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+            return try self.shown(id, rows)
         } catch {
             throw .unreadable(error.message)
         }
+    }
+
+    /// The saga's state as it is shown.
+    private func shown(_ id: SagaID, _ rows: [EventRow]) throws(StoredDataError) -> SagaSnapshot {
+        var snapshot = try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+        snapshot.isQuarantined = snapshot.status.isActive && rows.contains { $0.isQuarantined }
+        return snapshot
     }
 
     /// The saga's rows by ascending sequence, from a query that is shared with whoever asks at the same time.
@@ -111,7 +118,7 @@ final class SagaReader: Sendable {
             rest = rest.dropFirst(slice.count)
             for (id, rows) in zip(slice, try await self.read(slice, until: deadline)) where !rows.isEmpty {
                 do throws(StoredDataError) {
-                    found[id] = try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+                    found[id] = try self.shown(id, rows)
                 } catch {
                     unreadable[id] = error.message
                 }
@@ -124,9 +131,10 @@ final class SagaReader: Sendable {
         """
         SELECT s.saga_id, s.saga_type, s.definition_version, s.status::text, s.step_index, s.current_step,
             s.last_sequence, s.created_at, s.updated_at, s.timeout_at, s.completed_at, e.user_id, e.resource_id,
-            e.batch_id, e.tenant_id
+            e.batch_id, e.tenant_id, q.saga_id IS NOT NULL
         FROM unnest($1::text[]) AS i(saga_id)
         JOIN \(leaf.state) s ON s.saga_id = i.saga_id
+        LEFT JOIN saga_quarantine q ON q.saga_id = i.saga_id
         LEFT JOIN \(leaf.event) e ON e.saga_id = s.saga_id AND e.user_id IS NOT NULL
         """
     }
@@ -157,6 +165,7 @@ final class SagaReader: Sendable {
                 outline.outlinedStep = try row.text(5)
                 outline.lastSequence = Int(try row.int32(6))
                 outline.completedAt = try row.optionalTimestamp(10)
+                outline.isQuarantined = status.isActive ? try row.bool(15) : false
                 outlines[id] = outline
             }
         } catch {
@@ -182,8 +191,10 @@ final class SagaReader: Sendable {
 
     private static func rows(_ leaf: SagaLeaf) -> String {
         """
-        SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output, e.tenant_id
+        SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output, e.tenant_id,
+            q.saga_id IS NOT NULL
         FROM unnest($1::text[], $2::int[]) AS i(saga_id, position)
+        LEFT JOIN saga_quarantine q ON q.saga_id = i.saga_id
         JOIN \(leaf.event) e ON e.saga_id = i.saga_id
         """
     }
@@ -212,7 +223,8 @@ final class SagaReader: Sendable {
                         lastSequence: Int(try row.int32(1)), userID: try row.optionalText(2),
                         tenantID: try row.optionalText(7), resourceID: try row.optionalUUID(3),
                         batchID: try row.optionalText(4),
-                        events: try row.bytes(5), databaseOutput: try row.optionalText(6)))
+                        events: try row.bytes(5), databaseOutput: try row.optionalText(6),
+                        isQuarantined: try row.bool(8)))
             }
         } catch {
             throw .database(error)

@@ -351,10 +351,14 @@ public final class SagaRuntime: Sendable {
 
     /// Gauges, every second, and what the log has left out.
     private func measure() async {
+        // A database that is away has not lost them.
+        var (parked, quarantined) = (0, 0)
         while !Task.isCancelled {
             if let current = self.shared.current {
+                parked = await self.parkedCount() ?? parked
+                quarantined = (try? await SagaQuarantine(pool: self.pool).count()) ?? quarantined
                 self.observer.measured(
-                    inProgress: current.worker.count, parked: await self.parkedCount(),
+                    inProgress: current.worker.count, parked: parked, quarantined: quarantined,
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
             }
             self.causes.tellLeftOut(to: self.logger)
@@ -365,10 +369,10 @@ public final class SagaRuntime: Sendable {
     private static let countParked = SQLStatement(
         "saga_count_parked", "SELECT count(*) FROM saga_state WHERE status = 'PARKED'")
 
-    private func parkedCount() async -> Int {
+    private func parkedCount() async -> Int? {
         guard let rows = try? await self.pool.run([SQLQuery(Self.countParked, SQLParameters())])[0],
             let count = try? rows.single().int64(0)
-        else { return 0 }
+        else { return nil }
         return Int(count)
     }
 

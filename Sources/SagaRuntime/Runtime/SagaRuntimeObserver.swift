@@ -12,7 +12,7 @@ public protocol SagaRuntimeObserver: Sendable {
     /// A saga was asked for whose history this binary can't read.
     func sagaUnreadable()
     /// Gauges, told every few seconds.
-    func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int)
+    func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
 }
 
 extension SagaRuntimeObserver {
@@ -24,7 +24,7 @@ extension SagaRuntimeObserver {
     public func flushed(records: Int, duration: Duration) {}
     public func breakerChanged(dependency: String, isOpen: Bool) {}
     public func sagaUnreadable() {}
-    public func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {}
+    public func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {}
 }
 
 /// Looks away.

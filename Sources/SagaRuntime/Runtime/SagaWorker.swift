@@ -24,8 +24,10 @@ final class SagaWorker: Sendable {
         var heldOfUser: [String: Int] = [:]
         /// Who waits to learn how flush 1 of a new saga ended.
         var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
-        /// Owned, and not driven: see `quarantine`.
+        /// Tried here in vain: see `quarantine`.
         var quarantined: Set<SagaID> = []
+        /// Those of them that the database doesn't know as such yet.
+        var newlyQuarantined: [SagaID: SagaQuarantine.Reason] = [:]
         /// Let go of by a drain with nothing under way: others may have them at once.
         var quiet: [Quiet] = []
         var isDraining = false
@@ -182,6 +184,7 @@ final class SagaWorker: Sendable {
         let isNew = self.state.withLock { state in
             guard state.held[id] == nil else { return false }
             state.hold(id, handle)
+            state.quarantined.remove(id)
             return true
         }
         guard isNew else { return nil }
@@ -193,9 +196,22 @@ final class SagaWorker: Sendable {
         return handle
     }
 
-    /// Holds a saga's id without driving it: its rows can't be read or written, and taking it up again would not help.
-    func quarantine(_ id: SagaID) {
-        self.state.withLock { _ = $0.quarantined.insert(id) }
+    /// Drives a saga no more: its rows can't be read or written, and taking it up again would not help. The sweep makes that
+    /// known (`SagaQuarantine`).
+    func quarantine(_ id: SagaID, _ reason: SagaQuarantine.Reason) {
+        self.state.withLock { state in
+            state.quarantined.insert(id)
+            state.newlyQuarantined[id] = reason
+        }
+    }
+
+    /// What this process has tried in vain.
+    var quarantinedIDs: Set<SagaID> { self.state.withLock { $0.quarantined } }
+    /// What nobody else knows of yet.
+    var newlyQuarantined: [SagaID: SagaQuarantine.Reason] { self.state.withLock { $0.newlyQuarantined } }
+
+    func quarantineIsKnown(_ ids: some Sequence<SagaID>) {
+        self.state.withLock { state in for id in ids { state.newlyQuarantined[id] = nil } }
     }
 
     private func release(_ id: SagaID) {
@@ -319,7 +335,7 @@ final class SagaWorker: Sendable {
         self.created(id, .fenced)
         if drive.isQuarantined {
             // In this order: in between, the sweep would take it for one that nobody holds.
-            self.quarantine(id)
+            self.quarantine(id, .refused)
             self.release(id)
             return
         }

@@ -51,4 +51,6 @@ struct EventRow: Sendable, Equatable {
     var batchID: String?
     var events: [UInt8]
     var databaseOutput: String?
+    /// Nobody drives the saga (`SagaQuarantine`); every row of it says so.
+    var isQuarantined = false
 }

@@ -25,6 +25,8 @@ public struct SagaSnapshot: Sendable, Equatable {
     public var request: [UInt8]
     /// Option values were stored in `saga_secret`.
     public var hasSecrets: Bool
+    /// Nobody drives it: its rows can't be read, or the database refuses its records. Only what is read to be shown tells.
+    public var isQuarantined = false
     /// Only of an outline: the name of the current step.
     var outlinedStep: String?
 

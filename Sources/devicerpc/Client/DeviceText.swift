@@ -37,9 +37,13 @@ enum DeviceText {
         return Self.fields(fields)
     }
 
+    private static func status(_ saga: V1.Saga) -> String {
+        saga.isQuarantined ? "\(saga.status.shortName) (quarantined)" : saga.status.shortName
+    }
+
     static func saga(_ saga: V1.Saga, style: TextStyle) -> String {
         var text = Self.fields([
-            ("saga_id", saga.sagaID), ("type", saga.type), ("status", saga.status.shortName),
+            ("saga_id", saga.sagaID), ("type", saga.type), ("status", Self.status(saga)),
             ("current_step", "\(saga.stepIndex) \(saga.currentStep)"), ("device_id", saga.deviceID),
             ("user_id", saga.userID), ("request_id", saga.requestID), ("batch_id", saga.batchID),
             ("failure", saga.failure.map { "\($0.cause.shortName) in \($0.step): \($0.reason): \($0.message)" } ?? ""),
@@ -78,7 +82,7 @@ enum DeviceText {
         var table = TextTable(["SAGA", "TYPE", "STATUS", "STEP", "DEVICE", "USER", "CREATED", "REASON"])
         for saga in sagas {
             table.append([
-                saga.sagaID, saga.type, saga.status.shortName, saga.currentStep, saga.deviceID, saga.userID,
+                saga.sagaID, saga.type, Self.status(saga), saga.currentStep, saga.deviceID, saga.userID,
                 Self.time(saga.createdAt), saga.failure?.reason ?? "",
             ])
         }

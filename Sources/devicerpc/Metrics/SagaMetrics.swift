@@ -12,6 +12,7 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let creationsInProgress: GaugeSeries
     private let inProgress: GaugeSeries
     private let parked: GaugeSeries
+    private let quarantined: GaugeSeries
     private let leaseAge: GaugeSeries
     private let daysAhead: GaugeSeries
     private let flushDuration: HistogramSeries
@@ -29,6 +30,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.creationsInProgress = registry.gauge("saga_device_creation_in_progress")
         self.inProgress = registry.gauge("saga_in_progress")
         self.parked = registry.gauge("saga_parked")
+        self.quarantined = registry.gauge("saga_quarantined")
         self.leaseAge = registry.gauge("saga_lease_age_seconds")
         self.daysAhead = registry.gauge("saga_partitions_ahead")
         self.flushDuration = registry.histogram("saga_flush_duration_seconds")
@@ -82,11 +84,12 @@ final class SagaMetrics: SagaRuntimeObserver {
 
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 
-    func measured(inProgress: Int, parked: Int, leaseAge: Duration, daysAhead: Int) {
+    func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
         self.inProgress.set(Double(inProgress))
         // Creations are all that there are, so far.
         self.creationsInProgress.set(Double(inProgress))
         self.parked.set(Double(parked))
+        self.quarantined.set(Double(quarantined))
         self.leaseAge.set(leaseAge.inSeconds)
         self.daysAhead.set(Double(daysAhead))
     }
