@@ -23,6 +23,9 @@ public struct TestDatabase: Sendable {
         return database
     }
 
+    /// How to connect to it as somebody else.
+    public func conninfo(user: String) -> String { "\(self.conninfo) user=\(user)" }
+
     public var configuration: PostgresConfiguration { PostgresConfiguration(conninfo: self.conninfo) }
     /// With the engine's planner settings.
     public var engineConfiguration: PostgresConfiguration { .engine(conninfo: self.conninfo) }

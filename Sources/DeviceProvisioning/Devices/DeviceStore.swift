@@ -72,12 +72,17 @@ public final class DeviceStore: Sendable {
         var parameters = SQLParameters()
         parameters.appendUUIDs(Set(ids))
         do throws(PostgresError) {
-            var records: [String: DeviceRecord] = [:]
+            var records: [String: Result<DeviceRecord?, PostgresError>] = [:]
             for row in try await database.run(SQLQuery(Self.find, parameters)) {
-                let record = try DeviceRecord(row)
-                records[record.deviceID] = record
+                // What is wrong with one is no reason to fail the others that were asked for at the same time.
+                do throws(PostgresError) {
+                    let record = try DeviceRecord(row)
+                    records[record.deviceID] = .success(record)
+                } catch {
+                    records[try row.uuid(0)] = .failure(error)
+                }
             }
-            return ids.map { .success(records[$0]) }
+            return ids.map { records[$0] ?? .success(nil) }
         } catch {
             return ids.map { _ in .failure(error) }
         }

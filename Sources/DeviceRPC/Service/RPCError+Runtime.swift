@@ -15,8 +15,14 @@ extension RPCError {
         case .overloaded(let delay):
             self = .overloaded(retryAfter: delay)
         case .databaseUnavailable:
+            // What callers may build on: a creation that is told this has not happened, and never will.
             self.init(
-                .databaseUnavailable, "the database can't be reached; try again, CreateDevice with the same request_id",
+                .databaseUnavailable, "the database can't be reached, nothing was changed; try again",
+                retry: .after(.seconds(1)))
+        case .mayHaveStarted:
+            self.init(
+                .databaseUnavailable,
+                "the database was lost meanwhile: the device may have been created, or may still be; repeat with the same request_id",
                 retry: .after(.seconds(1)))
         case .shuttingDown:
             self = .shuttingDown
@@ -32,7 +38,7 @@ extension RPCError {
                     .shuttingDown,
                     "\(id) goes on, but this server is shutting down; repeat with the same request_id elsewhere",
                     metadata: ["saga_id": id.rawValue])
-            case .requestIDReused, .interrupted, .notFound, .outOfRange, .unreadable, .unknownType:
+            case .requestIDReused, .interrupted, .mayHaveStarted, .notFound, .outOfRange, .unreadable, .unknownType:
                 self.init(cause, of: id.rawValue)
             }
         case .notFound:

@@ -24,6 +24,12 @@ struct FlushQueue<Element> {
         self.lanes[importance.rawValue].append(element)
     }
 
+    /// All of one importance.
+    mutating func take(of importance: FlushImportance) -> [Element] {
+        defer { self.lanes[importance.rawValue] = [] }
+        return self.lanes[importance.rawValue]
+    }
+
     /// The next ones, up to `limit`.
     mutating func take(_ limit: Int) -> [Element] {
         var taken: [Element] = []

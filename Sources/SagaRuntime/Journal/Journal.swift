@@ -5,6 +5,8 @@ import Synchronization
 ///
 /// Natural batching: each writer starts its next flush when its last one returned, with everything that gathered in the
 /// meantime up to a cap. A record's `write` returns only once its flush is known to be committed, or known not to be.
+///
+/// What has to wait for somebody else's lock waits in the slow lane, with a writer of its own, so that nobody waits with it.
 final class Journal: Sendable {
     struct Configuration: Sendable {
         var connection: PostgresConfiguration
@@ -17,38 +19,54 @@ final class Journal: Sendable {
         var maximumQueuedAdmissions = 8192
     }
 
-    /// Conflicts in a row (each may be a second of waiting for a lock) before callers of new sagas are kept waiting no longer.
-    private static let patience = 10
+    /// A new saga whose fate is open.
+    private struct Admission {
+        /// When its flush left.
+        var sent: BootTime?
+        /// Whoever waits for it was told that it may have started, or has gone: if it turns out that it has not, it never does.
+        var isUnwanted = false
+    }
+
+    private static let moment: Duration = .milliseconds(400)
 
     private struct State {
         var queue = FlushQueue<JournalEntry>()
+        /// The slow lane: what waits for others' locks, first come first.
+        var apart: [JournalEntry] = []
+        /// The sagas of it, and those whose next record is likely to meet the same lock.
+        var sagasApart: Set<SagaID> = []
+        var admissions: [SagaID: Admission] = [:]
         var idleWriters: [CheckedContinuation<Void, Never>] = []
+        var idleSlowWriter: CheckedContinuation<Void, Never>?
         var isClosed = false
         /// Writers that the database can't be reached by, or that it takes nothing from.
         var stuck: Set<Int> = []
     }
 
-    private let configuration: Configuration
+    let configuration: Configuration
     /// The instance in whose name everything is written.
-    private let owner: Int64
-    private let days: SagaDays
-    private let statements = JournalStatements()
-    private let clock: DatabaseClock
-    private let surroundings: Surroundings
-    private let logger: Logger
-    private let observer: any SagaRuntimeObserver
+    let owner: Int64
+    let days: SagaDays
+    let statements = JournalStatements()
+    let clock: DatabaseClock
+    let surroundings: Surroundings
+    let logger: Logger
+    let observer: any SagaRuntimeObserver
     /// Told which backends write for this instance, so that whoever fences it can end them.
-    private let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async throws -> Void
-    /// Told while the database can't be reached, or takes nothing, and records wait.
-    private let unreachable: @Sendable () -> Void
+    let registerBackends: @Sendable (_ writer: Int, PostgresConnection) async throws -> Void
+    /// Told while the database takes nothing: of these new sagas nobody knows whether they were written. All others that
+    /// waited for their first flush were withdrawn, and never happen.
+    private let unreachable: @Sendable (_ doubtful: [SagaID]) -> Void
     private let state = Mutex(State())
 
     init(
         configuration: Configuration, owner: Int64, days: SagaDays, clock: DatabaseClock, logger: Logger,
         observer: any SagaRuntimeObserver,
         registerBackends: @escaping @Sendable (_ writer: Int, PostgresConnection) async throws -> Void,
-        unreachable: @escaping @Sendable () -> Void = {}
+        unreachable: @escaping @Sendable (_ doubtful: [SagaID]) -> Void = { _ in }
     ) {
+        var configuration = configuration
+        configuration.connection.lockTimeout = FlushPart<JournalEntry>.lockTimeout
         self.configuration = configuration
         self.owner = owner
         self.days = days
@@ -63,46 +81,63 @@ final class Journal: Sendable {
     /// Records waiting for a writer.
     var queued: Int { self.state.withLock { $0.queue.count } }
 
+    /// Records that wait for others' locks.
+    var apart: Int { self.state.withLock { $0.sagasApart.count } }
+
     /// Whether the database takes no records: it can't be reached, or answers and refuses every flush.
     var isStuck: Bool { self.state.withLock { !$0.stuck.isEmpty } }
 
-    private func setStuck(_ isStuck: Bool, _ line: WriterLine) {
-        self.state.withLock { state in
-            if isStuck { state.stuck.insert(line.number) } else { state.stuck.remove(line.number) }
-        }
-        if isStuck { self.unreachable() }
-    }
+    // MARK: Records in
 
     /// Hands a record in and returns when its fate is known; that takes as long as the database is away.
     func write(_ record: SagaRecord) async -> JournalOutcome {
         await withCheckedContinuation { continuation in
             let entry = JournalEntry(record: record, continuation: continuation)
-            enum Action { case none, refuse(JournalOutcome), wake(CheckedContinuation<Void, Never>) }
+            enum Action { case refuse(JournalOutcome), wake(CheckedContinuation<Void, Never>?) }
             let action: Action = self.state.withLock { state in
                 guard !state.isClosed else { return .refuse(.fenced) }
                 let importance = record.importance
-                if importance == .admission,
-                    state.queue.count(of: .admission) >= self.configuration.maximumQueuedAdmissions
-                {
-                    return .refuse(.overloaded)
+                if importance == .admission {
+                    guard state.stuck.isEmpty else { return .refuse(.withdrawn) }
+                    let waiting = state.queue.count(of: .admission) + state.apart.count
+                    guard waiting < self.configuration.maximumQueuedAdmissions else { return .refuse(.overloaded) }
+                    state.admissions[entry.sagaID] = Admission()
+                }
+                if state.sagasApart.contains(entry.sagaID) {
+                    state.apart.append(entry)
+                    defer { state.idleSlowWriter = nil }
+                    return .wake(state.idleSlowWriter)
                 }
                 state.queue.append(entry, importance)
-                return state.idleWriters.popLast().map { .wake($0) } ?? .none
+                return .wake(state.idleWriters.popLast())
             }
             switch action {
-            case .none: break
             case .refuse(let outcome): continuation.resume(returning: outcome)
-            case .wake(let writer): writer.resume()
+            case .wake(let writer): writer?.resume()
             }
         }
     }
+
+    /// Whoever wanted this new saga has gone: it never happens, unless its flush has left already.
+    func withdraw(_ id: SagaID) {
+        self.state.withLock { $0.admissions[id]?.isUnwanted = true }
+    }
+
+    // MARK: Running
 
     /// Runs the writers until the task is cancelled; what is still queued then ends as `fenced`.
     func run() async {
         await withTaskCancellationHandler {
             await withDiscardingTaskGroup { group in
-                for writer in 0..<self.configuration.writers {
-                    group.addTask { await self.write(writer) }
+                for number in 0..<self.configuration.writers {
+                    group.addTask {
+                        var writer = JournalWriter(self, number: number, isSlow: false)
+                        await writer.run()
+                    }
+                }
+                group.addTask {
+                    var writer = JournalWriter(self, number: self.configuration.writers, isSlow: true)
+                    await writer.run()
                 }
             }
         } onCancel: {
@@ -114,52 +149,41 @@ final class Journal: Sendable {
     private func close() {
         let (entries, writers) = self.state.withLock { state in
             state.isClosed = true
-            defer { state.idleWriters = [] }
-            return (state.queue.take(.max), state.idleWriters)
+            defer {
+                state.idleWriters = []
+                state.idleSlowWriter = nil
+                state.apart = []
+                state.sagasApart = []
+                state.admissions = [:]
+            }
+            return (
+                state.queue.take(.max) + state.apart, state.idleWriters + [state.idleSlowWriter].compactMap { $0 }
+            )
         }
         for entry in entries { entry.continuation.resume(returning: .fenced) }
         for writer in writers { writer.resume() }
     }
 
-    // MARK: One writer
+    // MARK: What writers ask and tell
 
-    private func write(_ writer: Int) async {
-        var line = WriterLine(number: writer)
-        while !Task.isCancelled {
-            if line.connection == nil, !(await self.connect(&line)) { continue }
-            self.setStuck(false, line)
-            let entries = await self.nextEntries()
-            if entries.isEmpty { continue }
-            let started = self.surroundings.now
-            await self.flush(entries, on: &line)
-            self.observer.flushed(records: entries.count, duration: self.surroundings.now - started)
-        }
-        await line.connection?.close()
-    }
-
-    /// A writer's connection, and the backend of the one before it, which may still be running a lost flush.
-    private struct WriterLine {
-        let number: Int
-        var connection: PostgresConnection?
-        var failures = 0
-        /// Flushes lost in a row, each on a connection that could be made.
-        var lostFlushes = 0
-        /// Flushes in a row that had to give way to others.
-        var conflicts = 0
-        var lostBackend: (pid: Int32, start: Timestamp)?
-    }
-
-    private func nextEntries() async -> [JournalEntry] {
+    /// What the next flush is to hold; nothing once the journal is closed.
+    func next(isSlow: Bool) async -> [JournalEntry] {
         while true {
             let entries: [JournalEntry]? = self.state.withLock { state in
+                let count = self.configuration.maximumRecords
+                if isSlow {
+                    if state.apart.isEmpty { return state.isClosed ? [] : nil }
+                    defer { state.apart.removeFirst(min(count, state.apart.count)) }
+                    return Array(state.apart.prefix(count))
+                }
                 if state.queue.isEmpty { return state.isClosed ? [] : nil }
-                return state.queue.take(self.configuration.maximumRecords)
+                return state.queue.take(count)
             }
             if let entries { return entries }
             await withCheckedContinuation { continuation in
                 let resumeNow = self.state.withLock { state in
-                    guard state.queue.isEmpty, !state.isClosed else { return true }
-                    state.idleWriters.append(continuation)
+                    guard !state.isClosed, isSlow ? state.apart.isEmpty : state.queue.isEmpty else { return true }
+                    if isSlow { state.idleSlowWriter = continuation } else { state.idleWriters.append(continuation) }
                     return false
                 }
                 if resumeNow { continuation.resume() }
@@ -167,204 +191,89 @@ final class Journal: Sendable {
         }
     }
 
-    private func connect(_ line: inout WriterLine) async -> Bool {
-        do {
-            let connection = try await PostgresConnection.connect(self.configuration.connection)
-            try await self.registerBackends(line.number, connection)
-            line.connection = connection
-            line.failures = 0
-            return true
-        } catch {
-            line.failures += 1
-            self.logger.log(.warning, cause: "journal.connect", "[SAGA] the journal has no connection: \(error)")
-            // A few hundred milliseconds of back-off, or one connect time-out.
-            if line.failures > 2 { self.setStuck(true, line) }
-            try? await self.surroundings.sleep(for: .milliseconds(min(50 << min(line.failures, 5), 1000)))
+    /// What of these may still be written. They are not written yet: those that came too late are given back, to be decided
+    /// anew, and those that nobody wants any more end here.
+    func current(_ entries: [JournalEntry]) -> [JournalEntry] {
+        let now = self.clock.now()
+        let isLate = { (entry: JournalEntry) in entry.record.notAfter.map { $0 <= now } ?? false }
+        let unwanted = self.state.withLock { state in
+            state.admissions.isEmpty ? [] : entries.filter { state.admissions[$0.sagaID]?.isUnwanted == true }
+        }
+        guard !unwanted.isEmpty || entries.contains(where: isLate) else { return entries }
+        let gone = Set(unwanted.map(\.sagaID))
+        for entry in unwanted { self.end(entry, .withdrawn) }
+        return entries.filter { entry in
+            if gone.contains(entry.sagaID) { return false }
+            guard isLate(entry) else { return true }
+            self.end(entry, .late)
             return false
         }
     }
 
-    // MARK: One flush
-
-    /// Brings every entry to an end: committed, duplicate, fenced or rejected.
-    private func flush(_ entries: [JournalEntry], on line: inout WriterLine) async {
-        var pending = entries
-        while !pending.isEmpty {
-            guard !Task.isCancelled else {
-                // Nobody may act on these any more; the rows tell whoever takes the sagas up.
-                for entry in pending { entry.continuation.resume(returning: .fenced) }
-                return
-            }
-            guard let connection = line.connection else {
-                if await self.connect(&line) { pending = await self.settleLost(pending, on: &line) }
-                continue
-            }
-            pending = self.inTime(pending)
-            if pending.isEmpty { return }
-            let batch = JournalBatch(
-                owner: self.owner, entries: pending, statements: self.statements, days: self.days)
-            let queries = batch.queries()
-            do {
-                for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).before") }
-                let results = try await connection.transaction(queries.map(\.query))
-                line.lostFlushes = 0
-                line.conflicts = 0
-                for entry in batch.entries { FaultPoint.hit("flush.\(entry.record.kind.rawValue).after") }
-                let outcomes = try batch.outcomes(queries.map(\.part), results)
-                var doubted: [JournalEntry] = []
-                for entry in batch.entries {
-                    if let outcome = outcomes[entry.sagaID] {
-                        entry.continuation.resume(returning: outcome)
-                    } else {
-                        doubted.append(entry)
-                    }
-                }
-                // No row updated is not proof of fencing: an earlier try of this flush may have been the one.
-                pending = doubted.isEmpty ? [] : await self.settleRefused(doubted, on: &line)
-            } catch let error where error.isMissingTable && !batch.leaves.isEmpty {
-                // A leaf has gone since the list was made. The parents know better, and refuse what has no place any more.
-                self.days.forget(batch.leaves)
-            } catch let error {
-                pending = await self.recover(pending, from: error, on: &line)
-            }
+    /// The flush of these leaves, or is known not to have been committed.
+    func mark(_ entries: [JournalEntry], isSent: Bool) {
+        guard entries.contains(where: { $0.record.birth != nil }) else { return }
+        let sent = isSent ? self.surroundings.now : nil
+        self.state.withLock { state in
+            for entry in entries where entry.record.birth != nil { state.admissions[entry.sagaID]?.sent = sent }
         }
     }
 
-    /// None of these is written yet. Those that came too late are given back, to be decided anew.
-    private func inTime(_ entries: [JournalEntry]) -> [JournalEntry] {
-        let now = self.clock.now()
-        let isLate = { (entry: JournalEntry) in entry.record.notAfter.map { $0 <= now } ?? false }
-        guard entries.contains(where: isLate) else { return entries }
-        for entry in entries where isLate(entry) { entry.continuation.resume(returning: .late) }
-        return entries.filter { !isLate($0) }
+    /// The fate of a record.
+    func end(_ entry: JournalEntry, _ outcome: JournalOutcome) {
+        self.state.withLock { state in
+            if entry.record.birth != nil { state.admissions[entry.sagaID] = nil }
+            // What is decided anew is about the same rows.
+            if case .late = outcome { return }
+            if !state.sagasApart.isEmpty { state.sagasApart.remove(entry.sagaID) }
+        }
+        entry.continuation.resume(returning: outcome)
     }
 
-    /// Decides by SQLSTATE what becomes of a flush that failed. Returns the entries to flush again.
-    private func recover(
-        _ entries: [JournalEntry], from error: PostgresError, on line: inout WriterLine
-    ) async -> [JournalEntry] {
-        if error.isSerialization {
-            line.conflicts += 1
-            // That may be one row that somebody has locked: no reason to refuse all.
-            if line.conflicts > Self.patience { self.unreachable() }
-            try? await self.surroundings.sleep(for: .milliseconds(self.surroundings.integer(in: 1...10)))
-            return entries
+    /// Puts a record into the slow lane.
+    func setApart(_ entry: JournalEntry) {
+        enum Place { case closed, waits(isNew: Bool, CheckedContinuation<Void, Never>?) }
+        let place: Place = self.state.withLock { state in
+            if state.isClosed { return .closed }
+            state.apart.append(entry)
+            let isNew = state.sagasApart.insert(entry.sagaID).inserted
+            defer { state.idleSlowWriter = nil }
+            return .waits(isNew: isNew, state.idleSlowWriter)
         }
-        if error.isConnectionClass || error.isOutcomeUnknown || error.code == .timedOut || error.code == .closed {
-            self.logger.log(
-                .warning, cause: "journal.flush", "[SAGA] the journal lost a flush of \(entries.count): \(error)")
-            if let connection = line.connection {
-                line.lostBackend = (connection.backendPID, connection.backendStart)
-                await connection.close()
+        switch place {
+        case .closed:
+            entry.continuation.resume(returning: .fenced)
+        case .waits(let isNew, let writer):
+            if isNew {
+                self.logger.log(
+                    .warning, cause: "journal.apart",
+                    "[SAGA] a saga waits, alone, for a lock that somebody else holds, or for its day's partition",
+                    metadata: ["saga_id": "\(entry.sagaID)"])
             }
-            line.connection = nil
-            line.lostFlushes += 1
-            // Whoever is out of disk or memory (class 53) still takes connections, and must not be hammered with them.
-            // It answers, and has taken nothing for most of a second.
-            if line.lostFlushes > 4 { self.setStuck(true, line) }
-            if line.lostFlushes > 1 {
-                try? await self.surroundings.sleep(for: .milliseconds(min(25 << min(line.lostFlushes, 6), 1000)))
-            }
-            return entries
-        }
-        // A row of the batch is bad: find it.
-        if entries.count > 1 {
-            let middle = entries.count / 2
-            await self.flush(Array(entries[..<middle]), on: &line)
-            await self.flush(Array(entries[middle...]), on: &line)
-            return []
-        }
-        for entry in entries {
-            self.logger.log(
-                .error, cause: "journal.refused \(error.sqlstate ?? "")", "[SAGA] the database refuses a record",
-                metadata: [
-                    "saga_id": "\(entry.sagaID)", "sqlstate": "\(error.sqlstate ?? "none")", "error": "\(error)",
-                ])
-            entry.continuation.resume(
-                returning: .rejected(
-                    StepError(
-                        .invalid, reason: "JOURNAL_REJECTED",
-                        message: "the database refused this step's record (SQLSTATE \(error.sqlstate ?? "none"))")))
-        }
-        return []
-    }
-
-    /// After a lost connection: first the old backend must be gone, then the rows say what was committed.
-    private func settleLost(_ entries: [JournalEntry], on line: inout WriterLine) async -> [JournalEntry] {
-        guard let connection = line.connection else { return entries }
-        do {
-            if let lost = line.lostBackend {
-                while !Task.isCancelled {
-                    var parameters = SQLParameters()
-                    parameters.append(lost.pid)
-                    parameters.append(lost.start)
-                    let rows = try await connection.run([SQLQuery(JournalStatements.terminateBackend, parameters)])
-                    if try rows[0].single().int64(0) == 0 { break }
-                    try? await self.surroundings.sleep(for: .milliseconds(10))
-                }
-                line.lostBackend = nil
-            }
-            return await self.settleRefused(entries, on: &line, maybeUncommitted: true)
-        } catch {
-            let lost = line.lostBackend
-            await connection.close()
-            line.connection = nil
-            line.lostBackend = lost
-            return entries
+            writer?.resume()
         }
     }
 
-    /// Reads (owner, version) of sagas whose record did not pass the guard, or whose flush was lost.
-    ///
-    /// - Parameter maybeUncommitted: a flush was lost; an unchanged row means that it is to be written again.
-    /// - Returns: the entries to flush again.
-    private func settleRefused(
-        _ entries: [JournalEntry], on line: inout WriterLine, maybeUncommitted: Bool = false
-    ) async -> [JournalEntry] {
-        guard let connection = line.connection else { return entries }
-        do {
-            let rows = try await self.days.reading(entries, of: \.sagaID) { parts throws(PostgresError) in
-                try await connection.run(
-                    parts.map { part in
-                        var parameters = SQLParameters()
-                        parameters.append(array: part.elements.map(\.sagaID.rawValue))
-                        return SQLQuery(self.statements.reread(on: part.leaf), parameters)
-                    })
-            }.joined()
-            var found: [SagaID: (owner: Int64, version: Int, status: String, output: String?)] = [:]
-            for row in rows {
-                guard let id = SagaID(try row.text(0)) else { continue }
-                found[id] = (
-                    try row.int64(1), Int(try row.int32(2)), try row.text(3), try row.optionalText(4)
-                )
+    /// Whether the database takes what this writer has.
+    func setStuck(_ isStuck: Bool, writer: Int) {
+        let (withdrawn, doubtful): ([JournalEntry], [SagaID]) = self.state.withLock { state in
+            guard isStuck else {
+                state.stuck.remove(writer)
+                return ([], [])
             }
-            var again: [JournalEntry] = []
-            for entry in entries {
-                guard let row = found[entry.sagaID] else {
-                    // A creation that never happened: lost, or refused because this instance is fenced.
-                    if maybeUncommitted, entry.record.birth != nil {
-                        again.append(entry)
-                    } else {
-                        entry.continuation.resume(returning: .fenced)
-                    }
-                    continue
-                }
-                if row.owner == self.owner, row.version == entry.record.expectedVersion + 1 {
-                    let isGranted = row.status == entry.record.granted.snapshot.status.name
-                    entry.continuation.resume(
-                        returning: .committed(granted: isGranted, databaseOutput: row.output))
-                } else if row.owner == self.owner, row.version == entry.record.expectedVersion, maybeUncommitted {
-                    again.append(entry)
-                } else {
-                    entry.continuation.resume(returning: .fenced)
-                }
+            state.stuck.insert(writer)
+            let withdrawn = state.queue.take(of: .admission) + state.apart.filter { $0.record.birth != nil }
+            state.apart.removeAll { $0.record.birth != nil }
+            var doubtful: [SagaID] = []
+            for (id, admission) in state.admissions where !admission.isUnwanted {
+                // What has only just left comes back in a moment.
+                guard let sent = admission.sent, self.surroundings.now - sent > Self.moment else { continue }
+                state.admissions[id]?.isUnwanted = true
+                doubtful.append(id)
             }
-            return again
-        } catch {
-            line.lostBackend = (connection.backendPID, connection.backendStart)
-            await connection.close()
-            line.connection = nil
-            return entries
+            return (withdrawn, doubtful.sorted())
         }
+        for entry in withdrawn { self.end(entry, .withdrawn) }
+        if isStuck { self.unreachable(doubtful) }
     }
 }

@@ -39,25 +39,32 @@ struct JournalBatch {
         case creation, transition, decision, ride
     }
 
-    func queries() -> [(part: Part, query: SQLQuery)] {
+    func queries() -> [(part: Part, query: SQLQuery)] { self.queries(isEmpty: false) }
+
+    /// The same statements for no saga at all: what fails them is no saga's fault.
+    func emptyQueries() -> [SQLQuery] { self.queries(isEmpty: true).map(\.query) }
+
+    private func queries(isEmpty: Bool) -> [(part: Part, query: SQLQuery)] {
         var queries: [(part: Part, query: SQLQuery)] = []
         let creations = self.entries.filter { $0.record.birth != nil }
         // Creations whose first step differs (or that have none) take a statement each.
         let stepless = creations.filter { $0.record.refused == nil }
-        if !stepless.isEmpty { queries.append((.creation, self.creation(nil, stepless))) }
+        if !stepless.isEmpty { queries.append((.creation, self.creation(nil, isEmpty ? [] : stepless))) }
         for group in Self.grouped(creations.filter { $0.record.refused != nil }) {
-            queries.append((.creation, self.creation(group.step, group.entries)))
+            queries.append((.creation, self.creation(group.step, isEmpty ? [] : group.entries)))
         }
         for part in self.parts {
             let plain = part.elements.filter { $0.record.birth == nil && $0.record.refused == nil }
-            if !plain.isEmpty { queries.append((.transition, self.transition(plain, on: part.leaf))) }
+            if !plain.isEmpty {
+                queries.append((.transition, self.transition(isEmpty ? [] : plain, on: part.leaf)))
+            }
         }
         for part in self.parts {
             for group in Self.grouped(part.elements.filter { $0.record.birth == nil && $0.record.refused != nil }) {
-                queries.append((.decision, self.decision(group.step, group.entries, on: part.leaf)))
+                queries.append((.decision, self.decision(group.step, isEmpty ? [] : group.entries, on: part.leaf)))
             }
         }
-        for ride in self.rides() { queries.append((.ride, ride)) }
+        for ride in self.rides(isEmpty: isEmpty) { queries.append((.ride, ride)) }
         return queries
     }
 
@@ -84,12 +91,13 @@ struct JournalBatch {
 
     // MARK: What rides along
 
-    private func rides() -> [SQLQuery] {
+    private func rides(isEmpty: Bool) -> [SQLQuery] {
         // By statement first: what the definitions own is touched in one order, whatever day its sagas are of.
         self.parts.flatMap { self.rides($0.elements, on: $0.leaf) }
             .sorted { $0.name < $1.name }
             .map { ride in
-                SQLQuery(ride.statement, JournalInput.ride.parameters(owner: self.owner, ride.passengers))
+                let passengers = isEmpty ? [] : ride.passengers
+                return SQLQuery(ride.statement, JournalInput.ride.parameters(owner: self.owner, passengers))
             }
     }
 
@@ -175,6 +183,8 @@ enum JournalOutcome: Sendable {
     case late
     /// Too many new sagas wait for their first flush already. Nothing was written.
     case overloaded
+    /// A new saga was not written, and never will be: the database takes nothing, or nobody waits for it any more.
+    case withdrawn
     /// A new saga's fate is not known, since the database can't be reached. (Told to whoever waits for it only.)
     case unknown
 }

@@ -58,8 +58,8 @@ final class PartitionKeeper: Sendable {
                     try await self.make(table, day: day)
                 }
             } catch {
-                // A database that is away says nothing of its tables; one that refuses lacks this day.
-                if day >= today, !error.isConnectionClass, !error.isSerialization {
+                // A database that is away, or takes nothing now, says nothing of its tables; one that refuses lacks this day.
+                if day >= today, error.scope == .record || error.scope == .day {
                     self.lastDay.withLock { $0 = min($0, day - 1) }
                 }
                 throw error

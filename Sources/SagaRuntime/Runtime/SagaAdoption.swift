@@ -52,10 +52,19 @@ struct SagaAdoption: Sendable {
         }
     }
 
-    private func sweep() async throws {
+    /// What can't be recorded now is with the next sweep, and keeps nobody from being taken up.
+    private func recordQuarantine() async {
         let quarantined = self.worker.newlyQuarantined
-        try await self.quarantine.record(quarantined, owner: self.lease.instanceID)
-        self.worker.quarantineIsKnown(quarantined.keys)
+        do throws(PostgresError) {
+            try await self.quarantine.record(quarantined, owner: self.lease.instanceID)
+            self.worker.quarantineIsKnown(quarantined.keys)
+        } catch {
+            self.logger.log(.error, cause: "adoption.quarantine", "[SAGA] can't record what is in quarantine: \(error)")
+        }
+    }
+
+    private func sweep() async throws {
+        await self.recordQuarantine()
         try await self.lease.fenceDeadInstances(using: self.pool)
         if self.isTransactionPooled { _ = try await self.pool.run([SQLQuery(Self.endHolders)]) }
         var free = self.maximumInFlight - self.worker.count

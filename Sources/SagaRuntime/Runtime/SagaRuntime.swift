@@ -276,7 +276,7 @@ public final class SagaRuntime: Sendable {
                 connection: self.configuration.connection, writers: self.configuration.journalWriters),
             owner: lease.instanceID, days: self.days, clock: self.clock, logger: self.logger, observer: self.observer,
             registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
-            unreachable: { [shared] in shared.current?.worker.giveUpCreations() })
+            unreachable: { [shared] in shared.current?.worker.giveUpCreations(doubtful: $0) })
         let relay = self.relay
         let worker = SagaWorker(
             SagaWorker.Dependencies(
@@ -413,7 +413,8 @@ public final class SagaRuntime: Sendable {
     public var now: Timestamp { self.clock.now() }
 
     /// Starts a saga, or finds the one that the same request started before, and waits until it has come as far as
-    /// `milestone` (or is over). A caller that goes away does not stop it.
+    /// `milestone` (or is over). A caller that goes away does not stop it, once its first flush has left; until then it is
+    /// withdrawn.
     public func start(_ new: NewSaga, until milestone: Milestone) async throws -> (Submission, SagaSnapshot) {
         guard let definition = self.registry.newest(new.type) else { throw SagaRuntimeError.unknownType(new.type) }
         let current = try self.admit(new.userID)
@@ -427,10 +428,14 @@ public final class SagaRuntime: Sendable {
             let id = try await self.original(of: new)
             return (.duplicate(id), try await self.waitForKnown(id, until: milestone))
         case .fenced:
-            throw self.isDraining
-                ? SagaRuntimeError.shuttingDown : .databaseUnavailable("this instance may not start sagas now")
-        case .unknown, .late:
-            throw SagaRuntimeError.databaseUnavailable("the database was lost while the saga was being started")
+            // Others own what this instance wrote last, if its flush was lost and committed all the same.
+            throw self.isDraining ? SagaRuntimeError.shuttingDown : .mayHaveStarted(new.id)
+        case .withdrawn, .late:
+            // Unless it is the caller who has gone.
+            try Task.checkCancellation()
+            throw SagaRuntimeError.databaseUnavailable(Self.takesNothing)
+        case .unknown:
+            throw SagaRuntimeError.mayHaveStarted(new.id)
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)
         case .overloaded:

@@ -6,6 +6,8 @@ public enum SagaRuntimeError: Error, Sendable, Equatable {
     case overloaded(retryAfter: Duration)
     /// PostgreSQL can't be reached, or this process may not write now; `message` is for the log.
     case databaseUnavailable(String)
+    /// The database was lost while the saga was being started: it may run, and the same request finds it then.
+    case mayHaveStarted(SagaID)
     case shuttingDown
     /// The wait for a saga that is durable ended with the error; the saga goes on.
     indirect case interrupted(SagaID, SagaRuntimeError)

@@ -22,8 +22,8 @@ final class SagaWorker: Sendable {
         var held: [SagaID: SagaHandle] = [:]
         /// How many of these each user has.
         var heldOfUser: [String: Int] = [:]
-        /// Who waits to learn how flush 1 of a new saga ended.
-        var creating: [SagaID: CheckedContinuation<JournalOutcome, Never>] = [:]
+        /// New sagas whose flush 1 is not over.
+        var creating: [SagaID: Creation] = [:]
         /// Tried here in vain: see `quarantine`.
         var quarantined: Set<SagaID> = []
         /// Those of them that the database doesn't know as such yet.
@@ -47,6 +47,13 @@ final class SagaWorker: Sendable {
             self.heldOfUser[handle.userID] = rest > 0 ? rest : nil
             return handle
         }
+    }
+
+    /// Who waits to learn how flush 1 of a new saga ended.
+    private struct Creation {
+        let caller: CheckedContinuation<JournalOutcome, Never>
+        /// From then on it is the journal that knows whether it can still be withdrawn.
+        var isInJournal = false
     }
 
     /// A saga that a drain has let go of.
@@ -148,32 +155,56 @@ final class SagaWorker: Sendable {
         let handle = SagaHandle(provisionedStep: definition.provisionedStep, userID: new.userID)
         let machine = SagaMachine(
             definition: definition, new: new, now: self.dependencies.clock.now(), random: self.random)
-        let outcome = await withCheckedContinuation { continuation in
-            self.state.withLock { state in
-                state.hold(new.id, handle)
-                state.creating[new.id] = continuation
+        let outcome = await withTaskCancellationHandler {
+            await withCheckedContinuation { continuation in
+                self.state.withLock { state in
+                    state.hold(new.id, handle)
+                    state.creating[new.id] = Creation(caller: continuation)
+                }
+                let assignment = Assignment(machine: machine, secrets: new.secrets, handle: handle)
+                if case .enqueued = self.assign.yield(assignment) { return }
+                self.created(new.id, .fenced)
+                self.release(new.id)
             }
-            if case .enqueued = self.assign.yield(Assignment(machine: machine, secrets: new.secrets, handle: handle)) {
-                return
-            }
-            self.created(new.id, .fenced)
-            self.release(new.id)
+        } onCancel: {
+            self.withdraw(new.id)
         }
         return (outcome, handle)
     }
 
     private func created(_ id: SagaID, _ outcome: JournalOutcome) {
-        self.state.withLock { $0.creating.removeValue(forKey: id) }?.resume(returning: outcome)
+        self.state.withLock { $0.creating.removeValue(forKey: id) }?.caller.resume(returning: outcome)
     }
 
-    /// The database can't be reached: nobody is kept waiting for a saga that may never have started. If it did start
-    /// after all, it runs, and the same request finds it.
-    func giveUpCreations() {
-        let waiting = self.state.withLock { state in
-            defer { state.creating = [:] }
-            return state.creating.values
+    /// False: its caller has been told that it never happens.
+    private func handsToJournal(_ id: SagaID) -> Bool {
+        self.state.withLock { state in
+            if state.creating[id] == nil { return false }
+            state.creating[id]?.isInJournal = true
+            return true
         }
-        for continuation in waiting { continuation.resume(returning: .unknown) }
+    }
+
+    /// Its caller has gone. What is not durable yet, and has not left for the database, never happens.
+    private func withdraw(_ id: SagaID) {
+        let caller = self.state.withLock { state in
+            state.creating[id]?.isInJournal == false ? state.creating.removeValue(forKey: id)?.caller : nil
+        }
+        if let caller { caller.resume(returning: .withdrawn) } else { self.dependencies.journal.withdraw(id) }
+    }
+
+    /// The database takes nothing: nobody is kept waiting for a saga that has not started, and never will.
+    ///
+    /// - Parameter doubtful: these may have started. If so they run, and the same requests find them.
+    func giveUpCreations(doubtful: [SagaID]) {
+        let (inDoubt, withdrawn) = self.state.withLock { state in
+            let inDoubt = doubtful.compactMap { state.creating.removeValue(forKey: $0) }
+            let withdrawn = state.creating.filter { !$0.value.isInJournal }
+            for id in withdrawn.keys { state.creating[id] = nil }
+            return (inDoubt, withdrawn)
+        }
+        for creation in inDoubt { creation.caller.resume(returning: .unknown) }
+        for creation in withdrawn.values { creation.caller.resume(returning: .withdrawn) }
     }
 
     /// Goes on with a saga that this instance has just become the owner of. False: it is held already.
@@ -259,6 +290,7 @@ final class SagaWorker: Sendable {
         // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
         let permit = drive.machine.definition.permit(after: record)
         if await drive.permit.hold(permit, isAdmission: record.birth != nil) { return true }
+        if record.birth != nil, !self.handsToJournal(drive.id) { return false }
         let outcome = await self.dependencies.journal.write(record)
         if record.birth != nil { self.created(drive.id, outcome) }
         switch outcome {
@@ -271,7 +303,7 @@ final class SagaWorker: Sendable {
             return true
         case .late:
             return true
-        case .duplicate, .unknown, .overloaded:
+        case .duplicate, .unknown, .overloaded, .withdrawn:
             return false
         case .fenced:
             drive.isFenced = true

@@ -40,19 +40,20 @@ class PostgresProxy:
 
     # What a test asks for
 
-    def cut_after_commit(self, transactions: int = 1) -> threading.Event:
+    def cut_after_commit(self, transactions: int = 1, *, and_refuse: bool = False) -> threading.Event:
         """The next `transactions` times that PostgreSQL says COMMIT, the connection is cut before the word gets through.
 
-        The transaction has happened, and its client can't know. The event is set once all are cut.
+        The transaction has happened, and its client can't know. The event is set once all are cut. `and_refuse`: from
+        then on nothing gets through, until `accept_again`.
         """
-        verdict, done = self._countdown(transactions, _Verdict.CUT)
+        verdict, done = self._countdown(transactions, _Verdict.CUT, and_refuse)
         with self._lock:
             self._on_commit_done = verdict
         return done
 
-    def cut_before_commit(self, transactions: int = 1) -> threading.Event:
+    def cut_before_commit(self, transactions: int = 1, *, and_refuse: bool = False) -> threading.Event:
         """The next `transactions` times that a client sends COMMIT, the connection is cut before it reaches PostgreSQL."""
-        verdict, done = self._countdown(transactions, _Verdict.CUT)
+        verdict, done = self._countdown(transactions, _Verdict.CUT, and_refuse)
         with self._lock:
             self._on_commit_sent = verdict
         return done
@@ -95,6 +96,9 @@ class PostgresProxy:
         finally:
             self._flows.set()
 
+    def accept_again(self) -> None:
+        self._refusing = False
+
     def close(self) -> None:
         self._closed = True
         self._release.set()
@@ -106,8 +110,9 @@ class PostgresProxy:
 
     # How it works
 
-    @staticmethod
-    def _countdown(times: int, verdict: _Verdict) -> tuple[Callable[[], _Verdict], threading.Event]:
+    def _countdown(
+        self, times: int, verdict: _Verdict, and_refuse: bool = False
+    ) -> tuple[Callable[[], _Verdict], threading.Event]:
         done = threading.Event()
         left = times
 
@@ -117,6 +122,7 @@ class PostgresProxy:
                 return _Verdict.PASS
             left -= 1
             if left == 0:
+                self._refusing = self._refusing or and_refuse
                 done.set()
             return verdict
 

@@ -43,7 +43,10 @@ final class JournalFixture: Sendable {
                 name: "ACT", action: .remote(ScriptedStep()), undoIsRemote: true, onSucceeded: [JournalFixture.effect]),
         ], provisionedStep: 0)
 
-    static func make(writers: Int = 1, maximumQueuedAdmissions: Int = 8192) async throws -> JournalFixture {
+    /// - Parameter role: whom the journal connects as, with rights on what is there; else the owner of all.
+    static func make(
+        writers: Int = 1, maximumQueuedAdmissions: Int = 8192, role: String? = nil
+    ) async throws -> JournalFixture {
         let database = try await TestDatabase.make(migrations: SagaMigrations.all)
         let pool = PostgresPool(database.engineConfiguration, size: 4, maximumWaiters: 1000)
         try await pool.execute(
@@ -54,19 +57,32 @@ final class JournalFixture: Sendable {
             VALUES (\(Self.owner), 'test', gen_random_uuid(), clock_timestamp() + interval '1 hour')
             """)
         return try await JournalFixture(
-            database: database, pool: pool, writers: writers, maximumQueuedAdmissions: maximumQueuedAdmissions)
+            database: database, pool: pool, writers: writers, maximumQueuedAdmissions: maximumQueuedAdmissions,
+            role: role)
     }
 
     private init(
-        database: TestDatabase, pool: PostgresPool, writers: Int, maximumQueuedAdmissions: Int
+        database: TestDatabase, pool: PostgresPool, writers: Int, maximumQueuedAdmissions: Int, role: String?
     ) async throws {
         self.database = database
         self.pool = pool
         final class Box: Sendable { let writers = Mutex<[Int: PostgresConnection]>([:]) }
         let box = Box()
+        var connection = database.engineConfiguration
+        if let role {
+            // Roles belong to the server, which other tests share.
+            let name = "\(role)_\(database.name)"
+            try await pool.execute(
+                """
+                CREATE ROLE \(name) LOGIN;
+                ALTER DEFAULT PRIVILEGES GRANT ALL ON TABLES TO \(name);
+                GRANT ALL ON ALL TABLES IN SCHEMA public TO \(name);
+                """)
+            connection.conninfo = database.conninfo(user: name)
+        }
         self.journal = Journal(
             configuration: Journal.Configuration(
-                connection: database.engineConfiguration, writers: writers,
+                connection: connection, writers: writers,
                 maximumQueuedAdmissions: maximumQueuedAdmissions),
             owner: Self.owner, days: self.days, clock: self.clock, logger: self.logger, observer: NoObserver(),
             registerBackends: { number, connection in box.writers.withLock { $0[number] = connection } })
@@ -86,6 +102,29 @@ final class JournalFixture: Sendable {
         await self.task.value
         await self.pool.shutdown()
     }
+
+    /// From now on flushes take until `letGo()`, without waiting for anybody's lock.
+    func hold() async throws {
+        try await self.pool.execute(
+            """
+            CREATE TABLE test_hold (held boolean);
+            INSERT INTO test_hold VALUES (true);
+            CREATE FUNCTION test_hold() RETURNS trigger LANGUAGE plpgsql AS $$
+            BEGIN
+                WHILE EXISTS (SELECT 1 FROM test_hold) LOOP PERFORM pg_sleep(0.005); END LOOP;
+                RETURN NULL;
+            END $$;
+            CREATE TRIGGER test_hold BEFORE INSERT ON saga_event EXECUTE FUNCTION test_hold();
+            """)
+    }
+
+    /// Waits until one does.
+    func waitUntilHeld() async throws {
+        let held = "SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'PgSleep' AND datname = current_database()"
+        while try await self.count(held) == 0 { try await Task.sleep(for: .milliseconds(5)) }
+    }
+
+    func letGo() async throws { try await self.pool.execute("DELETE FROM test_hold") }
 
     // MARK: Sagas
 
@@ -154,5 +193,6 @@ extension JournalOutcome {
     var isDuplicate: Bool { if case .duplicate = self { true } else { false } }
     var isRejected: Bool { if case .rejected = self { true } else { false } }
     var isLate: Bool { if case .late = self { true } else { false } }
+    var isWithdrawn: Bool { if case .withdrawn = self { true } else { false } }
     var isOverloaded: Bool { if case .overloaded = self { true } else { false } }
 }

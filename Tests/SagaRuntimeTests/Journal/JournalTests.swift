@@ -208,6 +208,146 @@ import Testing
         await fixture.close()
     }
 
+    /// A stranger holds one row of a flush: its record waits apart, and the others are written meanwhile.
+    @Test func aLockedRowWaitsAlone() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        var machines = await fixture.readyToEnd(20)
+        let locked = machines.remove(at: 11)
+        let rival = try await fixture.database.connect()
+        try await rival.execute("BEGIN; SELECT 1 FROM saga_state WHERE saga_id = '\(locked.snapshot.id)' FOR UPDATE")
+        async let waiting = fixture.writeAll([locked] + machines.prefix(10))
+        let others = await fixture.writeAll(Array(machines.suffix(9)))
+        #expect(others.allSatisfy { $0.outcome?.isCommitted == true })
+        while fixture.journal.apart == 0 { try await Task.sleep(for: .milliseconds(5)) }
+        while try await fixture.count("SELECT count(*) FROM saga_state WHERE status = 'COMPLETED'") < 19 {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        #expect(!fixture.journal.isStuck)
+        try await rival.execute("COMMIT")
+        #expect(await waiting.allSatisfy { $0.outcome?.isCommitted == true })
+        #expect(try await fixture.count("SELECT count(*) FROM test_effect") == 20)
+        #expect(fixture.journal.apart == 0)
+        await rival.close()
+        await fixture.close()
+    }
+
+    /// A record that is decided anew while its row is locked goes to the slow lane at once.
+    @Test func whatIsDecidedAnewStaysApart() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        var machine = await fixture.readyToEnd(1, timeout: .seconds(8))[0]
+        let rival = try await fixture.database.connect()
+        try await rival.execute("BEGIN; SELECT 1 FROM saga_state WHERE saga_id = '\(machine.snapshot.id)' FOR UPDATE")
+        #expect(await fixture.write(&machine)?.isLate == true)
+        #expect(fixture.journal.apart == 1)
+        async let outcome = { [machine] in
+            var machine = machine
+            return await fixture.write(&machine)
+        }()
+        try await Task.sleep(for: .milliseconds(50))
+        #expect(fixture.journal.queued == 0 && fixture.journal.apart == 1)
+        try await rival.execute("COMMIT")
+        #expect(await outcome?.isCommitted == true)
+        #expect(fixture.journal.apart == 0)
+        await rival.close()
+        await fixture.close()
+    }
+
+    /// A right is missing that only some flushes need: no saga is to blame, and what waits is written once it is there.
+    @Test(arguments: [
+        ("REVOKE INSERT ON test_effect FROM program", "GRANT INSERT ON test_effect TO program"),
+        ("ALTER TABLE test_effect RENAME TO away", "ALTER TABLE away RENAME TO test_effect"),
+        (
+            "ALTER TABLE test_effect RENAME COLUMN saga_id TO away",
+            "ALTER TABLE test_effect RENAME COLUMN away TO saga_id"
+        ),
+        (
+            "ALTER DATABASE current SET default_transaction_read_only = on",
+            "ALTER DATABASE current SET default_transaction_read_only = off"
+        ),
+    ])
+    func aDatabaseThatIsWrongIsWaitedFor(_ breaking: String, _ mending: String) async throws {
+        let fixture = try await JournalFixture.make(writers: 1, role: "program")
+        let machines = await fixture.readyToEnd(8)
+        let operatorLine = try await fixture.database.connect()
+        func run(_ sql: String) async throws {
+            let name = fixture.database.name
+            let sql = sql.replacing("DATABASE current", with: "DATABASE \(name)")
+                .replacing("program", with: "program_\(name)")
+            try await operatorLine.execute("SET default_transaction_read_only = off; \(sql)")
+        }
+        try await run(breaking)
+        for connection in fixture.connections() where breaking.contains("DATABASE") { connection.severForTesting() }
+        async let results = fixture.writeAll(machines)
+        while !fixture.journal.isStuck { try await Task.sleep(for: .milliseconds(5)) }
+        // New ones are refused at once meanwhile, and never happen.
+        var new = fixture.machine()
+        #expect(await fixture.write(&new)?.isWithdrawn == true)
+        try await run(mending)
+        #expect(await results.allSatisfy { $0.outcome?.isCommitted == true })
+        while fixture.journal.isStuck { try await Task.sleep(for: .milliseconds(5)) }
+        #expect(try await fixture.count("SELECT count(*) FROM test_effect") == 8)
+        await operatorLine.close()
+        await fixture.close()
+    }
+
+    /// What is queued when the database turns out to be away is withdrawn; what is under way already is not given up.
+    @Test func queuedCreationsAreWithdrawn() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        let going = await fixture.readyToEnd(3)
+        try await fixture.pool.execute("ALTER TABLE saga_event RENAME TO away")
+        async let waiting = fixture.writeAll(going)
+        let new = await fixture.writeAll((0..<100).map { _ in fixture.machine() })
+        #expect(new.allSatisfy { $0.outcome?.isWithdrawn == true })
+        try await fixture.pool.execute("ALTER TABLE away RENAME TO saga_event")
+        #expect(await waiting.allSatisfy { $0.outcome?.isCommitted == true })
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state") == 3)
+        await fixture.close()
+    }
+
+    /// A caller that goes before its saga's flush has left takes the saga with it.
+    @Test func anUnwantedCreationNeverHappens() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        try await fixture.hold()
+        async let first = fixture.writeAll([fixture.machine()])
+        try await fixture.waitUntilHeld()
+        let machine = fixture.machine()
+        async let second = fixture.writeAll([machine])
+        while fixture.journal.queued == 0 { try await Task.sleep(for: .milliseconds(1)) }
+        fixture.journal.withdraw(machine.snapshot.id)
+        try await fixture.letGo()
+        #expect(await first[0].outcome?.isCommitted == true)
+        #expect(await second[0].outcome?.isWithdrawn == true)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state") == 1)
+        await fixture.close()
+    }
+
+    /// The partition of a saga's day is away: it waits for it, and sagas of other days don't.
+    @Test func aMissingDayIsWaitedFor() async throws {
+        let fixture = try await JournalFixture.make(writers: 1)
+        var generator = SystemRandomNumberGenerator()
+        let tomorrow = (PartitionKeeper.day(fixture.clock.now()) + 1)
+        let late = SagaID(milliseconds: tomorrow * 86_400_000, using: &generator)
+        var machine = fixture.machine(id: late)
+        _ = await fixture.write(&machine)
+        let now = fixture.clock.moment()
+        if case .call(let call, _) = machine.next(now: now) {
+            machine.callReturned(call, .succeeded(output: "{}"), asked: now, now: now)
+        }
+        let leaf = "saga_event_\(PartitionKeeper.name(of: tomorrow))"
+        try await fixture.pool.execute("ALTER TABLE saga_event DETACH PARTITION \(leaf)")
+        async let waiting = fixture.writeAll([machine])
+        while fixture.journal.apart == 0 { try await Task.sleep(for: .milliseconds(5)) }
+        let others = await fixture.writeAll(await fixture.readyToEnd(3))
+        #expect(others.allSatisfy { $0.outcome?.isCommitted == true } && !fixture.journal.isStuck)
+        try await fixture.pool.execute(
+            """
+            ALTER TABLE saga_event ATTACH PARTITION \(leaf)
+            FOR VALUES FROM ('\(PartitionKeeper.bound(tomorrow))') TO ('\(PartitionKeeper.bound(tomorrow + 1))')
+            """)
+        #expect(await waiting[0].outcome?.isCommitted == true)
+        await fixture.close()
+    }
+
     @Test func sameRequestIDStartsOneSaga() async throws {
         let fixture = try await JournalFixture.make(writers: 3)
         let results = await fixture.writeAll((0..<100).map { _ in fixture.machine(requestID: "same") })
@@ -223,25 +363,20 @@ import Testing
     @Test func admissionIsBounded() async throws {
         let fixture = try await JournalFixture.make(maximumQueuedAdmissions: 3)
         let going = await fixture.readyToEnd(2)
-        let rival = try await fixture.database.connect()
-        // Whatever is written touches this table, so that the next flush waits.
-        try await rival.execute("BEGIN; LOCK TABLE saga_event IN ACCESS EXCLUSIVE MODE")
+        try await fixture.hold()
         async let blocked = fixture.writeAll([fixture.machine()])
-        while try await fixture.count("SELECT count(*) FROM pg_locks WHERE NOT granted") == 0 {
-            try await Task.sleep(for: .milliseconds(5))
-        }
+        try await fixture.waitUntilHeld()
         async let waiting = fixture.writeAll((0..<3).map { _ in fixture.machine() })
         while fixture.journal.queued < 3 { try await Task.sleep(for: .milliseconds(5)) }
         var late = fixture.machine()
         #expect(await fixture.write(&late)?.isOverloaded == true)
         async let ended = fixture.writeAll(going)
         while fixture.journal.queued < 5 { try await Task.sleep(for: .milliseconds(5)) }
-        try await rival.execute("COMMIT")
+        try await fixture.letGo()
         for results in await [blocked, waiting, ended] {
             #expect(results.allSatisfy { $0.outcome?.isCommitted == true })
         }
         #expect(try await fixture.count("SELECT count(*) FROM saga_state") == 6)
-        await rival.close()
         await fixture.close()
     }
 
