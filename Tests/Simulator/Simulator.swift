@@ -3,17 +3,18 @@ import Logging
 
 @testable import SagaRuntime
 
-/// Runs the engine under seeds: `Simulator [--seeds N] [--from S] [--seed S] [--history]` (docs/simulator.md).
+/// Runs the engine under seeds: `./dev simulate` (docs/simulator.md).
 @main
 enum Simulator {
     static let silent = Logger(label: "simulator") { _ in SwiftLogNoOpLogHandler() }
 
     static func main() async {
-        Self.beginAgainWithoutChance()
         guard let options = Options(Array(CommandLine.arguments.dropFirst())) else {
             print(Options.usage)
             exit(2)
         }
+        if let mutant = options.mutant { setenv("DEVICERPC_MUTANT", mutant.rawValue, 1) }
+        Self.beginAgainWithoutChance()
         let database: Database
         do {
             database = try await Database.make()
@@ -47,7 +48,10 @@ enum Simulator {
         var (sagas, statements, jobs, virtual) = (0, 0, 0, 0.0)
         var statuses: [String: Int] = [:]
         let begin = ContinuousClock.now
+        var count = 0
         for seed in options.seeds {
+            if let atMost = options.atMost, ContinuousClock.now - begin > atMost { break }
+            count += 1
             let run = Run.run(seed: seed, database: database, prints: options.prints)
             sagas += run.sagas
             statements += run.statements
@@ -57,6 +61,8 @@ enum Simulator {
             if options.isVerbose {
                 print("seed \(seed) \(run.digest) \(run.statements) statements, \(Int(run.seconds)) s")
             }
+            // What is waited for may be killed for its slowness: what it found is out by then.
+            defer { fflush(nil) }
             if !run.wrong.isEmpty {
                 failed.append(seed)
                 print("seed \(seed) FAILED:")
@@ -68,11 +74,10 @@ enum Simulator {
             }
         }
         let seconds = Double((ContinuousClock.now - begin).nanoseconds) / 1e9
-        let count = options.seeds.count
         let ends = statuses.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
         print(
             """
-            \(count) seeds in \(Self.rounded(seconds)) s (\(Int(Double(count) / seconds * 3600)) an hour): \(sagas) sagas \
+            \(count) of \(options.seeds.count) seeds in \(Self.rounded(seconds)) s (\(Int(Double(count) / seconds * 3600)) an hour): \(sagas) sagas \
             (\(ends)), \(Self.rounded(virtual / 3600)) virtual hours, \(statements) requests to PostgreSQL, \(jobs) jobs
             """)
         if !failed.isEmpty { print("FAILED seeds: \(failed.map(String.init).joined(separator: " "))") }
@@ -88,13 +93,19 @@ enum Simulator {
 /// What was asked for.
 struct Options {
     static let usage = """
-        usage: Simulator [--seeds N] [--from S] [--seed S] [--history] [--verbose] [--lines N]
+        usage: ./dev simulate [--seeds N] [--from S] [--seed S] [--at-most SECONDS] [--mutant NAME]
+                              [--history] [--verbose] [--lines N]
+        mutants: \(Mutant.allCases.map(\.rawValue).joined(separator: ", "))
         """
 
     var seeds: ClosedRange<UInt64> = 1...200
     /// The history as it happens.
     var prints = false
     var isVerbose = false
+    /// The mend that is taken out.
+    var mutant: Mutant?
+    /// Begins no further seed after it.
+    var atMost: Duration?
     /// Of a failed run's history.
     var lines = 150
 
@@ -105,11 +116,15 @@ struct Options {
             switch argument {
             case "--history": self.prints = true
             case "--verbose": self.isVerbose = true
-            case "--seeds", "--from", "--seed", "--lines":
+            case "--mutant":
+                guard let mutant = rest.popFirst().flatMap({ Mutant(rawValue: $0) }) else { return nil }
+                self.mutant = mutant
+            case "--seeds", "--from", "--seed", "--lines", "--at-most":
                 guard let number = rest.popFirst().flatMap({ UInt64($0) }) else { return nil }
                 switch argument {
                 case "--seeds": count = max(1, number)
                 case "--from": first = number
+                case "--at-most": self.atMost = .seconds(Int64(number))
                 case "--lines": self.lines = Int(number)
                 default: (first, count, self.prints) = (number, 1, true)
                 }

@@ -158,6 +158,19 @@ import Testing
         #expect(saga.snapshot.failure?.reason == "QUOTA_UNAVAILABLE")
     }
 
+    /// A key that was revoked for a minute says nothing about what was asked after. Found by the simulator.
+    @Test func refusedQuestionIsAskedAgain() {
+        for error in [Self.refused, StepError(.notFound, reason: "GONE", message: "404")] {
+            let saga = MachineHarness.started()
+            saga.answer(.failed(Self.unknown))
+            saga.report(.failed(error))
+            #expect(saga.snapshot.status == .running)
+            saga.wait()
+            saga.report(.resolved(.happened(output: "{}")))
+            #expect(saga.snapshot.steps[1].status == .succeeded)
+        }
+    }
+
     @Test func takenPortIsReplacedUnderANewGeneration() {
         let saga = MachineHarness.started()
         saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))

@@ -104,6 +104,7 @@ extension SagaMachine {
     ///
     /// - Parameter isUnsent: the one before gave the saga back, and said that its intents are unsent.
     mutating func inheritDoubt(isUnsent: Bool, now: Moment) {
+        let isUnsent = isUnsent && !Mutant.unsentIntentsAreDoubtful.isActive
         let calls = UnansweredCalls(until: now.uptime, maybeSeveral: true, isInherited: true)
         for index in self.snapshot.steps.indices {
             let step = self.snapshot.steps[index]

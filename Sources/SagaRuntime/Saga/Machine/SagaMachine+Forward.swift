@@ -151,7 +151,7 @@ extension SagaMachine {
         case .resolved(.undecidable(var error)):
             error.errorClass = .undecidable
             self.position = .returned(.failure(error))
-        case .failed(let error) where !error.isRetryable:
+        case .failed(let error) where error.errorClass == .undecidable:
             self.position = .returned(.failure(StepError(.undecidable, reason: error.reason, message: error.message)))
         case .failed, .abandoned, .notSent, .succeeded, .undone:
             self.postponeUnsent(call, now: now)

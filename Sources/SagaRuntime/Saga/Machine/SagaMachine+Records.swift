@@ -209,7 +209,9 @@ extension SagaMachine {
     func undoFailedRecord(step index: Int, error: StepError, now: Timestamp) -> SagaRecord {
         let policy = self.definition.steps[index].undoRetry
         let attempt = self.undoAttempt(step: index)
-        let isRetry = error.errorClass != .undecidable && attempt <= policy.maximumRetries
+        let mayRetry =
+            Mutant.undoGivesUpWhenRefused.isActive ? error.isRetryable : error.errorClass != .undecidable
+        let isRetry = mayRetry && attempt <= policy.maximumRetries
         return self.record(kind: isRetry ? .retry : .undo, now: now) { draft in
             if isRetry {
                 let slow = error.isRetryable ? policy : policy.forRefusals

@@ -46,6 +46,8 @@ extension SagaMachine {
 
     mutating func compensated(_ call: StepCall, _ outcome: CallOutcome, asked: Moment, now: Moment) {
         switch outcome {
+        case .undone(.undone) where Mutant.firstFindingEndsDoubt.isActive:
+            self.undone.insert(call.step)
         case .undone:
             // Whatever it found: an unanswered call may bring something about until it is settled. So it is undone at once,
             // and looked for again.

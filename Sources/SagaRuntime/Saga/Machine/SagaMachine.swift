@@ -185,6 +185,7 @@ struct SagaMachine: Sendable {
     ///   - asked: when it was sent, at the earliest. What it found is as old as that.
     ///   - now: when it ended: when it was sent, at the latest.
     mutating func callReturned(_ call: StepCall, _ outcome: CallOutcome, asked: Moment, now: Moment) {
+        let asked = Mutant.answersCountWhenTheyCome.isActive ? now : asked
         switch call.kind {
         case .execute: self.executed(call, outcome, asked: asked, now: now)
         case .resolve: self.resolved(call, outcome, asked: asked, now: now)
