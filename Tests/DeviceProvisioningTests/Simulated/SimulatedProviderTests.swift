@@ -1,4 +1,6 @@
 import SagaRuntime
+import Synchronization
+import TestSupport
 import Testing
 
 @testable import DeviceProvisioning
@@ -127,8 +129,8 @@ import Testing
         let view = FlushFixture.view(.simulated)
         let options = ["lose_reply": "true", "late_ms": "150", "lookup_lag_ms": "100", "unique_keys": "false"]
         let secrets = ProviderOptions.encoded(options)
-        #expect(create.settleTime(request: view.request, secrets: secrets) == .milliseconds(1250))
-        #expect(create.settleTime(request: view.request, secrets: []) == .seconds(1))
+        #expect(create.settleTime(request: view.request, secrets: secrets) == .milliseconds(250) + SimulatedStore.limit)
+        #expect(create.settleTime(request: view.request, secrets: []) == SimulatedStore.limit)
         _ = await Self.thrown { () throws(StepError) in try await create.execute(Self.context(view, options: options)) }
         guard case .absent = try await create.resolve(Self.context(view, options: options, isInDoubt: true)),
             case .nothingFound = try await create.compensate(Self.context(view, options: options, isInDoubt: true))
@@ -241,6 +243,111 @@ import Testing
         #expect(
             await Self.thrown { () throws(StepError) in try await create.execute(untrusted) }?.errorClass == .leaseLost)
         #expect(try await fixture.count(Self.living) == 0)
+        await fixture.close()
+    }
+
+    private static func locked(_ fixture: FlushFixture) async throws -> PostgresConnection {
+        let stranger = try await PostgresConnection.connect(fixture.database.engineConfiguration)
+        try await stranger.execute("BEGIN; LOCK TABLE simulated_device IN ACCESS EXCLUSIVE MODE")
+        return stranger
+    }
+
+    /// What waits for a lock takes effect within the limit or never, even if nobody waits for the call any more.
+    @Test func whatWaitsForALockIsGivenUpByTheDatabase() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        let views = (0..<3).map { _ in FlushFixture.view(.simulated) }
+        // The clock is known, and the statements are prepared.
+        _ = try await create.execute(Self.context(views[0]))
+        let stranger = try await Self.locked(fixture)
+        let abandoned = Task {
+            await Self.thrown { () throws(StepError) in try await create.execute(Self.context(views[1])) }
+        }
+        let waiting = await Self.thrown { () throws(StepError) in try await create.execute(Self.context(views[2])) }
+        // The database said no: nothing happened.
+        #expect(waiting?.errorClass == .unavailable)
+        abandoned.cancel()
+        #expect(await abandoned.value?.errorClass == .unavailable)
+        try await stranger.execute("COMMIT")
+        await stranger.close()
+        try await Task.sleep(for: .milliseconds(200))
+        #expect(try await fixture.count(Self.living) == 1)
+        await fixture.close()
+    }
+
+    /// Counts how often it is asked whether a request may go, and says no from some time on.
+    private final class Lease: Sendable {
+        private let state = Mutex((asked: 0, isTrusted: true))
+
+        var asked: Int { self.state.withLock { $0.asked } }
+        func lose() { self.state.withLock { $0.isTrusted = false } }
+
+        func context(_ view: SagaView) -> StepContext {
+            var context = SimulatedProviderTests.context(view)
+            context.authorize = { [self] () throws(StepError) in
+                let isTrusted = self.state.withLock { state in
+                    state.asked += 1
+                    return state.isTrusted
+                }
+                guard isTrusted else { throw StepError(.leaseLost, reason: "LEASE_LOST", message: "") }
+            }
+            return context
+        }
+    }
+
+    /// Two batches are under way; what waits for its turn is asked again whether it may go, and goes away with its task.
+    @Test func whatIsQueuedLeavesOnlyIfItMayStill() async throws {
+        let fixture = try await FlushFixture()
+        let create = CreateProviderDeviceStep(providers: Self.registry(fixture))
+        _ = try await create.execute(Self.context(FlushFixture.view(.simulated)))
+        let stranger = try await Self.locked(fixture)
+        let lease = Lease()
+        func call() -> Task<StepError?, Never> {
+            let context = lease.context(FlushFixture.view(.simulated))
+            return Task { await Self.thrown { () throws(StepError) in try await create.execute(context) } }
+        }
+        // One by one, so that each takes up a batch of its own.
+        let first = call()
+        while lease.asked < 1 { try await Task.sleep(for: .milliseconds(1)) }
+        let second = call()
+        while lease.asked < 2 { try await Task.sleep(for: .milliseconds(1)) }
+        let (queued, cancelled) = (call(), call())
+        try await Task.sleep(for: .milliseconds(20))
+        #expect(lease.asked == 2, "not asked before their turn")
+        cancelled.cancel()
+        #expect(await cancelled.value?.errorClass == .unavailable)
+        lease.lose()
+        try await stranger.execute("COMMIT")
+        await stranger.close()
+        #expect(await queued.value?.errorClass == .leaseLost)
+        #expect(await first.value == nil)
+        #expect(await second.value == nil)
+        #expect(try await fixture.count(Self.living) == 3)
+        await fixture.close()
+    }
+
+    /// A request that is held up on its way, by a proxy or a stopped process, is late by the database's own clock.
+    @Test func whatArrivesAfterItsDeadlineDoesNothing() async throws {
+        let fixture = try await FlushFixture()
+        let proxy = try HoldingProxy(to: fixture.database)
+        let pool = PostgresPool(proxy.configuration, size: 1, maximumWaiters: 10)
+        let provider = SimulatedProvider(configuration: SimulatedConfiguration(), database: pool)
+        let create = CreateProviderDeviceStep(providers: ProviderRegistry([provider], default: .simulated))
+        _ = try await create.execute(Self.context(FlushFixture.view(.simulated)))
+        proxy.hold()
+        let call = Task {
+            await Self.thrown { () throws(StepError) in
+                try await create.execute(Self.context(FlushFixture.view(.simulated)))
+            }
+        }
+        try await Task.sleep(for: SimulatedStore.limit + .milliseconds(500))
+        proxy.letGo()
+        #expect(await call.value?.errorClass == .unavailable)
+        #expect(try await fixture.count(Self.living) == 1)
+        // And the next one is well.
+        _ = try await create.execute(Self.context(FlushFixture.view(.simulated)))
+        #expect(try await fixture.count(Self.living) == 2)
+        await pool.shutdown()
         await fixture.close()
     }
 }

@@ -23,10 +23,10 @@ public final class SimulatedProvider: DeviceProvider {
 
     public func createIsUniqueByKey(options: [String: String]) -> Bool { self.behaviour(options).isUniqueByKey }
 
-    /// What a call takes, what is told to happen late, and what a statement under way may take when its client is gone.
+    /// What a call takes, what is told to happen late, and what a call that was sent may take when nobody waits for it.
     public func lag(options: [String: String]) -> Duration {
         let behaviour = self.behaviour(options)
-        return behaviour.latency + behaviour.late + behaviour.lookupLag + .seconds(1)
+        return behaviour.latency + behaviour.late + behaviour.lookupLag + SimulatedStore.limit
     }
 
     public var callLimits: ProviderCallLimits {
@@ -135,16 +135,21 @@ public final class SimulatedProvider: DeviceProvider {
         _ request: ProviderRequest
     ) async throws(StepError) -> SimulatedStore.Answer {
         if behaviour.latency > .zero { try await Self.sleep(behaviour.latency / 2) }
-        try request.authorize()
         #if FAULT_POINTS
             if behaviour.crash == call { kill(getpid(), SIGKILL) }
         #endif
         if let failure = behaviour.failure(call, attempt: request.attempt) { try await Self.fail(failure, call) }
         let answer: SimulatedStore.Answer
-        do throws(PostgresError) {
-            answer = try await self.store.submit(effect)
-        } catch {
+        do throws(SimulatedStore.Failure) {
+            answer = try await self.store.submit(effect, authorize: request.authorize)
+        } catch .database(let error) {
             throw Self.failure(error)
+        } catch .unauthorized(let error) {
+            throw error
+        } catch {
+            throw StepError(
+                .unavailable, reason: DeviceFailureReason.providerUnavailable,
+                message: "given up while it waited for the simulated provider")
         }
         if behaviour.latency > .zero { try await Self.sleep(behaviour.latency / 2) }
         if behaviour.losesReply(call, attempt: request.attempt) { throw Self.lostReply }

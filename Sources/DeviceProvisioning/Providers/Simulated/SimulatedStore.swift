@@ -1,8 +1,11 @@
 import SagaRuntime
+import Synchronization
 
 /// The simulated provider's devices: the world outside, as table `simulated_device` of the same database.
 ///
-/// Calls that come together share a transaction, one statement per kind.
+/// Calls that come together share a transaction, one statement per kind. Each transaction has a deadline by the database's own
+/// clock, which the database itself keeps: a request that was held up on its way, or waits for a lock, takes effect until
+/// then or not at all. So the provider can promise how long after a call was given up its effect may still appear.
 final class SimulatedStore: Sendable {
     struct Creation: Sendable {
         var key: SimulatedDeviceKey
@@ -37,18 +40,47 @@ final class SimulatedStore: Sendable {
         case found([Found])
     }
 
+    /// Why there is no answer.
+    enum Failure: Error {
+        case database(PostgresError)
+        /// Nothing was sent: its task was cancelled while it waited for its turn.
+        case withdrawn
+        /// Nothing was sent: it may not be any more.
+        case unauthorized(StepError)
+    }
+
+    /// From when a call is sent until it has taken effect, or never will.
+    static let limit = Duration.seconds(2)
+
+    private struct Call: Sendable {
+        var effect: Effect
+        /// Throws if this process may not start effects any more.
+        var authorize: @Sendable () throws(StepError) -> Void
+    }
+
+    /// One for all batches.
+    private final class Clock: Sendable {
+        let state = Mutex(SimulatedClock())
+    }
+
     private let database: PostgresPool
-    private let batcher: Batcher<Effect, Answer, PostgresError>
+    private let batcher: Batcher<Call, Answer, Failure>
 
     init(database: PostgresPool) {
         self.database = database
+        let clock = Clock()
         self.batcher = Batcher(
             maximumBatch: 512, maximumInFlight: 2, maximumQueued: 100_000,
-            overflow: PostgresError(.overloaded, "too many calls to the simulated provider"),
-            perform: { await Self.perform($0, database) })
+            overflow: .database(PostgresError(.overloaded, "too many calls to the simulated provider")),
+            perform: { await Self.perform($0, database, clock) })
     }
 
-    func submit(_ effect: Effect) async throws(PostgresError) -> Answer { try await self.batcher.submit(effect) }
+    /// - Parameter authorize: called right before the call is sent, with others that wait.
+    func submit(
+        _ effect: Effect, authorize: @escaping @Sendable () throws(StepError) -> Void
+    ) async throws(Failure) -> Answer {
+        try await self.batcher.submit(Call(effect: effect, authorize: authorize), withdrawn: .withdrawn)
+    }
 
     /// Everything that is there.
     func listAll() async throws(PostgresError) -> [Found] {
@@ -57,19 +89,46 @@ final class SimulatedStore: Sendable {
 
     // MARK: Batches
 
-    private static func perform(_ effects: [Effect], _ database: PostgresPool) async -> [Result<Answer, PostgresError>]
-    {
+    private static func perform(
+        _ calls: [Call], _ database: PostgresPool, _ clock: Clock
+    ) async -> [Result<Answer, Failure>] {
         do throws(PostgresError) {
-            return try await Self.answers(effects, database).map { .success($0) }
+            let refusals = calls.map { call -> StepError? in
+                do throws(StepError) { try call.authorize() } catch { return error }
+                return nil
+            }
+            let effects = zip(calls, refusals).filter { $1 == nil }.map(\.0.effect)
+            var answers: ArraySlice<Answer> = []
+            if !effects.isEmpty {
+                let deadline = try await Self.deadline(database, clock)
+                answers = try await Self.answers(effects, database, clock, until: deadline)[...]
+            }
+            return refusals.map { refusal in
+                if let refusal { return .failure(.unauthorized(refusal)) }
+                guard let answer = answers.popFirst() else { return .failure(.withdrawn) }
+                return .success(answer)
+            }
         } catch {
-            return effects.map { _ in .failure(error) }
+            // Late by a clock that has leapt, maybe: the next batch asks what time it is.
+            clock.state.withLock { $0.forget() }
+            return calls.map { _ in .failure(.database(error)) }
         }
     }
 
-    /// The kinds of effects, in the order of their statements.
-    private enum Kind: Int, CaseIterable { case create, start, stop, destroy, find }
+    private static func deadline(_ database: PostgresPool, _ clock: Clock) async throws(PostgresError) -> Int64 {
+        if let now = clock.state.withLock({ $0.now(at: .now) }) { return now + Self.limit.wholeMicroseconds }
+        let rows = try await database.run(SQLQuery(Self.time))
+        guard let now = try rows.first?.int64(0) else { throw PostgresError(.decoding, "the database has no time") }
+        clock.state.withLock { $0.read(now, at: .now) }
+        return now + Self.limit.wholeMicroseconds
+    }
 
-    private static func answers(_ effects: [Effect], _ database: PostgresPool) async throws(PostgresError) -> [Answer] {
+    /// The kinds of effects, in the order of their statements.
+    private enum Kind: Int, CaseIterable { case create, start, stop, destroy, find, deadline }
+
+    private static func answers(
+        _ effects: [Effect], _ database: PostgresPool, _ clock: Clock, until deadline: Int64
+    ) async throws(PostgresError) -> [Answer] {
         // A row must not be touched twice by one statement: what is asked twice is done once and answered twice.
         var creations: [SimulatedDeviceKey: Creation] = [:]
         var starts: [SimulatedDeviceKey: Duration] = [:]
@@ -85,11 +144,16 @@ final class SimulatedStore: Sendable {
             case .find(let sagaID): sagas.insert(sagaID)
             }
         }
-        var queries: [SQLQuery] = []
-        var kinds: [Kind] = []
+        var limit = SQLParameters()
+        limit.append(deadline)
+        let keepDeadline = SQLQuery(Self.keepDeadline, limit)
+        // Before each statement, for which it leaves the rest of the time, and after the last, so that what waited is
+        // not committed late.
+        var queries = [keepDeadline]
+        var kinds = [Kind.deadline]
         func add(_ kind: Kind, _ query: SQLQuery) {
-            kinds.append(kind)
-            queries.append(query)
+            kinds += [kind, .deadline]
+            queries += [query, keepDeadline]
         }
         if !creations.isEmpty { add(.create, Self.creation(creations.values.sorted { $0.key < $1.key })) }
         if !starts.isEmpty { add(.start, Self.change(Self.start, starts)) }
@@ -112,6 +176,9 @@ final class SimulatedStore: Sendable {
             for row in rows {
                 switch kind {
                 case .create: break
+                case .deadline:
+                    let now = try row.int64(1)
+                    clock.state.withLock { $0.read(now, at: .now) }
                 case .start: started[try Self.key(row)] = .microseconds(try row.int64(3))
                 case .stop: stopped.insert(try Self.key(row))
                 case .destroy: destroyed.insert(try Self.key(row))
@@ -162,6 +229,18 @@ final class SimulatedStore: Sendable {
     }
 
     // MARK: SQL
+
+    private static let time = SQLStatement(
+        "simulated_time", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+
+    /// After the deadline this is an error ("late" is no time), and ends the transaction with all that it did.
+    private static let keepDeadline = SQLStatement(
+        "simulated_keep_deadline",
+        """
+        SELECT set_config(
+            'statement_timeout', CASE WHEN now < $1 THEN ceil(($1 - now) / 1000.0)::bigint::text ELSE 'late' END, true), now
+        FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS c
+        """)
 
     /// A repeated key finds its row again, and makes a late effect happen now. What was destroyed is made anew: the
     /// provider has forgotten its key.
