@@ -63,6 +63,18 @@ final class BlockingSocket: Sendable {
 
     func shutDown() { shutdown(self.descriptor, Int32(SHUT_RDWR)) }
 
+    /// Returns once there is something to read, which it leaves there.
+    func waitForBytes() {
+        var byte: UInt8 = 0
+        _ = recv(self.descriptor, &byte, 1, Int32(MSG_PEEK))
+    }
+
+    /// The next close sends RST, whatever was read.
+    func willReset() {
+        var option = linger(l_onoff: 1, l_linger: 0)
+        setsockopt(self.descriptor, SOL_SOCKET, SO_LINGER, &option, socklen_t(MemoryLayout<linger>.size))
+    }
+
     /// Empty at the end of the stream or on an error.
     func read() -> [UInt8] {
         var buffer = [UInt8](repeating: 0, count: 65536)

@@ -40,7 +40,7 @@ import Testing
                 "androidboot.redroid_width=1080", "androidboot.redroid_height=1920", "androidboot.redroid_dpi=480",
                 "androidboot.redroid_fps=30", "androidboot.redroid_gpu_mode=auto",
             ])
-        #expect(body.HostConfig.Privileged)
+        #expect(body.HostConfig.Privileged && body.HostConfig.UsernsMode == "host")
         #expect(body.HostConfig.Memory == 4096 << 20)
         #expect(body.HostConfig.MemorySwap == body.HostConfig.Memory)
         #expect(body.HostConfig.NanoCpus == 2_000_000_000)

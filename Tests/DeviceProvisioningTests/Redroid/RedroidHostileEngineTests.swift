@@ -1,6 +1,7 @@
 import Foundation
 import Logging
 import SagaRuntime
+import Synchronization
 import Testing
 
 @testable import DeviceProvisioning
@@ -9,7 +10,8 @@ import Testing
 @Suite(.timeLimit(.minutes(1)))
 struct RedroidHostileEngineTests {
     private func provider(
-        dockerHost: String, adbPort: Int = 1, callLimit: Duration = .seconds(20)
+        dockerHost: String, adbPort: Int = 1, callLimit: Duration = .seconds(20),
+        logger: Logger = Logger(label: "test")
     ) throws -> RedroidProvider {
         var configuration = RedroidConfiguration(
             installation: "test", engine: try DockerEndpoint(dockerHost: dockerHost),
@@ -18,7 +20,7 @@ struct RedroidHostileEngineTests {
         configuration.bootLimit = .seconds(1)
         configuration.adbServerPort = adbPort
         configuration.startsADBServer = false
-        return RedroidProvider(configuration: configuration, logger: Logger(label: "test"))
+        return RedroidProvider(configuration: configuration, logger: logger)
     }
 
     private func request(options: [String: String] = [:]) -> ProviderRequest {
@@ -89,6 +91,97 @@ struct RedroidHostileEngineTests {
             #expect(error.errorClass == errorClass)
             #expect(error.reason == reason)
         }
+    }
+
+    /// What a gateway before the engine says of a container is not what the engine says of it.
+    @Test(arguments: [
+        (401, StepError.Class.unavailable), (403, .unavailable), (404, .unavailable), (409, .unavailable),
+        (302, .unavailable), (307, .unavailable), (400, .unavailable), (405, .unavailable),
+        (200, .unknownOutcome), (204, nil), (408, .unknownOutcome), (499, .unknownOutcome), (500, .unknownOutcome),
+        (502, .unknownOutcome), (503, .unknownOutcome), (504, .unknownOutcome),
+    ] as [(Int, StepError.Class?)])
+    func aPageIsNotTheEnginesWord(status: Int, expected: StepError.Class?) async throws {
+        for headers in ["", "Content-Type: text/plain\r\n"] {
+            let page = status == 204 ? "" : headers.isEmpty ? " <html></html>" : "404 page not found"
+            let server = try RawHTTPServer(status: status, body: page, headers: headers)
+            let lines = LogLines()
+            let provider = try self.provider(dockerHost: server.dockerHost, logger: lines.logger)
+            for _ in 0..<2 {
+                guard let expected else {
+                    #expect(try await provider.destroy(self.device(), self.request()) == .undone)
+                    continue
+                }
+                var error = try await stepError { _ = try await provider.destroy(self.device(), self.request()) }
+                #expect(error.errorClass == expected)
+                error = try await stepError { try await provider.stop(self.device(), self.request()) }
+                #expect(error.errorClass == expected)
+                error = try await stepError { _ = try await provider.create(self.request()) }
+                #expect(error.errorClass == expected)
+                error = try await stepError { _ = try await provider.find(self.request()) }
+                #expect(error.errorClass == .unavailable)
+            }
+            #expect(lines.all.filter { $0.hasPrefix("error") }.count == (expected == .unavailable ? 1 : 0))
+            await provider.shutdown()
+        }
+    }
+
+    /// A create that the engine refuses has made nothing: nobody looks for remains, with the same engine, that has no more
+    /// to say. What is missing is told in its own words.
+    @Test(arguments: [
+        (400, "invalid mount"), (403, "authorization denied by plugin"), (404, "network devices not found"),
+        (404, "No such image: x"), (422, "no"),
+    ])
+    func aRefusedCreateIsDefinite(status: Int, message: String) async throws {
+        let requests = Mutex(0)
+        let server = try RawHTTPServer { _, _ in
+            requests.withLock { $0 += 1 }
+            let body = "{\"message\":\"\(message)\"}"
+            return .bytes(
+                Array(
+                    "HTTP/1.1 \(status) X\r\nContent-Length: \(body.utf8.count)\r\nConnection: close\r\n\r\n\(body)".utf8))
+        }
+        let provider = try self.provider(dockerHost: server.dockerHost)
+        let error = try await stepError { _ = try await provider.create(self.request()) }
+        #expect(error.errorClass == .refused && error.reason == "PROVIDER_REFUSED")
+        #expect(error.message.contains("has to pull it") == message.contains("image"))
+        #expect(message.contains("image") || error.message.contains(message))
+        #expect(requests.withLock { $0 } == 1)
+        await provider.shutdown()
+    }
+
+    /// An engine that is slow: what waited for a connection was not sent, what waited for an answer was.
+    @Test func whatWaitedForAConnectionIsNotUnknown() async throws {
+        let arrived = Mutex(0)
+        let server = try RawHTTPServer { _, _ in
+            arrived.withLock { $0 += 1 }
+            return .silence
+        }
+        let docker = DockerClient(endpoint: try DockerEndpoint(dockerHost: server.dockerHost), maximumConnections: 20)
+        let send: @Sendable (Duration) async -> DockerFailure? = { limit in
+            do throws(DockerFailure) {
+                _ = try await docker.send(.post, "/containers/create", until: .now + limit)
+                return nil
+            } catch {
+                return error
+            }
+        }
+        let sent = (0..<20).map { _ in Task { await send(.seconds(50)) } }
+        while arrived.withLock({ $0 }) < sent.count { try await Task.sleep(for: .milliseconds(5)) }
+        for limit in [Duration.zero, .milliseconds(50), .milliseconds(300)] {
+            guard case .notSent = await send(limit) else {
+                Issue.record("it was sent, or is taken for sent")
+                continue
+            }
+        }
+        for task in sent {
+            task.cancel()
+            guard case .sent = await task.value else {
+                Issue.record("it is taken for not sent")
+                continue
+            }
+        }
+        #expect(arrived.withLock { $0 } == sent.count)
+        await docker.shutdown()
     }
 
     /// No word of the engine's against the request: to be asked again, and no reason to park a saga.

@@ -30,6 +30,7 @@ struct DockerCreateContainer: Encodable {
     }
     struct HostConfig: Encodable {
         var Privileged: Bool
+        var UsernsMode: String
         var Memory: Int
         var MemorySwap: Int
         var NanoCpus: Int

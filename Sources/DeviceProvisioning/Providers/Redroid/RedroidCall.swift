@@ -1,4 +1,6 @@
+import Logging
 import SagaRuntime
+import Synchronization
 
 /// One call to the provider: its requests share a deadline and the lease's permission.
 ///
@@ -10,30 +12,39 @@ struct RedroidCall {
     let authorize: @Sendable () throws(StepError) -> Void
     /// Values that must not appear in messages.
     let secrets: [String]
+    /// Told of a status that is not the engine's, and of the path: an operator has to look at the configuration.
+    let complain: @Sendable (Int, String) -> Void
     /// An effect of this call exists or may exist.
     var mayHaveActed = false
 
-    /// Sends a request that changes something.
+    /// Sends a request that changes something. Returns only with the engine's own word.
     mutating func act(
         _ method: DockerMethod, _ path: String, query: [(String, String)] = [], body: [UInt8]? = nil
     ) async throws(StepError) -> DockerResponse {
-        try self.mayGoOn()
+        let response: DockerResponse
         do {
-            return try await self.docker.send(method, path, query: query, body: body, until: self.deadline)
+            response = try await self.docker.send(
+                method, path, query: query, body: body, until: self.deadline, authorize: self.authorize)
         } catch {
-            if error.wasSent { self.mayHaveActed = true }
-            throw self.unavailable(error.message)
+            if case .sent = error { self.mayHaveActed = true }
+            throw self.failure(error)
         }
+        if response.author == .unknown { self.mayHaveActed = true }
+        guard response.author == .engine else { throw self.misdirected(response, path) }
+        return response
     }
 
-    /// Sends a request that only asks.
+    /// Sends a request that only asks. Returns only with the engine's own word.
     func ask(_ path: String, query: [(String, String)] = []) async throws(StepError) -> DockerResponse {
-        try self.mayGoOn()
+        let response: DockerResponse
         do {
-            return try await self.docker.send(.get, path, query: query, until: self.deadline)
+            response = try await self.docker.send(
+                .get, path, query: query, until: self.deadline, authorize: self.authorize)
         } catch {
-            throw self.unavailable(error.message)
+            throw self.failure(error)
         }
+        guard response.author == .engine else { throw self.misdirected(response, path) }
+        return response
     }
 
     /// Waits while the engine is busy; the next request ends it where the deadline has passed.
@@ -45,13 +56,19 @@ struct RedroidCall {
         }
     }
 
-    private func mayGoOn() throws(StepError) {
-        do {
-            try self.authorize()
-        } catch {
-            guard self.mayHaveActed else { throw error }
-            throw StepError(.unknownOutcome, reason: error.reason, message: error.message)
+    private func failure(_ failure: DockerFailure) -> StepError {
+        switch failure {
+        case .notSent(let message), .sent(let message): return self.unavailable(message)
+        case .unauthorized(let error):
+            guard self.mayHaveActed else { return error }
+            return StepError(.unknownOutcome, reason: error.reason, message: error.message)
         }
+    }
+
+    /// Somebody between here and the engine answered.
+    private func misdirected(_ response: DockerResponse, _ path: String) -> StepError {
+        if response.author == .gateway { self.complain(response.status, path) }
+        return self.unavailable("something before the Docker engine answered \(response.status)")
     }
 
     /// The engine gave no answer, or none that says what became of the request.
@@ -94,6 +111,14 @@ extension RedroidProvider {
     func call(_ request: ProviderRequest, limit: Duration) -> RedroidCall {
         RedroidCall(
             docker: self.docker, deadline: .now + limit, authorize: request.authorize,
-            secrets: request.options.values.sorted { $0.utf8.count > $1.utf8.count })
+            secrets: request.options.values.sorted { $0.utf8.count > $1.utf8.count }, complain: self.complain)
+    }
+
+    /// One line a minute for all calls that meet it.
+    func complain(_ status: Int, _ path: String) {
+        guard let count = self.misdirections.withLock({ $0.occurred(now: .now) }) else { return }
+        self.logger.error(
+            "requests don't reach the Docker engine: DOCKER_HOST or a gateway before it is wrong",
+            metadata: ["status": "\(status)", "path": "\(path)", "count": "\(count)"])
     }
 }

@@ -43,6 +43,8 @@ enum RedroidContainer {
             ],
             HostConfig: .init(
                 Privileged: true,
+                // An engine that maps users (userns-remap) refuses privileged containers elsewhere.
+                UsernsMode: "host",
                 Memory: memoryBytes,
                 MemorySwap: memoryBytes,  // the same as Memory: no swap
                 NanoCpus: Self.product(spec.cpuCores, 1_000_000_000),

@@ -38,16 +38,25 @@ extension RedroidProvider {
                 if let id = try await self.adopt(names, request, &call) { return id }
                 // The name is reserved by a container that is being made or removed right now, or made way.
                 try await call.pause(.milliseconds(100))
-            case 404:
-                try await self.cleanUp(names, &call)
-                throw StepError(
-                    .refused, reason: "PROVIDER_REFUSED",
-                    message: "image \(container.Image) is not on the Docker engine; an operator has to pull it")
+            case 400..<500 where !call.mayHaveActed:
+                // The engine looks before it makes anything: a no leaves nothing to clear away.
+                throw Self.refusal(response, image: container.Image, call)
             default:
                 try await self.cleanUp(names, &call)
-                throw call.failure(response, doing: "create container")
+                throw Self.refusal(response, image: container.Image, call)
             }
         }
+    }
+
+    /// 404 may be about a network or a volume driver too: the engine's own words tell, and the image is named only where
+    /// it is what's missing.
+    private static func refusal(_ response: DockerResponse, image: String, _ call: RedroidCall) -> StepError {
+        guard response.status == 404, response.message.lowercased().contains("image") else {
+            return call.failure(response, doing: "create container")
+        }
+        return StepError(
+            .refused, reason: "PROVIDER_REFUSED",
+            message: "image \(image) is not on the Docker engine; an operator has to pull it")
     }
 
     /// The name is taken. Ours, with the right ports: returns its id. Ours, with ports that an earlier grant named:

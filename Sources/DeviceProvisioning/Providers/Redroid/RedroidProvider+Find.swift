@@ -11,7 +11,7 @@ extension RedroidProvider {
     public func listOwned() async throws(StepError) -> [OwnedDevice] {
         let call = RedroidCall(
             docker: self.docker, deadline: .now + self.configuration.callLimit, authorize: { () throws(StepError) in },
-            secrets: [])
+            secrets: [], complain: self.complain)
         return try await self.list(call, saga: nil)
     }
 

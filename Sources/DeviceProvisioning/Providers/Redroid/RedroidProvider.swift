@@ -1,5 +1,6 @@
 public import Logging
 import SagaRuntime
+import Synchronization
 
 /// Android containers (redroid) on a Docker engine.
 ///
@@ -11,6 +12,7 @@ public final class RedroidProvider: DeviceProvider {
     let docker: DockerClient
     let adb: ADBClient
     let logger: Logger
+    let misdirections = Mutex(Occasionally())
 
     public init(configuration: RedroidConfiguration, logger: Logger) {
         self.configuration = configuration
