@@ -54,7 +54,8 @@ let package = Package(
         .target(
             name: "DeviceProvisioning",
             dependencies: [
-                "SagaRuntime", nioCore, nioPosix, logging, metrics, .product(name: "NIOHTTP1", package: "swift-nio"),
+                "SagaRuntime", nioCore, nioPosix, nioSSL, logging, metrics,
+                .product(name: "NIOHTTP1", package: "swift-nio"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
                 .product(name: "JWTKit", package: "jwt-kit"),
             ], swiftSettings: settings),
@@ -109,7 +110,11 @@ let package = Package(
             name: "SagaRuntimeTests", dependencies: ["SagaRuntime", "TestSupport", logging], swiftSettings: settings),
         .testTarget(
             name: "DeviceProvisioningTests",
-            dependencies: ["DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging],
+            dependencies: [
+                "DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging,
+                .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "AsyncHTTPClient", package: "async-http-client"),
+            ],
             swiftSettings: settings),
         .testTarget(
             name: "DeviceRPCTests",

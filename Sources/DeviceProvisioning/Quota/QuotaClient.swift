@@ -1,9 +1,8 @@
 import AsyncHTTPClient
 import FoundationEssentials
-import Glibc
+public import Logging
 import NIOCore
 import NIOHTTP1
-import NIOPosix
 public import SagaRuntime
 import Synchronization
 
@@ -11,8 +10,9 @@ import Synchronization
 public final class QuotaClient: Sendable {
     enum Operation: Sendable, Equatable {
         case increment(key: String)
-        /// Has a key of its own, and names the increment's, so that a service that honours keys takes back only what it
-        /// counted, and refuses an increment that comes after its undo.
+        /// The increment of this key again, before it is taken back.
+        case confirmation(key: String)
+        /// Has a key of its own, made from the increment's.
         case decrement(compensating: String)
     }
 
@@ -23,30 +23,34 @@ public final class QuotaClient: Sendable {
 
     public let configuration: QuotaConfiguration
     private let token: ServiceToken
+    private let logger: Logger
     /// `nil`: this machine's wall clock.
     private let clock = Mutex<Clock?>(nil)
-    private let http: HTTPClient
+    private let http: OutboundHTTP
+    private let misdirections = Mutex(Occasionally())
+    /// Counts what `assume` was told; true: an increment.
+    private let assumed: @Sendable (Bool) -> Void
     /// The most of an answer that is read.
     private static let maximumBodyBytes = 64 * 1024
 
-    public init(configuration: QuotaConfiguration) {
+    /// - Parameter assumed: told of each report whose outcome is unknown and that is taken for done; true: an increment.
+    public init(
+        configuration: QuotaConfiguration, logger: Logger = Logger(label: "devicerpc"),
+        assumed: @escaping @Sendable (Bool) -> Void = { _ in }
+    ) {
         self.configuration = configuration
+        self.logger = logger
+        self.assumed = assumed
         self.token = ServiceToken(serviceName: configuration.serviceName, secret: configuration.jwtSecret)
         var http = HTTPClient.Configuration()
-        http.redirectConfiguration = .disallow
-        http.httpVersion = .http1Only
         http.timeout.connect = .nanoseconds(min(configuration.timeout, .seconds(2)).wholeMicroseconds * 1000)
-        http.timeout.read = .nanoseconds(configuration.timeout.wholeMicroseconds * 1000)
+        http.timeout.read = .nanoseconds(configuration.undoTimeout.wholeMicroseconds * 1000)
         // Shorter than the 5 s after which Node.js closes an idle connection: a request that meets the other side's close
         // has an unknown outcome.
         http.connectionPool.idleTimeout = .seconds(4)
         http.connectionPool.concurrentHTTP1ConnectionsPerHostSoftLimit = configuration.maximumConnections
-        // Nothing collects spans here; describing each request to nobody takes a fifth of what a request takes.
-        http.tracing.tracer = nil
-        // A refused connection is an answer: the saga's own retry decides what comes next.
-        http.connectionPool.retryConnectionEstablishment = false
-        self.http = HTTPClient(
-            eventLoopGroupProvider: .shared(MultiThreadedEventLoopGroup.singleton), configuration: http)
+        configuration.trusted?.apply(to: &http)
+        self.http = OutboundHTTP(http)
     }
 
     /// Dates the service's tokens by `clock`, the database's: a token of a process whose own clock is off would be refused.
@@ -62,14 +66,15 @@ public final class QuotaClient: Sendable {
     /// Closes the connections and lets go of the clock, whose owner may hold this client. Nothing may be sent afterwards.
     public func shutdown() async {
         self.clock.withLock { $0 = nil }
-        try? await self.http.shutdown()
+        await self.http.shutdown()
     }
 
     /// Sends one report. Returns once the service has confirmed it.
     ///
-    /// - Parameter authorize: called right before the request leaves.
+    /// - Parameter authorize: called right before the request leaves, maybe on an event loop.
     func send(
-        _ operation: Operation, for device: DeviceRequest, authorize: @Sendable () throws(StepError) -> Void
+        _ operation: Operation, for device: DeviceRequest,
+        authorize: @escaping @Sendable () throws(StepError) -> Void
     ) async throws(StepError) {
         guard let segment = Self.pathSegment(device.userID) else {
             throw StepError(
@@ -88,45 +93,79 @@ public final class QuotaClient: Sendable {
             )
         }
         switch operation {
-        case .increment(let key):
-            request.headers.add(name: "idempotency-key", value: key)
+        case .increment, .confirmation: break
         case .decrement(let key):
-            request.headers.add(name: "idempotency-key", value: "\(key):undo")
+            // For the service's own records; nothing here depends on what it makes of it.
             request.headers.add(name: "x-compensates", value: key)
         }
+        request.headers.add(name: "idempotency-key", value: operation.key)
         request.body = .bytes(ByteBuffer(string: Self.body(operation, device)))
 
-        let timeout = TimeAmount.nanoseconds(self.configuration.timeout.wholeMicroseconds * 1000)
-        let status: Int
-        let retryAfter: String?
-        let body: ByteBuffer
-        try authorize()
+        let response: HTTPClientResponse
         do {
-            let response = try await self.http.execute(request, timeout: timeout)
-            status = Int(response.status.code)
-            retryAfter = response.headers.first(name: "retry-after")
-            // The status is the answer; what follows is read for its message, and so that the connection can be used on.
-            body = (try? await response.body.collect(upTo: Self.maximumBodyBytes)) ?? ByteBuffer()
+            response = try await self.http.execute(
+                request,
+                timeout: operation.report == .increment ? self.configuration.timeout : self.configuration.undoTimeout,
+                authorize: authorize)
         } catch {
-            throw Self.failure(error)
+            let failure = Self.failure(error)
+            if error.isOfTLS { self.complain(failure.message, nil) }
+            throw failure
         }
-        let now = Int64(self.now.timeIntervalSince1970)
-        switch QuotaAnswer(status: status, retryAfter: retryAfter, now: now) {
-        case .done:
-            return
+        let text = try? await String(buffer: response.body.collect(upTo: Self.maximumBodyBytes))
+        try self.judge(
+            status: Int(response.status.code), contentType: response.headers.first(name: "content-type"),
+            retryAfter: response.headers.first(name: "retry-after"), text: text, to: operation.report)
+    }
+
+    /// Returns if the service has confirmed the report; else throws what its answer means.
+    private func judge(
+        status: Int, contentType: String?, retryAfter: String?, text: String?, to report: QuotaAnswer.Report
+    ) throws(StepError) {
+        let value = text.flatMap { try? JSONValue(parsing: $0) }
+        let answer = QuotaAnswer(
+            status: status, body: QuotaAnswer.Body(contentType: contentType, text: text, value: value), to: report,
+            retryAfter: retryAfter, now: Int64(self.now.timeIntervalSince1970))
+        // The service's own words, if it has some: `{"message": "…"}`.
+        let words = value?["message"]?.string.map { ": " + Text.sanitised($0, maximumScalars: 200) } ?? ""
+        let message = "the user service answered \(status)\(words)"
+        if status == 401 || status == 403 { self.token.forget() }
+        let errorClass: StepError.Class
+        switch answer {
+        case .done: return
         case .refused:
-            if status == 401 || status == 403 { self.token.forget() }
-            throw StepError(
-                .refused, reason: DeviceFailureReason.quotaRefused, message: Self.message(status: status, body))
-        case .throttled(let delay):
-            throw StepError(
-                .throttled(after: delay), reason: DeviceFailureReason.quotaUnavailable,
-                message: Self.message(status: status, body))
-        case .unknown:
-            throw StepError(
-                .unknownOutcome, reason: DeviceFailureReason.quotaUnavailable,
-                message: Self.message(status: status, body))
+            throw StepError(.refused, reason: DeviceFailureReason.quotaRefused, message: message)
+        case .contradicted:
+            throw StepError(.undecidable, reason: DeviceFailureReason.quotaRefused, message: message)
+        case .throttled(let delay): errorClass = .throttled(after: delay)
+        case .misdirected:
+            self.complain(message, status)
+            errorClass = .unavailable
+        case .unknown: errorClass = .unknownOutcome
         }
+        throw StepError(errorClass, reason: DeviceFailureReason.quotaUnavailable, message: message)
+    }
+
+    /// One line a minute for all sagas that meet it: an operator has to look at the configuration.
+    private func complain(_ message: String, _ status: Int?) {
+        guard let count = self.misdirections.withLock({ $0.occurred(now: .now) }) else { return }
+        var metadata: Logger.Metadata = ["error": "\(message)", "count": "\(count)"]
+        if let status { metadata["status"] = "\(status)" }
+        self.logger.error(
+            "[QUOTA] reports don't reach the user service: its address, a certificate, the token or a gateway is wrong",
+            metadata: metadata)
+    }
+
+    /// Says, for a reconciliation, that a report of unknown outcome is taken for done.
+    func assume(_ operation: Operation, for device: DeviceRequest, of saga: SagaID) {
+        let isIncrement = operation.report != .decrement
+        self.assumed(isIncrement)
+        self.logger.warning(
+            "[QUOTA] outcome of a report unknown, assumed done",
+            metadata: [
+                "saga_id": "\(saga)", "user_id": "\(device.userID)", "device_id": "\(device.deviceID)",
+                "delta": "\(isIncrement ? 1 : -1)", "key": "\(operation.key)",
+            ])
     }
 
     // MARK: Parts
@@ -160,7 +199,7 @@ public final class QuotaClient: Sendable {
             writer.member("memoryGB", json: Self.gigabytes(device.spec.memoryMB))
             writer.member("storageGB", json: Self.gigabytes(device.spec.storageMB))
             switch operation {
-            case .increment: writer.member("operation", "increment")
+            case .increment, .confirmation: writer.member("operation", "increment")
             case .decrement: writer.member("operation", "decrement")
             }
         }
@@ -171,35 +210,36 @@ public final class QuotaClient: Sendable {
         megabytes % 1024 == 0 ? String(megabytes / 1024) : "\(Double(megabytes) / 1024)"
     }
 
-    /// The service's own words, if it has some: `{"message": "…"}`.
-    private static func message(status: Int, _ body: ByteBuffer) -> String {
-        let words = (try? JSONValue(parsing: String(buffer: body)))?["message"]?.string
-        let text = words.map { ": " + Text.sanitised($0, maximumScalars: 200) } ?? ""
-        return "the user service answered \(status)\(text)"
-    }
-
     /// Whether the request can have been sent decides everything.
-    static func failure(_ error: any Error) -> StepError {
-        let wasSent: Bool
-        switch error {
-        case is NIOConnectionError:
-            wasSent = false
-        case let error as IOError where error.errnoCode == ECONNREFUSED:
-            wasSent = false
-        case let error as HTTPClientError:
-            wasSent = ![
-                .connectTimeout, .getConnectionFromPoolTimeout, .tlsHandshakeTimeout, .alreadyShutdown, .invalidURL,
-                .emptyHost, .emptyScheme,
-            ].contains(error)
-        default:
-            wasSent = true
-        }
-        return wasSent
-            ? StepError(
+    static func failure(_ failure: OutboundHTTP.Failure) -> StepError {
+        switch failure {
+        case .unauthorized(let error): error
+        case .sent:
+            StepError(
                 .unknownOutcome, reason: DeviceFailureReason.quotaUnavailable,
                 message: "the user service's answer was lost")
-            : StepError(
+        case .notSent(let error):
+            StepError(
                 .unavailable, reason: DeviceFailureReason.quotaUnavailable,
-                message: "the user service can't be reached")
+                message: "the user service can't be reached: \(OutboundHTTP.words(for: error))")
+        }
+    }
+}
+
+extension QuotaClient.Operation {
+    var report: QuotaAnswer.Report {
+        switch self {
+        case .increment: .increment
+        case .confirmation: .confirmation
+        case .decrement: .decrement
+        }
+    }
+
+    /// `Idempotency-Key`.
+    var key: String {
+        switch self {
+        case .increment(let key), .confirmation(let key): key
+        case .decrement(let key): "\(key):undo"
+        }
     }
 }

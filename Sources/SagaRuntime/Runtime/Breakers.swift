@@ -54,10 +54,10 @@ extension SagaMachine.CallOutcome {
     /// What it says about the other side.
     fileprivate func sign(wasCutShort: Bool) -> Sign {
         switch self {
-        case .succeeded, .undone, .resolved(.happened), .resolved(.absent): .answered
         // Said without asking anybody.
-        case .resolved(.repeatable), .resolved(.undecidable): .nothing
+        case .resolved(.repeatable), .resolved(.undecidable), .resolved(.assumed), .undone(.assumed): .nothing
         case .notSent: .nothing
+        case .succeeded, .undone, .resolved(.happened), .resolved(.absent): .answered
         case .abandoned: wasCutShort ? .nothing : .failed
         case .failed(let error):
             switch error.errorClass {

@@ -54,14 +54,18 @@ public enum Resolution: Sendable {
     case repeatable
     /// Nobody can be asked: the saga parks.
     case undecidable(StepError)
+    /// Nobody can be asked, and the definition goes on as if the effect existed. Reason and message go into the event.
+    case assumed(output: String, StepError)
 }
 
 /// What an undo found.
-public enum Undone: Sendable {
+public enum Undone: Sendable, Equatable {
     /// Something was there and is gone now.
     case undone
     /// Nothing was there. For a step in doubt it counts only once the settle time has passed.
     case nothingFound
+    /// Nobody can be asked, and the definition goes on as if the effect were gone. Reason and message go into the event.
+    case assumed(StepError)
 }
 
 /// A step whose effect lies outside the database. It may be called any number of times under one key.

@@ -1,3 +1,4 @@
+import DeviceProvisioning
 import DeviceRPC
 import FoundationEssentials
 import Logging
@@ -57,7 +58,10 @@ struct ServerConfiguration: Sendable {
     struct UserService: Sendable {
         var url: String
         var isIdempotent: Bool
+        var doubt: QuotaConfiguration.Doubt
         var timeout: Duration
+        /// A PEM file; `nil`: the system's.
+        var authorities: String?
         /// Never print it.
         var jwtSecret: String
     }
@@ -206,15 +210,24 @@ struct ServerConfiguration: Sendable {
         let url = reader.read(Settings.userServiceURL)
         let secret = reader.read(Settings.jwtSecret)
         let isIdempotent = reader.read(Settings.userServiceIdempotent)
+        let doubt = reader.read(Settings.userServiceDoubt)
         let timeout = reader.read(Settings.userServiceTimeout)
+        let authorities = reader.read(Settings.userServiceCA)
         guard let url else { return nil }
+        if authorities != nil, !url.hasPrefix("https://") {
+            reader.problem(
+                Settings.userServiceCA.description,
+                "is of no use unless USER_SERVICE_URL begins with https:// (allowed: unset)")
+        }
         if secret == nil,
             !reader.problems.contains(where: { $0.hasPrefix(Settings.jwtSecret.description.environmentName) })
         {
             reader.problem(
                 Settings.jwtSecret.description, "missing (\(Settings.jwtSecret.description.allowed))")
         }
-        return UserService(url: url, isIdempotent: isIdempotent, timeout: timeout, jwtSecret: secret ?? "")
+        return UserService(
+            url: url, isIdempotent: isIdempotent, doubt: doubt, timeout: timeout, authorities: authorities,
+            jwtSecret: secret ?? "")
     }
 
     private static func tls(_ reader: SettingsReader) -> RPCServerTLS? {

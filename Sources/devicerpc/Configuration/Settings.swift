@@ -1,3 +1,4 @@
+import DeviceProvisioning
 import Logging
 
 /// Every configuration key of the server: the one table that the sources, `serve --help`, `docs/configuration.md` and
@@ -161,7 +162,18 @@ enum Settings {
         "The user service, which counts devices against quotas.")
     static let userServiceIdempotent = Setting<Bool>.boolean(
         "user-service.idempotent", "USER_SERVICE_IDEMPOTENT", .userService, default: false,
-        "Whether the user service honours Idempotency-Key. If not, a report whose outcome is unknown parks the saga.")
+        "Whether the user service honours Idempotency-Key: a key is applied once, and answered again as it was, for at "
+            + "least a day. If not, a report is sent once, and where its outcome is unknown USER_SERVICE_DOUBT decides."
+    )
+    static let userServiceDoubt = Setting<QuotaConfiguration.Doubt>.choice(
+        "user-service.doubt", "USER_SERVICE_DOUBT", .userService, default: .park,
+        "What becomes of a saga whose report has an unknown outcome, where keys are not honoured. park: it stands still "
+            + "until a person has found out, and a restart of the user service parks all that are in that step. accept: it "
+            + "goes on as if the report had been counted (undo: taken back), and the usage is wrong by one device where it "
+            + "had not; docs/user-service.md tells how to find those.")
+    static let userServiceCA = Setting<String?>.optionalText(
+        "user-service.ca", "USER_SERVICE_CA", .userService, defaultText: "the system's authorities", allowed: "a path",
+        "PEM file of the authorities that the user service's certificate must come from, instead of the system's.")
     static let userServiceTimeout = Setting<Duration>.duration(
         "user-service.timeout", "DEVICERPC_USER_SERVICE_TIMEOUT", .userService, default: .seconds(5),
         in: .milliseconds(10) ... .seconds(60), "The longest that one request to the user service takes.")
@@ -261,8 +273,8 @@ enum Settings {
             adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,
             redroidEnabled.description,
         ] + redroid.map(\.description) + [
-            userServiceURL.description, userServiceIdempotent.description, userServiceTimeout.description,
-            jwtSecret.description,
+            userServiceURL.description, userServiceIdempotent.description, userServiceDoubt.description,
+            userServiceTimeout.description, userServiceCA.description, jwtSecret.description,
             logLevel.description, logFormat.description, accessLog.description,
         ]
 

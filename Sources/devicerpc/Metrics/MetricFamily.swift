@@ -50,6 +50,10 @@ enum KnownMetrics {
         .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
         .gauge("saga_breaker_open", "1 while a dependency is taken to be down, and undo waits for it, by dependency."),
         .counter("saga_breaker_opened_total", "How often a dependency was found to be down, by dependency."),
+        .counter(
+            "quota_assumed_total",
+            "Reports to the user service whose outcome is unknown and that were taken for done, by operation "
+                + "(USER_SERVICE_DOUBT=accept)."),
         .counter("saga_unreadable_total", "Reads of sagas whose events this server can't read."),
         .counter("saga_adopted_total", "Sagas taken over from other replicas, by type."),
         .histogram(

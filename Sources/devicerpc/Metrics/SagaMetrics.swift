@@ -36,6 +36,9 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.flushDuration = registry.histogram("saga_flush_duration_seconds")
         self.flushRecords = registry.histogram("saga_flush_records")
         // Rates need a zero to start from.
+        for operation in ["increment", "decrement"] {
+            _ = registry.counter("quota_assumed_total", [("operation", operation)])
+        }
         for step in Self.steps {
             _ = registry.counter("saga_device_creation_retry_count", [("step", step)])
             _ = registry.counter("saga_device_creation_compensate_total", [("step", step)])
@@ -80,6 +83,12 @@ final class SagaMetrics: SagaRuntimeObserver {
     func breakerChanged(dependency: String, isOpen: Bool) {
         self.registry.gauge("saga_breaker_open", [("dependency", dependency)]).set(isOpen ? 1.0 : 0.0)
         if isOpen { self.registry.counter("saga_breaker_opened_total", [("dependency", dependency)]).increment(by: 1) }
+    }
+
+    /// A report of unknown outcome was taken for done.
+    static func assumed(isIncrement: Bool, in registry: MetricsRegistry) {
+        registry.counter("quota_assumed_total", [("operation", isIncrement ? "increment" : "decrement")]).increment(
+            by: 1)
     }
 
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }

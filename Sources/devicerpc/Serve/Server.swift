@@ -282,7 +282,9 @@ struct Server {
         return QuotaClient(
             configuration: try QuotaConfiguration(
                 baseURL: service.url, jwtSecret: service.jwtSecret, isIdempotent: service.isIdempotent,
-                timeout: service.timeout, maximumConnections: budget.userServiceConnections))
+                doubt: service.doubt, timeout: service.timeout, maximumConnections: budget.userServiceConnections,
+                authorities: service.authorities),
+            logger: self.logger, assumed: { [registry] in SagaMetrics.assumed(isIncrement: $0, in: registry) })
     }
 
     private func makeAuthenticator(_ services: [RPCService], _ audit: AuditLog) async throws -> Authenticator? {

@@ -15,12 +15,16 @@ import Testing
         let quota: QuotaClient
         let running: Task<Void, any Error>
 
-        init(pairs: Int? = nil, honoursKeys: Bool = true) async throws {
+        init(
+            pairs: Int? = nil, honoursKeys: Bool = true, doubt: QuotaConfiguration.Doubt = .park,
+            logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
+        ) async throws {
             self.tables = try await FlushFixture(migrations: SagaMigrations.all + DeviceMigrations.all)
             self.ledger = try UserServiceLedger()
             self.quota = QuotaClient(
                 configuration: try QuotaConfiguration(
-                    baseURL: self.ledger.url, jwtSecret: "0123456789abcdef0123456789abcdef", isIdempotent: honoursKeys))
+                    baseURL: self.ledger.url, jwtSecret: "0123456789abcdef0123456789abcdef", isIdempotent: honoursKeys,
+                    doubt: doubt, timeout: .seconds(2)), logger: logger)
             let hosts = pairs.map {
                 SimulatedConfiguration.cappedHosts(count: 1, adb: 5555...(5554 + $0), webRTC: 8080...(8079 + $0))
             }
@@ -141,7 +145,8 @@ import Testing
         fixture.ledger.fail("increment", [.status(403)])
         let refused = try await fixture.create()
         #expect(refused.status == .compensated && refused.failure?.reason == "QUOTA_REFUSED")
-        fixture.ledger.fail("increment", Array(repeating: .status(503), count: 20))
+        // Longer than the forward direction's attempts: the undo can't tell either, until the service is back.
+        fixture.ledger.fail("increment", Array(repeating: .status(503), count: 6))
         let away = try await fixture.create()
         #expect(away.status == .compensated && away.failure?.reason == "QUOTA_UNAVAILABLE")
         for saga in [refused, away] { try await fixture.expectNothingLeft(saga) }
@@ -162,6 +167,98 @@ import Testing
             options: ["lose_reply": "create,destroy", "fail": "start:refused,destroy:unavailable", "fail_times": "1"])
         #expect(undone.status == .compensated && undone.failure?.reason == "BOOT_FAILED")
         try await fixture.expectNothingLeft(undone)
+        await fixture.close()
+    }
+
+    /// A service that honours keys and knows nothing else: an increment that it never saw must not be taken back, in
+    /// whichever way the answers went missing.
+    @Test(
+        arguments: [
+            // Counted at last; in doubt and never seen; seen, and then refused; never seen, and refused until the undo.
+            [.drop, .loseReply, .drop, .drop], [.drop, .drop, .drop, .drop], [.loseReply, .status(403)],
+            [.drop, .status(403)], [.drop, .status(502), .status(403), .drop, .status(503), .loseReply],
+        ] as [[UserServiceLedger.Fault]])
+    func usageIsNeitherLeftNorTakenTwice(_ faults: [UserServiceLedger.Fault]) async throws {
+        let fixture = try await Fixture()
+        fixture.ledger.fail("increment", faults)
+        fixture.ledger.fail("decrement", [.drop, .loseReply, .status(404), .status(500)])
+        let saga = try await fixture.create()
+        #expect(saga.status == .compensated)
+        try await fixture.expectNothingLeft(saga)
+        #expect(fixture.ledger.devices.isEmpty)
+        await fixture.close()
+    }
+
+    /// A gateway says no to the first attempts to take the usage back; a person need not look into that.
+    @Test(arguments: [true, false])
+    func anUndoThatMeetsAGatewayGoesOn(_ honoursKeys: Bool) async throws {
+        let fixture = try await Fixture(honoursKeys: honoursKeys)
+        fixture.ledger.fail("decrement", [401, 403, 404, 429, 302, 405].map { .status($0) })
+        let saga = try await fixture.create(options: ["fail": "start:refused"])
+        #expect(saga.status == .compensated && saga.failure?.reason == "BOOT_FAILED")
+        try await fixture.expectNothingLeft(saga)
+        await fixture.close()
+    }
+
+    @Test func aWrongAddressIsNoRefusal() async throws {
+        for status in [401, 404] {
+            let fixture = try await Fixture(honoursKeys: false)
+            fixture.ledger.fail("increment", Array(repeating: .status(status), count: 10))
+            let saga = try await fixture.create()
+            #expect(saga.status == .compensated && saga.failure?.reason == "QUOTA_UNAVAILABLE")
+            try await fixture.expectNothingLeft(saga)
+            await fixture.close()
+        }
+    }
+
+    /// The operator would rather have a wrong count than a saga that stands still; what may be wrong can be found.
+    @Test func doubtAboutTheQuotaCanBeAccepted() async throws {
+        let lines = LogLines()
+        let fixture = try await Fixture(honoursKeys: false, doubt: .accept, logger: lines.logger)
+        fixture.ledger.fail("increment", [.loseReply, .drop])
+        let (counted, dropped) = (try await fixture.create(), try await fixture.create())
+        for saga in [counted, dropped] { #expect(saga.status == .completed) }
+        #expect(fixture.ledger.devices == [counted.resourceID: 1])
+        fixture.ledger.fail("decrement", [.loseReply, .drop])
+        let (back, left) = (
+            try await fixture.create(options: ["fail": "start:refused"]),
+            try await fixture.create(options: ["fail": "start:refused"])
+        )
+        for saga in [back, left] { #expect(saga.status == .compensated) }
+        #expect(fixture.ledger.devices == [counted.resourceID: 1, left.resourceID: 1])
+        // Each report was sent once; and each of unknown outcome is told with all that a reconciliation needs.
+        #expect(fixture.ledger.requests == 6)
+        let told = lines.all.filter { $0.contains("assumed") }
+        for (saga, delta, suffix) in [
+            (counted, "1", ""), (dropped, "1", ""), (back, "-1", ":undo"), (left, "-1", ":undo"),
+        ] {
+            let line = told.filter { $0.contains("saga_id=\(saga.id)") }
+            #expect(line.count == 1)
+            for part in [
+                "delta=\(delta)", "user_id=user-1", "device_id=\(saga.resourceID)",
+                "key=\(saga.id):REPORT_QUOTA_USAGE:1\(suffix)",
+            ] { #expect(line.first?.contains(part) == true, "\(part)") }
+        }
+        await fixture.close()
+    }
+
+    /// A table that a stranger locks for longer than sagas and calls last: what waits for it is given up, and must not
+    /// make a device afterwards.
+    @Test func nothingAppearsAfterALockIsReleased() async throws {
+        let fixture = try await Fixture()
+        let stranger = try await PostgresConnection.connect(fixture.tables.database.engineConfiguration)
+        try await stranger.execute("BEGIN; LOCK TABLE simulated_device IN ACCESS EXCLUSIVE MODE")
+        async let sagas = withThrowingTaskGroup(of: SagaSnapshot.self) { group in
+            for _ in 0..<40 { group.addTask { try await fixture.create(timeout: .seconds(1)) } }
+            return try await group.reduce(into: []) { $0.append($1) }
+        }
+        try await Task.sleep(for: .seconds(4))
+        try await stranger.execute("COMMIT")
+        await stranger.close()
+        for saga in try await sagas {
+            #expect(saga.status == .compensated && saga.failure?.reason == "TIMED_OUT")
+            try await fixture.expectNothingLeft(saga)
+        }
         await fixture.close()
     }
 

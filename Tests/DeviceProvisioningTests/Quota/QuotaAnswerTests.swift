@@ -1,25 +1,96 @@
-import AsyncHTTPClient
 import SagaRuntime
 import Testing
 
 @testable import DeviceProvisioning
 
 @Suite struct QuotaAnswerTests {
+    /// The whole table. Each row: statuses, what comes with them, then what that means for an increment and for a
+    /// decrement.
     @Test(
         arguments: [
-            (200, nil, QuotaAnswer.done), (201, nil, .done), (204, "5", .done),
-            (400, nil, .refused), (401, nil, .refused), (403, nil, .refused), (404, nil, .refused),
-            (409, "1", .refused),
-            (422, nil, .refused), (429, nil, .refused),
-            (429, "7", .throttled(after: .seconds(7))), (429, "soon", .throttled(after: nil)),
-            (429, "99999999", .throttled(after: .seconds(300))), (429, "-1", .throttled(after: nil)),
-            (408, nil, .throttled(after: nil)), (425, "2", .throttled(after: .seconds(2))),
-            (500, nil, .unknown), (502, nil, .unknown), (503, "1", .unknown), (504, nil, .unknown),
-            (302, nil, .unknown),
-            (100, nil, .unknown), (0, nil, .unknown), (999, nil, .unknown),
-        ] as [(Int, String?, QuotaAnswer)])
-    func classifies(_ status: Int, _ retryAfter: String?, _ expected: QuotaAnswer) {
-        #expect(QuotaAnswer(status: status, retryAfter: retryAfter, now: Self.now) == expected)
+            ([200, 201, 202, 204, 226, 299], .none, .done, .done),
+            ([200, 201, 299], .own(saysNo: false), .done, .done),
+            ([200, 201], .own(saysNo: true), .refused, .refused),
+            // A proxy's page, or half an answer: it may have been counted before that was written.
+            ([200, 201, 299], .foreign, .unknown, .unknown),
+            ([301, 302, 307, 308], .none, .misdirected, .misdirected),
+            ([301, 302, 307, 308], .foreign, .misdirected, .misdirected),
+            // "See other" is what a service answers that has done what was asked for.
+            ([300, 303, 304, 305, 306, 399], .none, .unknown, .unknown),
+            ([400, 402, 412, 422, 423, 424], .own(saysNo: false), .refused, .refused),
+            ([400, 402, 412, 422, 423, 424], .none, .refused, .refused),
+            ([400, 402, 412, 422, 423, 424], .foreign, .misdirected, .misdirected),
+            ([403], .own(saysNo: false), .refused, .misdirected), ([403], .none, .refused, .misdirected),
+            ([403], .foreign, .misdirected, .misdirected),
+            (
+                [401, 404, 405, 406, 407, 411, 413, 414, 415, 416, 417, 421, 426, 428, 431, 451],
+                .own(saysNo: false), .misdirected, .misdirected
+            ),
+            ([401, 404, 405, 407, 413], .none, .misdirected, .misdirected),
+            ([401, 404, 405, 407, 413], .foreign, .misdirected, .misdirected),
+            ([409], .own(saysNo: false), .refused, .contradicted), ([410], .own(saysNo: false), .refused, .done),
+            ([410], .foreign, .refused, .done),
+            ([429], .own(saysNo: false), .refused, .throttled(after: nil)),
+            ([429], .none, .refused, .throttled(after: nil)),
+            ([429], .foreign, .throttled(after: nil), .throttled(after: nil)),
+            ([408, 425, 499, 418, 419, 420, 430, 444], .own(saysNo: false), .unknown, .unknown),
+            ([449, 450, 460, 463, 494, 498], .own(saysNo: false), .unknown, .unknown),
+            ([408, 425, 499, 460], .none, .unknown, .unknown), ([408, 425, 499, 460], .foreign, .unknown, .unknown),
+            ([500, 501, 502, 503, 504, 505, 507, 511, 520, 522, 524, 599], .own(saysNo: false), .unknown, .unknown),
+            ([500, 502, 503, 504, 524], .none, .unknown, .unknown),
+            ([500, 502, 503, 504, 524], .foreign, .unknown, .unknown),
+            ([-1, 0, 1, 100, 101, 103, 199, 600, 999, .max], .none, .unknown, .unknown),
+        ] as [([Int], QuotaAnswer.Body, QuotaAnswer, QuotaAnswer)])
+    func whatAnAnswerMeans(
+        _ statuses: [Int], _ body: QuotaAnswer.Body, _ increment: QuotaAnswer, _ decrement: QuotaAnswer
+    ) {
+        for status in statuses {
+            #expect(
+                QuotaAnswer(status: status, body: body, to: .increment, now: Self.now) == increment, "\(status) \(body)"
+            )
+            #expect(
+                QuotaAnswer(status: status, body: body, to: .decrement, now: Self.now) == decrement, "\(status) \(body)"
+            )
+            // A repeated increment differs in one answer: its key is in use.
+            let confirmation = QuotaAnswer(status: status, body: body, to: .confirmation, now: Self.now)
+            let isBusy = status == 409 || (status == 429 && increment == .refused)
+            #expect(confirmation == (isBusy ? .throttled(after: nil) : increment), "\(status) \(body)")
+        }
+    }
+
+    /// Only what is certain may be definite: any other status, whatever comes with it, leaves the outcome open.
+    @Test func nothingElseIsDefinite() {
+        let definite: Set<Int> = Set(200..<300).union([
+            301, 302, 307, 308, 400, 401, 402, 403, 404, 405, 406, 407, 409, 410, 411, 412, 413, 414, 415, 416, 417,
+            421,
+            422, 423, 424, 426, 428, 429, 431, 451,
+        ])
+        for status in 0...1000 where !definite.contains(status) {
+            for body in [QuotaAnswer.Body.none, .own(saysNo: false), .own(saysNo: true), .foreign] {
+                for report in QuotaAnswer.Report.allCases {
+                    let answer = QuotaAnswer(status: status, body: body, to: report, retryAfter: "1", now: Self.now)
+                    #expect(answer == .unknown, "\(status)")
+                }
+            }
+        }
+    }
+
+    @Test(
+        arguments: [
+            (nil, "{}", .own(saysNo: false)), ("application/json", "{}", .own(saysNo: false)),
+            ("Application/JSON; charset=utf-8", #" {"success":true} "#, .own(saysNo: false)),
+            (" application/problem+json", #"{"success":null}"#, .own(saysNo: false)),
+            ("application/json", #"{"success":false}"#, .own(saysNo: true)),
+            (nil, "", .none), ("application/json", "", .none), ("text/html", "\r\n ", .none),
+            ("text/html", "{}", .foreign), ("text/plain", "{}", .foreign), ("", "{}", .foreign),
+            ("application/jsonp", "{}", .foreign), (nil, "<html></html>", .foreign), (nil, "OK", .foreign),
+            ("application/json", "[]", .foreign), ("application/json", "true", .foreign),
+            ("application/json", #"{"success":tru"#, .foreign), (nil, nil, .foreign),
+            ("application/json", nil, .foreign),
+        ] as [(String?, String?, QuotaAnswer.Body)])
+    func whoseWordABodyIs(_ contentType: String?, _ text: String?, _ expected: QuotaAnswer.Body) {
+        let value = text.flatMap { try? JSONValue(parsing: $0) }
+        #expect(QuotaAnswer.Body(contentType: contentType, text: text, value: value) == expected, "\(text ?? "-")")
     }
 
     /// Sun, 06 Nov 1994 08:49:37 GMT
@@ -37,9 +108,13 @@ import Testing
             ("Sun, 06 Nov 1994 08:50:37 CET", nil), ("Sun, 06 Nov 1994 24:50:37 GMT", nil),
             ("Sun, 32 Nov 1994 08:50:37 GMT", nil), ("Sun, 06 Foo 1994 08:50:37 GMT", nil),
             ("Sun, 06 Nov 19944 08:50:37 GMT", nil), ("Sun, 06 Nov 1994 8:50:37 GMT", nil),
+            ("soon", nil), ("99999999", .seconds(300)), ("-1", nil),
         ] as [(String, Duration?)])
     func retryAfterIsANumberOrADate(_ text: String, _ expected: Duration?) {
-        #expect(QuotaAnswer(status: 425, retryAfter: text, now: Self.now) == .throttled(after: expected), "\(text)")
+        for report in QuotaAnswer.Report.allCases {
+            let answer = QuotaAnswer(status: 429, body: .none, to: report, retryAfter: text, now: Self.now)
+            #expect(answer == .throttled(after: expected), "\(text)")
+        }
     }
 
     @Test(
@@ -51,14 +126,6 @@ import Testing
         ] as [(String, Int64)])
     func datesOfHTTP(_ text: String, _ expected: Int64) {
         #expect(HTTPDate.seconds(text, now: Self.now) == expected, "\(text)")
-    }
-
-    @Test func aRequestThatMayHaveLeftIsUnknown() {
-        #expect(QuotaClient.failure(HTTPClientError.connectTimeout).errorClass == .unavailable)
-        #expect(QuotaClient.failure(HTTPClientError.getConnectionFromPoolTimeout).errorClass == .unavailable)
-        #expect(QuotaClient.failure(HTTPClientError.deadlineExceeded).errorClass == .unknownOutcome)
-        #expect(QuotaClient.failure(HTTPClientError.remoteConnectionClosed).errorClass == .unknownOutcome)
-        #expect(QuotaClient.failure(CancellationError()).errorClass == .unknownOutcome)
     }
 
     @Test func aUsersIDIsOneSegment() {

@@ -1,3 +1,4 @@
+import Logging
 import SagaRuntime
 import Synchronization
 import Testing
@@ -8,12 +9,13 @@ import Testing
     private static let secret = "0123456789abcdef0123456789abcdef"
 
     private static func client(
-        _ port: Int, isIdempotent: Bool = false, timeout: Duration = .seconds(5)
+        _ port: Int, isIdempotent: Bool = false, timeout: Duration = .seconds(5),
+        logger: Logger = Logger(label: "test") { _ in SwiftLogNoOpLogHandler() }
     ) throws -> QuotaClient {
         QuotaClient(
             configuration: try QuotaConfiguration(
                 baseURL: "http://127.0.0.1:\(port)", jwtSecret: Self.secret, isIdempotent: isIdempotent,
-                timeout: timeout))
+                timeout: timeout), logger: logger)
     }
 
     private static func port(_ server: RawHTTPServer) throws -> Int {
@@ -68,20 +70,108 @@ import Testing
     }
 
     @Test(arguments: [
-        (403, StepError.Class.refused), (429, .refused), (503, .unknownOutcome), (408, .throttled(after: nil)),
+        (403, StepError.Class.refused, StepError.Class.unavailable), (429, .refused, .throttled(after: nil)),
+        (409, .refused, .undecidable), (503, .unknownOutcome, .undecidable), (408, .unknownOutcome, .undecidable),
+        (401, .unavailable, .unavailable), (404, .unavailable, .unavailable), (302, .unavailable, .unavailable),
     ])
-    func statusDecides(_ status: Int, _ expected: StepError.Class) async throws {
-        let server = try RawHTTPServer(status: status, body: #"{"message":"over the limit"}"#)
+    func statusDecides(_ status: Int, _ forward: StepError.Class, _ undo: StepError.Class) async throws {
+        let server = try RawHTTPServer(
+            status: status, body: #"{"message":"over the limit"}"#, headers: "Location: http://elsewhere/\r\n")
         let client = try Self.client(try Self.port(server))
         let step = ReportQuotaUsageStep(client: client)
         do throws(StepError) {
             _ = try await step.execute(Self.context())
             Issue.record("accepted")
         } catch {
-            #expect(error.errorClass == expected)
-            #expect(error.reason == (expected == .refused ? "QUOTA_REFUSED" : "QUOTA_UNAVAILABLE"))
+            #expect(error.errorClass == forward)
+            #expect(error.reason == (forward == .refused ? "QUOTA_REFUSED" : "QUOTA_UNAVAILABLE"))
             #expect(error.message == "the user service answered \(status): over the limit")
         }
+        #expect(await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) } == undo)
+        await client.shutdown()
+    }
+
+    /// What is gone needs not be taken back.
+    @Test func whatIsGoneIsTakenBack() async throws {
+        let server = try RawHTTPServer(status: 410, body: "<html>gone</html>")
+        let client = try Self.client(try Self.port(server))
+        guard case .undone = try await ReportQuotaUsageStep(client: client).compensate(Self.context()) else {
+            Issue.record("not undone")
+            return
+        }
+        await client.shutdown()
+    }
+
+    @Test(arguments: [
+        ("HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 13\r\n\r\n<html></html>", "a proxy's page"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: 100\r\n\r\n{\"success\":true}", "broken off by its length"),
+        (
+            "HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n10\r\n{\"success\":true}\r\n",
+            "broken off in chunks"
+        ),
+        ("HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{\"success\":tr", "broken off at the end of the connection"),
+        ("HTTP/1.1 200 OK\r\nContent-Le", "broken off in the head"),
+        ("HTTP/1.1 100 Continue\r\n\r\n", "only said to go on"),
+        ("SSH-2.0-OpenSSH_9.2\r\n", "another protocol"),
+        ("HTTP/1.1 200 OK\r\nContent-Length: x\r\n\r\n{}", "no length"),
+        ("", "nothing"),
+    ])
+    func whatDoesNotSayWhatHappenedIsUnknown(_ answer: String, _ what: String) async throws {
+        let server = try RawHTTPServer { _, _ in .bytes(Array(answer.utf8)) }
+        let client = try Self.client(try Self.port(server))
+        let step = ReportQuotaUsageStep(client: client)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) }
+                == .unknownOutcome, "\(what)")
+        await client.shutdown()
+    }
+
+    /// A token that the service doesn't know any more (its secret was changed) is made anew for the next attempt.
+    @Test(arguments: [401, 403]) func aRefusedTokenIsMadeAnew(_ status: Int) async throws {
+        let tokens = Mutex<[String]>([])
+        let server = try RawHTTPServer { _, request in
+            let text = String(decoding: request, as: UTF8.self)
+            let token = text.split(separator: "\r\n").first { $0.hasPrefix("x-service-token") } ?? ""
+            let count = tokens.withLock { tokens in
+                tokens.append(String(token))
+                return tokens.count
+            }
+            let line = count == 1 ? "\(status) X" : "200 OK"
+            return .bytes(Array("HTTP/1.1 \(line)\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8))
+        }
+        let client = try Self.client(try Self.port(server))
+        let seconds = Mutex<Int64>(1_000_000_000)
+        client.useClock {
+            Timestamp(
+                milliseconds: seconds.withLock {
+                    $0 += 1
+                    return $0 * 1000
+                })
+        }
+        let step = ReportQuotaUsageStep(client: client)
+        #expect(
+            await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) }
+                == .unavailable)
+        guard case .undone = try await step.compensate(Self.context()) else {
+            Issue.record("not undone")
+            return
+        }
+        #expect(Set(tokens.withLock { $0 }).count == 2)
+        await client.shutdown()
+    }
+
+    /// An operator has to look; but not once for every saga.
+    @Test func aWrongAddressIsSaidOnce() async throws {
+        let lines = LogLines()
+        let server = try RawHTTPServer(status: 404, body: "<html>no such page</html>")
+        let client = try Self.client(try Self.port(server), logger: lines.logger)
+        let step = ReportQuotaUsageStep(client: client)
+        for _ in 0..<5 {
+            #expect(
+                await Self.errorClass { () throws(StepError) in _ = try await step.execute(Self.context()) }
+                    == .unavailable)
+        }
+        #expect(lines.all.filter { $0.hasPrefix("error") }.count == 1)
         await client.shutdown()
     }
 
@@ -163,6 +253,73 @@ import Testing
         let inDoubt = Self.context(isInDoubt: true, isRepeat: true)
         #expect(
             await Self.errorClass { () throws(StepError) in _ = try await step.compensate(inDoubt) } == .unknownOutcome)
+        await client.shutdown()
+    }
+
+    /// An increment in doubt is counted, certainly and once, before it is taken back; one that is refused was never
+    /// counted; and nothing is taken back while that is not known.
+    @Test(arguments: [
+        (200, "undone", ["increment", "decrement"]), (403, "nothing found", ["increment"]),
+        (422, "nothing found", ["increment"]),
+        (410, "nothing found", ["increment"]),
+        (409, "QUOTA_UNAVAILABLE", ["increment"]), (401, "QUOTA_UNAVAILABLE", ["increment"]),
+        (404, "QUOTA_UNAVAILABLE", ["increment"]), (503, "QUOTA_UNAVAILABLE", ["increment"]),
+        (408, "QUOTA_UNAVAILABLE", ["increment"]), (429, "QUOTA_UNAVAILABLE", ["increment"]),
+        (302, "QUOTA_UNAVAILABLE", ["increment"]),
+    ])
+    func aDoubtIsEndedBeforeItIsTakenBack(_ status: Int, _ expected: String, _ operations: [String]) async throws {
+        let seen = Mutex<[String]>([])
+        let server = try RawHTTPServer { _, request in
+            let text = String(decoding: request, as: UTF8.self)
+            let isIncrement = text.contains(#""operation":"increment""#)
+            #expect(text.contains(":1:undo\r\n") != isIncrement)
+            seen.withLock { $0.append(isIncrement ? "increment" : "decrement") }
+            let line = isIncrement ? "\(status) X" : "200 OK"
+            return .bytes(Array("HTTP/1.1 \(line)\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8))
+        }
+        let client = try Self.client(try Self.port(server), isIdempotent: true)
+        let step = ReportQuotaUsageStep(client: client)
+        for isRepeat in [false, true] {
+            let said: String
+            do throws(StepError) {
+                switch try await step.compensate(Self.context(isInDoubt: true, isRepeat: isRepeat)) {
+                case .undone: said = "undone"
+                case .nothingFound: said = "nothing found"
+                case .assumed: said = "assumed"
+                }
+            } catch {
+                said = error.reason
+                #expect(error.isRetryable)
+            }
+            #expect(said == expected)
+            #expect(seen.withLock { $0 } == operations)
+            seen.withLock { $0 = [] }
+        }
+        // What is known to be counted is not counted again.
+        guard case .undone = try await step.compensate(Self.context()) else {
+            Issue.record("not undone")
+            return
+        }
+        #expect(seen.withLock { $0 } == ["decrement"])
+        await client.shutdown()
+    }
+
+    /// A call that left a frozen process after others had decided: what it counted is taken back, unless the saga holds
+    /// it.
+    @Test func whatCameTooLateIsTakenBack() async throws {
+        let seen = Mutex(0)
+        let server = try RawHTTPServer { _, _ in
+            seen.withLock { $0 += 1 }
+            return .bytes(Array("HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".utf8))
+        }
+        let client = try Self.client(try Self.port(server), isIdempotent: true)
+        let step = ReportQuotaUsageStep(client: client)
+        try await step.discard(Self.context(), output: nil)
+        #expect(seen.withLock { $0 } == 2)
+        var holding = Self.context()
+        holding.outputs = [DeviceStep.reportQuotaUsage: "{}"]
+        try await step.discard(holding, output: "{}")
+        #expect(seen.withLock { $0 } == 2)
         await client.shutdown()
     }
 

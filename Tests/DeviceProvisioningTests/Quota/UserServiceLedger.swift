@@ -2,13 +2,15 @@ import Synchronization
 
 @testable import DeviceProvisioning
 
-/// The user service's side: honours keys, and can be told to fail.
+/// The user service's side: honours keys, knows no header beside them, and can be told to fail.
 final class UserServiceLedger: Sendable {
     enum Fault: Sendable {
         /// Answers with this status and counts nothing.
         case status(Int)
         /// Counts, and hangs up.
         case loseReply
+        /// Hangs up, and counts nothing.
+        case drop
     }
 
     /// Shared with the server's threads.
@@ -16,7 +18,7 @@ final class UserServiceLedger: Sendable {
         struct State {
             /// Devices that count now.
             var devices: [String: Int] = [:]
-            /// Keys that were answered, and those that were undone before they came.
+            /// Keys that were applied.
             var seen: Set<String> = []
             /// By operation: faults of the next requests.
             var faults: [String: [Fault]] = [:]
@@ -58,12 +60,9 @@ final class UserServiceLedger: Sendable {
             let fault = state.faults[operation]?.first
             if fault != nil { state.faults[operation]?.removeFirst() }
             if case .status(let status) = fault { return Self.reply(status) }
-            if let compensated = header("x-compensates") {
-                if state.seen.insert(key).inserted, !state.seen.insert(compensated).inserted {
-                    state.devices[device, default: 0] -= 1
-                }
-            } else if state.seen.insert(key).inserted {
-                state.devices[device, default: 0] += 1
+            if case .drop = fault { return .hangUp }
+            if state.seen.insert(key).inserted {
+                state.devices[device, default: 0] += operation == "increment" ? 1 : -1
             }
             if case .loseReply = fault { return .hangUp }
             return Self.reply(200)

@@ -94,12 +94,13 @@ struct RedroidHostileEngineTests {
     }
 
     /// What a gateway before the engine says of a container is not what the engine says of it.
-    @Test(arguments: [
-        (401, StepError.Class.unavailable), (403, .unavailable), (404, .unavailable), (409, .unavailable),
-        (302, .unavailable), (307, .unavailable), (400, .unavailable), (405, .unavailable),
-        (200, .unknownOutcome), (204, nil), (408, .unknownOutcome), (499, .unknownOutcome), (500, .unknownOutcome),
-        (502, .unknownOutcome), (503, .unknownOutcome), (504, .unknownOutcome),
-    ] as [(Int, StepError.Class?)])
+    @Test(
+        arguments: [
+            (401, StepError.Class.unavailable), (403, .unavailable), (404, .unavailable), (409, .unavailable),
+            (302, .unavailable), (307, .unavailable), (400, .unavailable), (405, .unavailable),
+            (200, .unknownOutcome), (204, nil), (408, .unknownOutcome), (499, .unknownOutcome), (500, .unknownOutcome),
+            (502, .unknownOutcome), (503, .unknownOutcome), (504, .unknownOutcome),
+        ] as [(Int, StepError.Class?)])
     func aPageIsNotTheEnginesWord(status: Int, expected: StepError.Class?) async throws {
         for headers in ["", "Content-Type: text/plain\r\n"] {
             let page = status == 204 ? "" : headers.isEmpty ? " <html></html>" : "404 page not found"
@@ -138,7 +139,8 @@ struct RedroidHostileEngineTests {
             let body = "{\"message\":\"\(message)\"}"
             return .bytes(
                 Array(
-                    "HTTP/1.1 \(status) X\r\nContent-Length: \(body.utf8.count)\r\nConnection: close\r\n\r\n\(body)".utf8))
+                    "HTTP/1.1 \(status) X\r\nContent-Length: \(body.utf8.count)\r\nConnection: close\r\n\r\n\(body)"
+                        .utf8))
         }
         let provider = try self.provider(dockerHost: server.dockerHost)
         let error = try await stepError { _ = try await provider.create(self.request()) }

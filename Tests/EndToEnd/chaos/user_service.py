@@ -30,13 +30,12 @@ class UserService(Ledger):
 
     def __init__(self, seed: int, is_idempotent: bool) -> None:
         self._seed = seed
-        self._is_idempotent = is_idempotent
         self.is_honest = False
         self.is_away = False
         self._asked: dict[tuple[str, str], int] = {}
         # Devices about which an answer was lost: nobody but this service can know whether it counted.
         self.in_doubt: set[str] = set()
-        super().__init__()
+        super().__init__(honours_keys=is_idempotent)
 
     def arrived(self, call: Call) -> Action:
         super().arrived(call)
@@ -52,10 +51,3 @@ class UserService(Ledger):
         if not action.answers or action.delay or action.status in _MAY_BE_LOST:
             self.in_doubt.add(call.device)
         return action
-
-    def apply(self, call: Call) -> bool:
-        if self._is_idempotent:
-            return super().apply(call)
-        with self._lock:
-            self._net[call.device] = self._net.get(call.device, 0) + (1 if call.operation == "increment" else -1)
-        return True

@@ -1,7 +1,8 @@
 """A small user service: the quota ledger, with all the ways in which such a service can let its callers down.
 
-It honours `Idempotency-Key`, as `USER_SERVICE_IDEMPOTENT=true` promises: a key is applied once, its answer is given
-again, and an increment that was taken back under its key is never applied after that, however late it arrives.
+It honours `Idempotency-Key`, as `USER_SERVICE_IDEMPOTENT=true` promises: a key is applied once, however late it arrives, and
+its answer is given again. It knows nothing else: a decrement under a new key takes back one, whether or not there was an
+increment.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import hashlib
 import hmac
 import json
 import re
+import ssl
 import threading
 import time
 import urllib.parse
@@ -49,6 +51,8 @@ class Action:
     apply_after: float = 0        # seconds after the lost answer until the change happens
     retry_after: str | None = None
     body: dict[str, Any] | None = None
+    page: str | None = None       # instead of JSON, as a gateway writes it
+    location: str | None = None
 
 
 def refuse(status: int = 403, message: str = "quota exceeded") -> Action:
@@ -57,6 +61,15 @@ def refuse(status: int = 403, message: str = "quota exceeded") -> Action:
 
 def fail(status: int = 500) -> Action:
     return Action(status=status, applies=False, body={"statusCode": status, "message": "internal error"})
+
+
+def gateway(status: int, *, applies: bool = False) -> Action:
+    """What a gateway before the service answers; with `applies` after it had passed the request on."""
+    return Action(status=status, applies=applies, page=f"<html><body><h1>{status}</h1></body></html>")
+
+
+def redirect(status: int, location: str) -> Action:
+    return Action(status=status, applies=False, location=location, page="<html>moved</html>")
 
 
 def lose_reply() -> Action:
@@ -92,7 +105,11 @@ class _Rule:
 class Ledger:
     """The server. `url` is what the server under test gets as USER_SERVICE_URL."""
 
-    def __init__(self, secret: str = JWT_SECRET) -> None:
+    def __init__(
+        self, secret: str = JWT_SECRET, tls: ssl.SSLContext | None = None, honours_keys: bool = True, port: int = 0
+    ) -> None:
+        """honours_keys: as it was told; without, everything that arrives is applied."""
+        self.honours_keys = honours_keys
         self._secret = secret.encode()
         self._lock = threading.Lock()
         self.calls: list[Call] = []
@@ -100,8 +117,7 @@ class Ledger:
         self.delay: float = 0  # seconds that every answer takes
         self._rules: list[_Rule] = []
         self._net: dict[str, int] = {}
-        self._applied: dict[str, Call] = {}
-        self._cancelled: set[str] = set()
+        self._applied: set[str] = set()
         self._timers: list[threading.Timer] = []
 
         ledger = self
@@ -116,8 +132,11 @@ class Ledger:
             def handle_error(self, request: Any, client_address: Any) -> None:
                 pass  # a peer that goes away in mid-request is what the tests are about
 
-        self._server = Server(("127.0.0.1", 0), Handler)
-        self.url = f"http://127.0.0.1:{self._server.server_address[1]}"
+        self._server = Server(("127.0.0.1", port), Handler)
+        if tls:
+            # Each handshake on its connection's own thread.
+            self._server.socket = tls.wrap_socket(self._server.socket, server_side=True, do_handshake_on_connect=False)
+        self.url = f"{'https' if tls else 'http'}://127.0.0.1:{self._server.server_address[1]}"
         threading.Thread(target=self._server.serve_forever, name="ledger", daemon=True, args=(0.05,)).start()
 
     def close(self) -> None:
@@ -157,6 +176,11 @@ class Ledger:
                 if call.device == device and (operation is None or call.operation == operation)
             ]
 
+    def book(self, device: str, change: int) -> None:
+        """What an operator puts right by hand."""
+        with self._lock:
+            self._net[device] = self._net.get(device, 0) + change
+
     # How it works
 
     def arrived(self, call: Call) -> Action:
@@ -169,22 +193,13 @@ class Ledger:
                     return rule.action
         return Action()
 
-    def apply(self, call: Call) -> bool:
-        """Books the call, once per key. False: the increment has been taken back already."""
+    def apply(self, call: Call) -> None:
+        """Books the call, once per key."""
         with self._lock:
-            if call.operation == "increment":
-                if call.key in self._cancelled:
-                    return call.key in self._applied
-                if call.key not in self._applied:
-                    self._applied[call.key] = call
-                    self._net[call.device] = self._net.get(call.device, 0) + 1
-                return True
-            increment = compensated_key(call)
-            if increment not in self._cancelled:
-                self._cancelled.add(increment)
-                if increment in self._applied:
-                    self._net[call.device] = self._net.get(call.device, 0) - 1
-            return True
+            if call.key in self._applied and self.honours_keys:
+                return
+            self._applied.add(call.key)
+            self._net[call.device] = self._net.get(call.device, 0) + (1 if call.operation == "increment" else -1)
 
     def apply_later(self, call: Call, seconds: float) -> None:
         timer = threading.Timer(seconds, self.apply, (call,))
@@ -270,27 +285,30 @@ class _Handler(BaseHTTPRequestHandler):
         if not call.key or call.operation not in ("increment", "decrement"):
             self.owner.complain(f"key {call.key!r}, operation {call.operation!r}")
             return self._answer(400, {"message": "bad body"})
-        if call.operation == "decrement" and not compensated_key(call):
-            self.owner.complain(f"a decrement of {call.device} that names no increment")
-            return self._answer(400, {"message": "which increment?"})
         action = self.owner.arrived(call)
         time.sleep(self.owner.delay + action.delay)
         if action.applies and action.apply_after:
             self.owner.apply_later(call, action.apply_after)
-        elif action.applies and not self.owner.apply(call):
-            action = refuse(409, "this increment was taken back")
+        elif action.applies:
+            self.owner.apply(call)
         if not action.answers:
             self.close_connection = True
             with contextlib.suppress(OSError):
                 self.connection.shutdown(2)
             return None
-        return self._answer(action.status, action.body or {"success": True}, action.retry_after)
+        return self._answer(
+            action.status, action.body or {"success": True}, action.retry_after, action.page, action.location)
 
-    def _answer(self, status: int, body: dict[str, Any], retry_after: str | None = None) -> None:
-        data = json.dumps(body).encode()
+    def _answer(
+        self, status: int, body: dict[str, Any], retry_after: str | None = None, page: str | None = None,
+        location: str | None = None,
+    ) -> None:
+        data = page.encode() if page is not None else json.dumps(body).encode()
         self.send_response(status)
-        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Type", "application/json" if page is None else "text/html; charset=utf-8")
         self.send_header("Content-Length", str(len(data)))
+        if location is not None:
+            self.send_header("Location", location)
         if retry_after is not None:
             self.send_header("Retry-After", retry_after)
         self.end_headers()

@@ -171,6 +171,25 @@ import Testing
         }
     }
 
+    /// What nobody can be asked about, and the definition takes for done, is recorded as done, with what was assumed.
+    @Test func assumptionsAreRecordedWithTheirText() {
+        let assumption = StepError(.undecidable, reason: "QUOTA_UNAVAILABLE", message: "assumed")
+        let saga = MachineHarness.started()
+        saga.answer(.failed(Self.unknown))
+        saga.report(.resolved(.assumed(output: "{}", assumption)))
+        #expect(saga.snapshot.steps[1].status == .succeeded)
+        let succeeded = saga.events.last { $0.type == .stepSucceeded && $0.step == "CREATE" }
+        #expect(succeeded?.reason == "QUOTA_UNAVAILABLE" && succeeded?.message == "assumed")
+        // It is said of that step alone.
+        saga.report(.succeeded(output: "{}"))
+        #expect(saga.events.last { $0.type == .stepSucceeded }?.message == "")
+        saga.report(.failed(Self.refused))
+        saga.report(.undone(.assumed(assumption)), times: 2)
+        #expect(saga.snapshot.status == .compensated)
+        let undone = saga.events.filter { $0.type == .stepCompensated && $0.message == "assumed" }
+        #expect(undone.map(\.step) == ["QUOTA", "CREATE"])
+    }
+
     @Test func takenPortIsReplacedUnderANewGeneration() {
         let saga = MachineHarness.started()
         saga.answer(.failed(StepError(.conflict(redoing: "PORTS"), reason: "PORT_TAKEN", message: "taken")))

@@ -215,7 +215,10 @@ private struct CountStep: RemoteStep {
         guard let status else {
             throw StepError(.unknownOutcome, reason: "COUNTING_SILENT", message: "no answer")
         }
-        switch QuotaAnswer(status: status, retryAfter: status == 429 ? "1" : nil, now: 0) {
+        let report: QuotaAnswer.Report = if case .increment = operation { .increment } else { .decrement }
+        switch QuotaAnswer(
+            status: status, body: .none, to: report, retryAfter: status == 429 ? "1" : nil, now: 0)
+        {
         case .done:
             service.answered(saga)
         case .refused:
@@ -224,6 +227,11 @@ private struct CountStep: RemoteStep {
         case .throttled(let delay):
             if status != 408 { service.answered(saga) }
             throw StepError(.throttled(after: delay), reason: "COUNTING_BUSY", message: "\(status)")
+        case .misdirected:
+            service.answered(saga)
+            throw StepError(.unavailable, reason: "COUNTING_MISDIRECTED", message: "\(status)")
+        case .contradicted:
+            throw StepError(.undecidable, reason: "COUNTING_REFUSED", message: "\(status)")
         case .unknown:
             throw StepError(.unknownOutcome, reason: "COUNTING_SILENT", message: "\(status)")
         }

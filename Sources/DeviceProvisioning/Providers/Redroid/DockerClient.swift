@@ -77,7 +77,8 @@ final class DockerClient: Sendable {
                 try await response.body.collect(upTo: self.maximumBodyBytes)
             }
             return DockerResponse(
-                status: Int(response.status.code), contentType: response.headers.first(name: "content-type"), body: body)
+                status: Int(response.status.code), contentType: response.headers.first(name: "content-type"), body: body
+            )
         } catch {
             throw .sent("the Docker engine's answer broke off, or is too long")
         }

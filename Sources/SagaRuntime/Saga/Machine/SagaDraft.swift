@@ -76,9 +76,14 @@ struct SagaDraft {
 
     /// Records the success of step `index`, with what is to be written beside it.
     ///
-    /// - Parameter flags: `outcomeUnknown` if an earlier call of the step may still take effect.
-    mutating func succeed(step index: Int, attempt: Int, output: String?, flags: JournalEvent.Flags = []) {
-        self.emit(.stepSucceeded, step: index, attempt: attempt, flags: flags, output: output)
+    /// - Parameters:
+    ///   - flags: `outcomeUnknown` if an earlier call of the step may still take effect.
+    ///   - assumption: why it is merely taken for a success.
+    mutating func succeed(
+        step index: Int, attempt: Int, output: String?, flags: JournalEvent.Flags = [], assumption: StepError? = nil
+    ) {
+        self.emit(
+            .stepSucceeded, step: index, attempt: attempt, flags: flags, error: assumption, output: output)
         self.sideEffects += self.definition.steps[index].onSucceeded
     }
 
@@ -113,10 +118,12 @@ struct SagaDraft {
     }
 
     /// Records that step `index` is undone, with what is to be written beside it.
-    mutating func compensated(step index: Int) {
+    ///
+    /// - Parameter assumption: why it is merely taken for that.
+    mutating func compensated(step index: Int, assumption: StepError? = nil) {
         self.emit(
             .stepCompensated, step: index, attempt: self.snapshot.steps[index].compensationAttempts,
-            generation: self.snapshot.steps[index].generation)
+            generation: self.snapshot.steps[index].generation, error: assumption)
         self.sideEffects += self.definition.steps[index].onCompensated
     }
 

@@ -140,6 +140,11 @@ extension SagaMachine {
                 self.settle(side)
             }
             self.position = .returned(.success(output))
+        case .resolved(.assumed(let output, let assumption)):
+            // There is nothing to wait for: whatever comes of it, it counts as done.
+            self.settle(side)
+            self.assumption = assumption
+            self.position = .returned(.success(output))
         case .resolved(.repeatable):
             self.repeatUnderSameKey(step: call.step)
         case .resolved(.absent):

@@ -77,7 +77,7 @@ extension SagaMachine {
         var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
         draft.succeed(
             step: index, attempt: self.executeCall(step: index).attempt, output: output,
-            flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [])
+            flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [], assumption: self.assumption)
         if isLate {
             // A success that comes after the deadline is undone too.
             draft.turnBack(cause: .timedOut, step: index, error: Self.timedOut)
@@ -191,7 +191,7 @@ extension SagaMachine {
 
     func undoneRecord(step index: Int, now: Timestamp) -> SagaRecord {
         self.record(kind: .undo, now: now) { draft in
-            draft.compensated(step: index)
+            draft.compensated(step: index, assumption: self.undoAssumptions[index])
             draft.undo()
         }
     }

@@ -48,6 +48,9 @@ extension SagaMachine {
         switch outcome {
         case .undone(.undone) where Mutant.firstFindingEndsDoubt.isActive:
             self.undone.insert(call.step)
+        case .undone(.assumed(let assumption)):
+            self.undone.insert(call.step)
+            self.undoAssumptions[call.step] = assumption
         case .undone:
             // Whatever it found: an unanswered call may bring something about until it is settled. So it is undone at once,
             // and looked for again.

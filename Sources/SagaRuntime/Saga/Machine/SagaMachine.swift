@@ -92,6 +92,9 @@ struct SagaMachine: Sendable {
     var unansweredReason = "it was not answered"
     /// Undos that ended, not recorded yet.
     var undone: Set<Int> = []
+    /// Why the success that the current step's call returned is merely taken for one; and of undos that ended.
+    var assumption: StepError?
+    var undoAssumptions: [Int: StepError] = [:]
     var undoErrors: [Int: StepError] = [:]
     private var birth: NewSaga?
     private var announceAdoption = false
@@ -227,7 +230,10 @@ struct SagaMachine: Sendable {
             self.announceAdoption = false
             self.isPoisoned = false
             self.questionsAsked = 0
-            if record.kind != .adopt { self.position = .idle }
+            if record.kind != .adopt {
+                self.position = .idle
+                self.assumption = nil
+            }
             let written = granted ? record.granted : (record.refused ?? record.granted)
             return self.apply(written.events, databaseOutput: databaseOutput, now: now)
         }
@@ -245,6 +251,7 @@ struct SagaMachine: Sendable {
             guard let step = event.step else { continue }
             if isUndo {
                 self.undone.remove(step)
+                self.undoAssumptions[step] = nil
                 self.undoErrors[step] = nil
             }
             let side = StepSide(step: step, isUndo: isUndo)
