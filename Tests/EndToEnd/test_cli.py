@@ -101,7 +101,7 @@ def test_exit_codes(world: World, cli: CommandLine) -> None:
     cli.run("create", "--name", "p", "--user", "ann", "--option", "warp=1", code=REFUSED)
     assert "provider_options.warp" in cli.errors and "INVALID_FIELD" in cli.errors
     cli.run("get", "saga_1730188800000_aaaaaaaaaa", code=NOT_FOUND)
-    cli.run(*base, "--option", "fail=start:refused,destroy:refused", code=PARKED)
+    cli.run(*base, "--option", "fail=start:refused,destroy:undecidable", code=PARKED)
     cli.run(
         "create", "--name", "p", "--user", "ann", "--return-when", "finished", "--option", "latency_ms=3000",
         "--timeout", "300ms", code=TIMED_OUT,

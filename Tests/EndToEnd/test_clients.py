@@ -542,7 +542,7 @@ _FAILURES: dict[str, tuple[grpc.StatusCode, str, str, dict[str, Any], ledgers.Ac
     ),
     "undo refused": (
         grpc.StatusCode.FAILED_PRECONDITION, "PARKED", "START_DEVICE",
-        {"options": {"fail": "start:refused,destroy:refused"}}, None,
+        {"options": {"fail": "start:refused,destroy:undecidable"}}, None,
     ),
 }
 
@@ -597,7 +597,7 @@ def test_failure(
 
 def test_events_of_the_whole_saga_name_no_step(client: DeviceClient) -> None:
     with pytest.raises(RPCFailure) as caught:
-        client.create(options={"fail": "start:refused,destroy:refused"})
+        client.create(options={"fail": "start:refused,destroy:undecidable"})
     events = list(client.watch(caught.value.saga_id))
     named = {event_name(event): event.step for event in events if event_name(event).startswith("SAGA_")}
     assert set(named) == {"SAGA_STARTED", "SAGA_COMPENSATING", "SAGA_PARKED"}

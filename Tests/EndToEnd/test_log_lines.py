@@ -80,7 +80,7 @@ def test_parked_sagas_have_a_line_each(world: World) -> None:
     client = server.client()
     number = 20
     pending = [
-        client.start(create_request(options={"fail": "start:refused,destroy:invalid"})) for _ in range(number)
+        client.start(create_request(options={"fail": "start:refused,destroy:undecidable"})) for _ in range(number)
     ]
     for one in pending:
         one.outcome()

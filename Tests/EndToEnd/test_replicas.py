@@ -201,7 +201,7 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
     time.sleep(LEASE_SECONDS + 1)
     request = create_request(when="ACCEPTED", options=options, saga_timeout=saga_timeout, request_id=unique("stopped"))
     # It may stop itself before it has answered.
-    sleeper.client().start(request)
+    pending = sleeper.client().start(request)
     wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
     saga_id = world.database.value("SELECT saga_id FROM saga_state")
     instance = _owner(world, sleeper)
@@ -226,6 +226,7 @@ def test_stopped_between_the_look_at_the_lease_and_the_request(
     wait_until(cleared, 15, "what it made to go")
     after = world.saga_versions()
     assert after == before, "it wrote after it was fenced"
+    pending.outcome()
     findings = world.audit(client)
     assert findings.sagas[saga_id] == end
     _ends_or_starts_anew(world, sleeper, instance)
@@ -237,7 +238,7 @@ def test_a_graceful_stop_waits_for_what_is_cleared_away(world: World) -> None:
     sleeper.start({"DEVICERPC_FAULT": "call.CREATE_PROVIDER_DEVICE.execute.sending", "DEVICERPC_FAULT_SIGNAL": "STOP"})
     time.sleep(LEASE_SECONDS + 1)
     options = {"lose_reply": "create", "unique_keys": "false", "late_ms": "1500", "lookup_lag_ms": "500"}
-    sleeper.client().start(create_request(when="ACCEPTED", options=options, request_id=unique("stopped")))
+    pending = sleeper.client().start(create_request(when="ACCEPTED", options=options, request_id=unique("stopped")))
     wait_until(lambda: sleeper.is_paused, 5, "the process to stop itself")
     saga_id = world.database.value("SELECT saga_id FROM saga_state")
     world.wait_all_over(timeout=30)
@@ -247,6 +248,7 @@ def test_a_graceful_stop_waits_for_what_is_cleared_away(world: World) -> None:
     sleeper.resume()
     assert sleeper.wait_ended(45) == 0
     assert world.database.value(made, saga_id) == 2, "the request was never sent"
+    pending.outcome()
     findings = world.audit(other.client())
     assert findings.sagas[saga_id] == "COMPLETED"
 

@@ -289,7 +289,7 @@ import Testing
     /// The only pointers to a device that can't be destroyed are its row and its ports.
     @Test func whatCanNotBeDestroyedKeepsItsRowAndItsPorts() async throws {
         let fixture = try await Fixture()
-        let saga = try await fixture.create(options: ["fail": "start:refused,destroy:refused"])
+        let saga = try await fixture.create(options: ["fail": "start:refused,destroy:undecidable"])
         #expect(saga.status == .parked && saga.currentStep == "CREATE_PROVIDER_DEVICE")
         #expect(try await fixture.holdings() == ["device", "port", "simulated"].map { "\($0) \(saga.id)" })
         #expect(try await DeviceStore(database: fixture.tables.pool).device(saga.resourceID)?.status == .deleting)

@@ -47,7 +47,7 @@ BACKWARD: tuple[Part, ...] = (
         "undo's replies lost", {"fail": "start:refused", "lose_reply": "destroy"},
         service=(("decrement", ledgers.lose_reply(), 1),), reason="BOOT_FAILED",
     ),
-    Part("undo refused", {"fail": "start:refused,destroy:refused"}, reason="PARKED"),
+    Part("undo can't be decided", {"fail": "start:refused,destroy:undecidable"}, reason="PARKED"),
 )
 
 # With a user service that ignores keys: nobody can be asked, and nobody guesses.

@@ -10,6 +10,8 @@ public struct SimulatedBehaviour: Sendable, Equatable {
     /// How a call fails; names of the classes of `StepError`, and `hang`.
     public enum Failure: String, Sendable, CaseIterable {
         case invalid, refused, throttled, unavailable, unknown
+        /// Nobody can say what came of it.
+        case undecidable
         /// A stranger holds the ports (create only).
         case conflict
         /// No answer before the caller gives up, and no effect.

@@ -168,6 +168,7 @@ public final class SimulatedProvider: DeviceProvider {
         case .throttled: throw StepError(.throttled(after: nil), reason: passing, message: message)
         case .unavailable: throw StepError(.unavailable, reason: passing, message: message)
         case .unknown: throw StepError(.unknownOutcome, reason: passing, message: message)
+        case .undecidable: throw StepError(.undecidable, reason: definite, message: message)
         case .conflict:
             throw StepError(.conflict(redoing: DeviceStep.allocatePorts), reason: "PORT_TAKEN", message: message)
         case .hang:
