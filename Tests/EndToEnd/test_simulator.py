@@ -48,29 +48,14 @@ def test_another_seed_gives_another_history() -> None:
     assert len({line.split()[2] for line in digests if "FAILED" not in line}) == 4
 
 
-# What the engine does not do right yet: each is a row of ../shared/design/engine.md's table, and goes with its mend.
-KNOWN = [
-    r"S\w+ is still (RUNNING|COMPENSATING)",  # 2: a read-only database quarantines the sagas whose records it refuses
-    r"client \d+ waits to this day for .*",  # the same, for those who wait for them
-    r"S\w+ is \w+, with a count of -?\d+",  # 7: 408 counts as "not counted"
-    r"S\w+ was refused for good, and started all the same",  # 9: queued creations are not withdrawn
-]
-
-
-def test_two_hundred_seeds_find_nothing_new() -> None:
+def test_two_hundred_seeds_find_nothing() -> None:
     """As many of them as a minute is enough for; the line at the end says how many that were."""
     done = simulate("--seeds", "200", "--at-most", "60", "--lines", "0")
     count = re.search(r"^(\d+) of 200 seeds", done.stdout, re.MULTILINE)
     assert count, done.stdout + done.stderr
     print(f"simulated {count[1]} of 200 seeds")
     assert int(count[1]) >= 10, "not even ten seeds in a minute"
-    findings = re.findall(r"^    (.*)$", done.stdout, re.MULTILINE)
-    new = [
-        finding
-        for finding in findings
-        if not finding.startswith("its history") and not any(re.fullmatch(known, finding) for known in KNOWN)
-    ]
-    assert not new, done.stdout
+    assert done.returncode == 0, done.stdout
 
 
 # The row of the table, the mend that is taken out, a seed that fails without it, and what the oracle says then.
