@@ -38,13 +38,14 @@ def _server(home: pathlib.Path) -> Server:
 
 
 def _servers(home: pathlib.Path) -> list[int]:
-    """Every process of PostgreSQL's that has a directory below `home` on its command line, also one that has written no
-    postmaster.pid yet."""
+    """Every process of PostgreSQL's that works below `home` or has it on its command line: also one that has written no
+    postmaster.pid yet, and those that initdb starts."""
     found = []
     for folder in pathlib.Path("/proc").iterdir():
         if folder.name.isdigit():
             try:
                 words = (folder / "cmdline").read_text().split("\0")
+                words.append(os.readlink(folder / "cwd"))
             except OSError:
                 continue
             if words[0].rpartition("/")[2] in ("postgres", "initdb", "pg_ctl") and any(
@@ -54,16 +55,40 @@ def _servers(home: pathlib.Path) -> list[int]:
     return found
 
 
-# The first start sets the database up; 0.6 s is in the middle of that, or of the start.
-@pytest.mark.parametrize("after", [0.05, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0])
-def test_a_start_that_is_told_to_stop(home: pathlib.Path, after: float) -> None:
+def test_a_start_after_one_that_was_killed(home: pathlib.Path) -> None:
+    """initdb outlives the server that has started it: it must not be in the next one's way."""
     server = _server(home)
+    for _ in range(6):
+        server.launch()
+        wait_until(lambda: any(home.glob("data/postgres.new*/base")), 20, "initdb to be at work")
+        server.kill()
+    server.start(timeout=60)
+    server.terminate()
+    assert server.wait_ended(60) == 0
+    # What the killed ones left goes with a later start.
+    wait_until(lambda: not _servers(home), 20, "every initdb to end")
+    shutil.rmtree(home / "data/postgres")
+    server.start(timeout=60)
+    assert not list(home.glob("data/postgres.new*"))
+    server.terminate()
+    assert server.wait_ended(60) == 0
+
+
+def _stop_during_the_start(server: Server, after: float, starts: int) -> None:
     server.launch()
     time.sleep(after)
     server.terminate()
     code = server.wait_ended(30)
     # In its first moments, before it has read its settings, it has started nothing and the signal ends it.
-    assert code == 0 or code == -signal.SIGTERM and "embedded" not in server.log_text(), server.log_tail()
+    has_started = server.log_text().count("starting the embedded PostgreSQL") > starts
+    assert code == 0 or code == -signal.SIGTERM and not has_started, server.log_tail()
+
+
+# The first start sets the database up; 0.6 s is in the middle of that, or of the start.
+@pytest.mark.parametrize("after", [0.05, 0.2, 0.4, 0.6, 0.8, 1.0, 1.3, 1.6, 2.0])
+def test_a_start_that_is_told_to_stop(home: pathlib.Path, after: float) -> None:
+    server = _server(home)
+    _stop_during_the_start(server, after, starts=0)
     assert not _servers(home), server.log_tail()
     # And the next one is none the worse for it.
     server.start(timeout=60)
@@ -80,10 +105,7 @@ def test_a_second_start_that_is_told_to_stop(home: pathlib.Path, after: float) -
     server.start(timeout=60)
     server.terminate()
     assert server.wait_ended(60) == 0
-    server.launch()
-    time.sleep(after)
-    server.terminate()
-    assert server.wait_ended(30) == 0, server.log_tail()
+    _stop_during_the_start(server, after, starts=1)
     assert not _servers(home), server.log_tail()
 
 

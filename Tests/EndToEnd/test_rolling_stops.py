@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 import time
 
 import pytest
 
 from support import ledger as ledgers
-from support.client import RPCFailure, create_request, event_name, unique
+from support.client import DeviceClient, RPCFailure, create_request, event_name, unique
 from support.server import Server
 from support.world import World
 
@@ -44,6 +45,11 @@ class _Load(threading.Thread):
         return self.saga_ids
 
 
+def _history(client: DeviceClient, saga_id: str) -> list[str]:
+    """For people, where a test fails."""
+    return [f"{event_name(event)} {event.step} {event.message} {event.reason}" for event in client.watch(saga_id)]
+
+
 @pytest.mark.parametrize("idempotent", ["true", "false"])
 def test_rolling_stops_under_load(world: World, idempotent: str) -> None:
     assert world.ledger
@@ -63,13 +69,36 @@ def test_rolling_stops_under_load(world: World, idempotent: str) -> None:
     assert len(saga_ids) > 100
     client = servers[0].client()
     findings = world.audit(client)
-    assert {findings.sagas[saga_id] for saga_id in saga_ids} == {"COMPLETED"}
+    other = {saga_id: findings.sagas[saga_id] for saga_id in saga_ids if findings.sagas[saga_id] != "COMPLETED"}
+    assert not other, [(saga_id, status, _history(client, saga_id)) for saga_id, status in other.items()]
     moved = world.database.rows("SELECT saga_id FROM saga_event GROUP BY saga_id HAVING count(*) > 4")
     print(f"{len(saga_ids)} sagas, {len(moved)} of them moved to another process")
     assert moved, "no saga was under way at any stop: nothing was shown"
     for saga_id in {row[0] for row in moved}:
         events = list(client.watch(saga_id))
         assert not [event for event in events if event_name(event) == "STEP_RETRYING"], saga_id
+
+
+def test_whoever_takes_over_ends_at_once(world: World) -> None:
+    """It had claimed them, and called nobody: the next one knows that still."""
+    settings = {"USER_SERVICE_IDEMPOTENT": "false"}
+    first = world.server(name="first", environment=settings)
+    options = {"latency_ms": "1500"}
+    ids = [
+        first.client().create(when="ACCEPTED", options=options, request_id=unique("claimed")).saga_id for _ in range(10)
+    ]
+    first.terminate()
+    assert first.wait_ended(20) == 0, first.log_tail()
+    second = world.server(name="second", environment=settings, start=False)
+    second.launch({"DEVICERPC_FAULT": "claim.after"})
+    assert second.wait_ended(20) == -signal.SIGKILL
+    third = world.server(name="third", environment=settings)
+    world.wait_all_over(timeout=30)
+    findings = world.audit(third.client())
+    assert {findings.sagas[saga_id] for saga_id in ids} == {"COMPLETED"}
+    for saga_id in ids:
+        events = [event_name(event) for event in third.client().watch(saga_id)]
+        assert "STEP_RETRYING" not in events, events
 
 
 def test_stop_in_the_undo(world: World) -> None:

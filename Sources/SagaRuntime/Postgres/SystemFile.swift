@@ -66,6 +66,20 @@ enum SystemFile {
         return false
     }
 
+    /// The names in a directory, in no order; none if it can't be read.
+    static func names(in path: String) -> [String] {
+        guard let directory = opendir(path) else { return [] }
+        defer { closedir(directory) }
+        var names: [String] = []
+        while let entry = readdir(directory) {
+            let name = withUnsafePointer(to: &entry.pointee.d_name) { pointer in
+                pointer.withMemoryRebound(to: CChar.self, capacity: 256) { String(cString: $0) }
+            }
+            if name != ".", name != ".." { names.append(name) }
+        }
+        return names
+    }
+
     static func exists(_ path: String) -> Bool { access(path, F_OK) == 0 }
     static func isExecutable(_ path: String) -> Bool { access(path, X_OK) == 0 }
 

@@ -190,6 +190,8 @@ struct SagaAdoption: Sendable {
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
     /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
     /// first record is told apart like everything else.
+    ///
+    /// Unsent intents stay unsent: whoever has claimed a saga calls nobody before its first record, which raises the version.
     private static let claim = SQLStatement(
         "saga_claim",
         """
@@ -216,10 +218,11 @@ struct SagaAdoption: Sendable {
             FOR UPDATE OF s SKIP LOCKED
         )
         UPDATE saga_state s
-        SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000)
+        SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000),
+            unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
         FROM taken t
         WHERE s.saga_id = t.saga_id
-        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version - 2, false),
+        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
             EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)
         """)
 

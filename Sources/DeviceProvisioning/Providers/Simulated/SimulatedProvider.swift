@@ -138,7 +138,11 @@ public final class SimulatedProvider: DeviceProvider {
         #if FAULT_POINTS
             if behaviour.crash == call { kill(getpid(), SIGKILL) }
         #endif
-        if let failure = behaviour.failure(call, attempt: request.attempt) { try await Self.fail(failure, call) }
+        if let failure = behaviour.failure(call, attempt: request.attempt) {
+            // The provider's own answer, or its silence: the request has left.
+            try request.authorize()
+            try await Self.fail(failure, call)
+        }
         let answer: SimulatedStore.Answer
         do throws(SimulatedStore.Failure) {
             answer = try await self.store.submit(effect, authorize: request.authorize)

@@ -97,6 +97,21 @@ package enum ChildProcess {
         return Outcome(code: signal == 0 ? (status >> 8) & 0xff : 128 + signal, output: Self.tail(outputPath))
     }
 
+    /// Ends a program that `spawn` has started, and what it has started itself; waits up to two seconds for the latter to be gone.
+    static func kill(session leader: pid_t) {
+        Glibc.kill(-leader, SIGKILL)
+        for _ in 0..<400 where Self.hasFollowers(leader) { usleep(5000) }
+    }
+
+    /// Whether anything but the leader, which is ours to wait for, lives in a session.
+    private static func hasFollowers(_ leader: pid_t) -> Bool {
+        SystemFile.names(in: "/proc").contains { name in
+            guard let pid = pid_t(name), pid != leader, getsid(pid) == leader else { return false }
+            // A dead one that nobody has asked for yet is gone.
+            return SystemFile.read("/proc/\(name)/stat")?.contains(") Z ") == false
+        }
+    }
+
     /// POSIX_SPAWN_SETSID of glibc's spawn.h, which has it for _GNU_SOURCE only.
     private static let setSession: Int16 = 0x80
 

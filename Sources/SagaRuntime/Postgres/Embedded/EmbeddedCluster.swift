@@ -219,14 +219,11 @@ struct EmbeddedCluster: Sendable {
         }
     }
 
-    /// initdb beside, then rename: a crash in between leaves nothing that looks like a cluster.
+    /// initdb beside, then rename: a crash in between leaves nothing that looks like a cluster. The directory's name is new each
+    /// time: an initdb whose server was killed may still be at work in the one before.
     private func initialize(_ programs: PostgresPrograms) throws(PostgresError) {
-        let fresh = "\(self.cluster).new"
-        if SystemFile.exists(fresh) {
-            let outcome = try ChildProcess.run(
-                ["/bin/rm", "-rf", fresh], environment: Self.environment, outputPath: self.scratch)
-            guard outcome.code == 0 else { throw PostgresError(.embedded, "can't remove \(fresh): \(outcome.output)") }
-        }
+        self.removeUnfinished()
+        let fresh = "\(self.cluster).new-\(String(UInt32.random(in: .min ... .max), radix: 16))"
         guard mkdir(fresh, 0o700) == 0 else {
             throw PostgresError(.embedded, "can't make \(fresh): \(SystemFile.lastError)")
         }
@@ -236,8 +233,8 @@ struct EmbeddedCluster: Sendable {
             "--auth-local", "trust", "--auth-host", "reject", "--no-instructions",
         ]
         if !self.isDurable { arguments.append("--no-sync") }
-        // What it has made by then is removed by the next start.
-        let outcome = try self.runAsOwner(arguments) { pid in if self.isCancelled { kill(pid, SIGKILL) } }
+        // With the servers that it starts; what it has made by then is removed by the next start.
+        let outcome = try self.runAsOwner(arguments) { pid in if self.isCancelled { ChildProcess.kill(session: pid) } }
         guard outcome.code == 0 else {
             let hint =
                 self.mayTraverse ? "" : " (user postgres may not pass through the directories above \(self.cluster))"
@@ -248,6 +245,17 @@ struct EmbeddedCluster: Sendable {
                 text + "\ninclude_if_exists = 'devicerpc.conf'\n", to: "\(fresh)/postgresql.conf", mode: 0o600),
             rename(fresh, self.cluster) == 0
         else { throw PostgresError(.embedded, "can't set up \(self.cluster): \(SystemFile.lastError)") }
+    }
+
+    /// What starts have left that ended before it was a cluster. If it can't be removed (its initdb still writes there), the
+    /// next start tries again: it is in nobody's way.
+    private func removeUnfinished() {
+        let prefix = "postgres.new"
+        for name in SystemFile.names(in: self.dataDirectory) where name.hasPrefix(prefix) {
+            _ = try? ChildProcess.run(
+                ["/bin/rm", "-rf", "\(self.dataDirectory)/\(name)"], environment: Self.environment,
+                outputPath: self.scratch)
+        }
     }
 
     private func writeSettings(_ programs: PostgresPrograms, _ socketDirectory: String) throws(PostgresError) {
