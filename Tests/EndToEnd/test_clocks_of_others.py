@@ -7,7 +7,7 @@ import time
 import pytest
 
 from support.client import status_name
-from support.clocks import clock_off_by
+from support.clocks import SteppedClock, clock_off_by
 from support.postgres import Cluster
 from support.waiting import wait_until
 from support.world import LEASE_SECONDS, World
@@ -71,3 +71,48 @@ def test_the_databases_clock_is_another_after_a_restart(make_world: object, own_
     world.wait_all_over(timeout=40)
     assert time.monotonic() - started < LEASE_SECONDS + 15
     assert status_name(survivor.client().saga(saga)) == "COMPLETED"
+
+
+def test_the_databases_clock_is_set_back_after_the_simulated_provider_has_acted(
+    make_world: object, own_cluster: Cluster
+) -> None:
+    """What it made is there, what it destroyed is gone, and nothing comes later than it promises."""
+    clock = SteppedClock()
+    own_cluster.stop()
+    own_cluster.start(clock.environment)
+    world = make_world(cluster_=own_cluster, user_service=False)  # type: ignore[operator]
+    server = world.server(name="only")
+    client = server.client()
+    # Each call takes a second, and has its effect half-way.
+    slow = {"latency_ms": "1000"}
+    wanted: dict[str, tuple[dict[str, str], str]] = {
+        "to be started": ({}, "COMPLETED"),
+        "to be destroyed": ({"fail": "start:refused"}, "COMPENSATED"),
+        "to be found": ({"lose_reply": "create", "unique_keys": "false"}, "COMPLETED"),
+        "to be made late": ({"lose_reply": "create", "unique_keys": "false", "late_ms": "700"}, "COMPLETED"),
+        "to be seen late": ({"lose_reply": "create", "unique_keys": "false", "lookup_lag_ms": "700"}, "COMPLETED"),
+    }
+    sagas = {
+        name: client.create(name, when="ACCEPTED", options=slow | options).saga_id
+        for name, (options, _) in wanted.items()
+    }
+    booting = client.create("booting", when="ACCEPTED", options={"boot_ms": "3000"}).saga_id
+    made = "SELECT count(*) FROM simulated_device"
+    wait_until(lambda: world.database.value(made) == len(sagas) + 1, 10, "all to be made", interval=0.02)
+    started = "SELECT count(*) FROM simulated_device WHERE saga_id = %s AND started_at IS NOT NULL"
+    wait_until(lambda: world.database.value(started, booting) == 1, 10, "one to boot", interval=0.02)
+    clock.step_to(-120)
+    world.wait_all_over(timeout=20)
+    assert status_name(client.saga(booting)) == "COMPLETED"
+    for name, (_, status) in wanted.items():
+        assert status_name(client.saga(sagas[name])) == status, name
+    right = [sagas[name] for name, (_, status) in wanted.items() if status == "COMPLETED"]
+    living = "SELECT saga_id FROM simulated_device WHERE destroyed_at IS NULL ORDER BY 1"
+    assert [row[0] for row in world.database.rows(living)] == sorted([*right, booting])
+    # Sent by what the clock said before, and held up: it may not take effect later than its own settle time.
+    with world.database.transaction() as connection:
+        connection.execute("LOCK TABLE simulated_device IN EXCLUSIVE MODE")
+        held_up = client.create("held up", when="ACCEPTED", saga_timeout=1.5, options={"unique_keys": "false"}).saga_id
+        wait_until(lambda: status_name(client.saga(held_up)) == "COMPENSATED", 15, "it to be undone")
+    assert [row[0] for row in world.database.rows(living)] == sorted([*right, booting])
+    world.was_audited = True

@@ -8,7 +8,14 @@ public enum DeviceMigrations {
         Migration(version: 102, name: "simulated_device", sql: Self.simulatedDevice),
         Migration(version: 103, name: "devices_tenant", sql: Self.devicesTenant),
         Migration(version: 110, name: "device_keys", sql: Self.deviceKeys),
+        Migration(version: 111, name: "simulated_device_order", sql: Self.simulatedDeviceOrder),
     ]
+
+    /// Null in what older programs write: then the clock alone decides what has come about.
+    private static let simulatedDeviceOrder = """
+        -- When what is still to come was asked for. What lies later than this was told to be late; all else is there at once.
+        ALTER TABLE simulated_device ADD COLUMN ordered_at timestamptz;
+        """
 
     /// By their bytes: an upgrade of the C library must not reorder what a unique key or an index holds.
     private static let deviceKeys = """

@@ -3,7 +3,8 @@ import SagaRuntime
 /// What the simulated provider's own clock, its database's, says at least. Pure: this process' time is passed in.
 ///
 /// Every answer brings a reading. Until the next one it runs on by this process' clock, from when the answer was read, so that it
-/// is behind by what the answer took; ahead only if the database's clock was set back since.
+/// is behind by what the answer took; ahead only if the database's clock was set back since, which whoever uses it notices
+/// (`SimulatedStore.keepDeadline`).
 struct SimulatedClock: Sendable {
     private var reading: (microseconds: Int64, at: ContinuousClock.Instant)?
 

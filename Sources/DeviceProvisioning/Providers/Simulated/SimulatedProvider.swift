@@ -78,8 +78,10 @@ public final class SimulatedProvider: DeviceProvider {
         let late = behaviour.losesReply(.start, attempt: request.attempt) ? behaviour.late : .zero
         guard case .started(let ago) = try await self.perform(.start(key, late: late), .start, behaviour, request)
         else { throw Self.unknownDevice }
-        // Booting goes on while nobody waits: a repeated start waits for the rest only.
-        if ago < behaviour.boot { try await Self.sleep(behaviour.boot - ago) }
+        // Booting goes on while nobody waits: a repeated start waits for the rest only; but never for longer than a boot takes,
+        // wherever the clock has gone.
+        let rest = min(behaviour.boot - ago, behaviour.boot + behaviour.late)
+        if rest > .zero { try await Self.sleep(rest) }
         return DeviceConnection(
             host: request.ports?.host ?? device.host, adbPort: request.ports?.adb ?? 0,
             webRTCPort: request.ports?.webRTC ?? 0)

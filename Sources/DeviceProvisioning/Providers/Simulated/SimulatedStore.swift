@@ -33,7 +33,7 @@ final class SimulatedStore: Sendable {
 
     enum Answer: Sendable {
         case done
-        /// How long ago the device was first started.
+        /// How long ago the device was first started, by a clock that may have been set back since.
         case started(ago: Duration)
         /// There is no such device.
         case gone
@@ -51,6 +51,8 @@ final class SimulatedStore: Sendable {
 
     /// From when a call is sent until it has taken effect, or never will.
     static let limit = Duration.seconds(2)
+    /// Microseconds from now to the latest deadline that there can be: two clocks that go equally fast differ a little.
+    private static let latest = (SimulatedStore.limit + .milliseconds(250)).wholeMicroseconds
 
     private struct Call: Sendable {
         var effect: Effect
@@ -233,14 +235,28 @@ final class SimulatedStore: Sendable {
     private static let time = SQLStatement(
         "simulated_time", "SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
 
-    /// After the deadline this is an error ("late" is no time), and ends the transaction with all that it did.
+    /// After the deadline this is an error ("late" is no time), and ends the transaction with all that it did. So it is where the
+    /// deadline lies further ahead than a deadline can: then the database's clock has been set back, and what was read from it
+    /// before says nothing.
     private static let keepDeadline = SQLStatement(
         "simulated_keep_deadline",
         """
         SELECT set_config(
-            'statement_timeout', CASE WHEN now < $1 THEN ceil(($1 - now) / 1000.0)::bigint::text ELSE 'late' END, true), now
+            'statement_timeout',
+            CASE WHEN $1 - now BETWEEN 1 AND \(SimulatedStore.latest)
+                THEN ceil(($1 - now) / 1000.0)::bigint::text ELSE 'late' END,
+            true), now
         FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint AS now) AS c
         """)
+
+    /// Whether what is written in this column of `d` has come about. What wasn't told to come later is there at once, whatever
+    /// the clock says; if the clock stands before the order, it was set back, and what was to come later comes now.
+    private static func isPast(_ column: String) -> String {
+        "(\(column) <= greatest(now(), d.ordered_at) OR clock_timestamp() < coalesce(d.ordered_at, '-infinity'))"
+    }
+
+    private static let isGone = "(d.destroyed_at IS NOT NULL AND \(SimulatedStore.isPast("d.destroyed_at")))"
+    private static let isVisible = "\(SimulatedStore.isPast("d.visible_at")) AND NOT \(SimulatedStore.isGone)"
 
     /// A repeated key finds its row again, and makes a late effect happen now. What was destroyed is made anew: the
     /// provider has forgotten its key.
@@ -248,23 +264,24 @@ final class SimulatedStore: Sendable {
         "simulated_create",
         """
         INSERT INTO simulated_device AS d (
-            saga_id, generation, repeat, device_id, user_id, host, appears_at, visible_at)
+            saga_id, generation, repeat, device_id, user_id, host, appears_at, visible_at, ordered_at)
         SELECT c.saga_id, c.generation, c.repeat, c.device_id, c.user_id, c.host,
-            now() + c.late * interval '1 microsecond', now() + c.hidden * interval '1 microsecond'
+            now() + c.late * interval '1 microsecond', now() + c.hidden * interval '1 microsecond', now()
         FROM unnest(
             $1::text[], $2::int[], $3::int[], $4::uuid[], $5::text[], $6::text[], $7::bigint[], $8::bigint[]
         ) AS c(saga_id, generation, repeat, device_id, user_id, host, late, hidden)
         ON CONFLICT (saga_id, generation, repeat) DO UPDATE
         SET create_calls = d.create_calls + 1, appears_at = least(d.appears_at, excluded.appears_at),
             visible_at = least(d.visible_at, excluded.visible_at),
-            started_at = CASE WHEN d.destroyed_at <= now() THEN NULL ELSE d.started_at END,
-            destroyed_at = CASE WHEN d.destroyed_at <= now() THEN NULL ELSE d.destroyed_at END
+            ordered_at = greatest(d.ordered_at, excluded.ordered_at),
+            started_at = CASE WHEN \(SimulatedStore.isGone) THEN NULL ELSE d.started_at END,
+            destroyed_at = CASE WHEN \(SimulatedStore.isGone) THEN NULL ELSE d.destroyed_at END
         """)
 
     private static let changed = """
         FROM unnest($1::text[], $2::int[], $3::int[], $4::bigint[]) AS c(saga_id, generation, repeat, late)
         WHERE d.saga_id = c.saga_id AND d.generation = c.generation AND d.repeat = c.repeat
-            AND d.appears_at <= now() AND (d.destroyed_at IS NULL OR d.destroyed_at > now())
+            AND \(SimulatedStore.isPast("d.appears_at")) AND NOT \(SimulatedStore.isGone)
         RETURNING d.saga_id, d.generation, d.repeat
         """
 
@@ -281,7 +298,9 @@ final class SimulatedStore: Sendable {
     private static let destroy = SQLStatement(
         "simulated_destroy",
         """
-        UPDATE simulated_device d SET destroyed_at = least(d.destroyed_at, now() + c.late * interval '1 microsecond')
+        UPDATE simulated_device d
+        SET destroyed_at = least(d.destroyed_at, now() + c.late * interval '1 microsecond'),
+            ordered_at = greatest(d.ordered_at, now())
         \(changed)
         """)
 
@@ -290,16 +309,16 @@ final class SimulatedStore: Sendable {
         """
         SELECT d.saga_id, d.generation, d.repeat, d.host, d.device_id, d.user_id
         FROM unnest($1::text[]) AS s(saga_id) JOIN simulated_device d ON d.saga_id = s.saga_id
-        WHERE d.visible_at <= now() AND (d.destroyed_at IS NULL OR d.destroyed_at > now())
+        WHERE \(SimulatedStore.isVisible)
         ORDER BY d.saga_id, d.generation, d.repeat
         """)
 
     private static let list = SQLStatement(
         "simulated_list",
         """
-        SELECT saga_id, generation, repeat, host, device_id, user_id
-        FROM simulated_device
-        WHERE visible_at <= now() AND (destroyed_at IS NULL OR destroyed_at > now())
-        ORDER BY saga_id, generation, repeat
+        SELECT d.saga_id, d.generation, d.repeat, d.host, d.device_id, d.user_id
+        FROM simulated_device d
+        WHERE \(SimulatedStore.isVisible)
+        ORDER BY d.saga_id, d.generation, d.repeat
         """)
 }
