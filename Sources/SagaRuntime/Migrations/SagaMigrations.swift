@@ -7,6 +7,7 @@ public enum SagaMigrations {
         Migration(version: 4, name: "keys_and_rights", sql: Self.keysAndRights),
         Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
+        Migration(version: 8, name: "saga_features", sql: Self.sagaFeatures),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -101,6 +102,9 @@ public enum SagaMigrations {
         ALTER TABLE saga_state ADD COLUMN unsent_version int;
         ALTER TABLE saga_instance ADD COLUMN survived boolean NOT NULL DEFAULT false;
         """
+
+    /// What an instance knows: see `ClusterFeatures`. One that doesn't know of this knows nothing.
+    private static let sagaFeatures = "ALTER TABLE saga_instance ADD COLUMN features text[] NOT NULL DEFAULT '{}'"
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.
     private static let sagaTables = """

@@ -329,8 +329,9 @@ struct LibpqSession: ~Copyable {
     private mutating func send(_ query: SQLQuery, as slot: Slot, _ slots: inout [Slot]) throws(PostgresError) {
         let statement = query.statement
         let parameters = query.parameters
-        if self.transactionSettings != nil {
-            // Parsed for this transaction alone.
+        let isParsedOnce = self.transactionSettings != nil || statement.name.isEmpty
+        if isParsedOnce {
+            // Parsed for this transaction alone, or this use.
         } else if let known = self.prepared[statement.name] {
             // Only where both are new in this pipeline. It has no Sync yet, so the session can't be used again.
             if let problem = known.mismatch(query) { throw self.lost(problem, code: .invalidParameter) }
@@ -364,7 +365,7 @@ struct LibpqSession: ~Copyable {
                 }
                 self.lengths.append(max(0, entry.length))
             }
-            guard self.transactionSettings == nil else {
+            guard !isParsedOnce else {
                 return PQsendQueryParams(
                     self.connection, statement.text, Int32(count), parameters.types, self.values, self.lengths,
                     self.formats, 1)

@@ -2,7 +2,8 @@
 ///
 /// Two statements of one name must have one text: the name stands for it on the server.
 public struct SQLStatement: Sendable, Hashable {
-    /// At most 63 bytes; longer names are the same to the server if they begin alike.
+    /// At most 63 bytes; longer names are the same to the server if they begin alike. Empty: parsed for each use and not kept,
+    /// for what is asked seldom.
     public let name: String
     public let text: String
 

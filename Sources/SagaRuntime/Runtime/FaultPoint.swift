@@ -34,6 +34,9 @@ public enum FaultPoint {
         }()
         private static let hits = Mutex(0)
 
+        /// Whether the process was started as one that behaves so, e.g. as an older program.
+        static func isWanted(_ name: String) -> Bool { Self.wanted?.name == name }
+
         public static func hit(_ name: @autoclosure () -> String) {
             guard let wanted = Self.wanted, wanted.name == name() else { return }
             let count = Self.hits.withLock { hits in
@@ -63,6 +66,8 @@ public enum FaultPoint {
             while true { pause() }
         }
     #else
+        static func isWanted(_ name: String) -> Bool { false }
+
         @inline(__always)
         public static func hit(_ name: @autoclosure () -> String) {}
     #endif

@@ -91,8 +91,8 @@ final class InstanceLease: Sendable {
     private static let register = SQLStatement(
         "instance_register",
         """
-        INSERT INTO saga_instance (instance_id, name, nonce, lease_until)
-        VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), saga_now() + $2 * interval '1 microsecond')
+        INSERT INTO saga_instance (instance_id, name, nonce, lease_until, features)
+        VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), saga_now() + $2 * interval '1 microsecond', $3)
         ON CONFLICT (name) WHERE NOT fenced DO NOTHING
         RETURNING instance_id, saga_now(), nonce
         """)
@@ -141,6 +141,7 @@ final class InstanceLease: Sendable {
             var parameters = SQLParameters()
             parameters.append(configuration.name)
             parameters.append(configuration.duration.wholeMicroseconds)
+            parameters.append(array: ClusterFeatures.published)
             let sent = clock.surroundings.now
             if let row = try await connection.run(SQLQuery(Self.register, parameters)).first {
                 clock.learn(try row.timestamp(1), sent: sent, received: clock.surroundings.now)
@@ -259,24 +260,36 @@ final class InstanceLease: Sendable {
         self.renewed.store(sent.nanoseconds, ordering: .relaxed)
     }
 
-    private static let disown = SQLStatement(
-        "instance_disown",
-        """
-        UPDATE saga_state SET owner = 0, version = version + 2
-        WHERE owner = $1 AND status IN ('RUNNING', 'COMPENSATING')
-        """)
+    /// Without a name: a connection of its own uses it once.
+    private static func disown(_ leaf: SagaLeaf) -> SQLStatement {
+        SQLStatement(
+            "",
+            """
+            UPDATE \(leaf.state) SET owner = 0, version = version + 2
+            WHERE owner = $1 AND status IN ('RUNNING', 'COMPENSATING')
+            """)
+    }
 
     /// Leaves: what this instance still owns may be taken by others at once, and belongs to nobody, so that taking it up
     /// doesn't count as after a crash. Best effort.
-    func release() async {
+    ///
+    /// - Parameter leaves: where its sagas may be.
+    func release(leaves: [SagaLeaf] = [.parent]) async {
         if let connection = try? await PostgresConnection.connect(self.configuration.leaseConnection) {
             var owner = SQLParameters()
             owner.append(self.instanceID)
             // At once, so that nobody takes a saga in between. In this order: nothing of a fenced instance is being written.
-            let leave = [
-                Self.fencing(self.instanceID, if: .always), SQLQuery(Self.disown, owner),
-            ]
-            if (try? await connection.transaction(leave)) == nil {
+            func leave(_ leaves: [SagaLeaf]) async throws(PostgresError) {
+                let fencing = Self.fencing(self.instanceID, if: .always)
+                _ = try await connection.transaction([fencing] + leaves.map { SQLQuery(Self.disown($0), owner) })
+            }
+            do throws(PostgresError) {
+                do throws(PostgresError) {
+                    try await leave(leaves)
+                } catch  where error.isMissingTable {
+                    try await leave([.parent])
+                }
+            } catch {
                 _ = try? await Self.fence(self.instanceID, if: .always, on: connection)
             }
             await connection.close()

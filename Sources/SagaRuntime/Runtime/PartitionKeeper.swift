@@ -18,6 +18,7 @@ final class PartitionKeeper: Sendable {
     private let clock: DatabaseClock
     private let surroundings: Surroundings
     private let logger: Logger
+    private let looks = Mutex(Looks())
     /// The last day (days since the epoch) up to which all partitions exist.
     private let lastDay = Mutex<Int64>(-1)
 
@@ -36,6 +37,7 @@ final class PartitionKeeper: Sendable {
         while !Task.isCancelled {
             do {
                 try await self.ensure()
+                await self.lookForOpenDays()
                 try? await self.surroundings.sleep(for: Self.interval)
             } catch {
                 self.logger.log(
@@ -88,17 +90,95 @@ final class PartitionKeeper: Sendable {
         let asked = self.surroundings.now
         var attached: Set<String> = []
         var leaves: [Int64: Int] = [:]
+        var isComplete = true
         for row in try await self.pool.run([SQLQuery(Self.attached)])[0] {
             let (parent, name, bounds) = (try row.text(0), try row.text(1), try row.text(2))
             attached.insert(name)
             guard try row.bool(3), let day = Self.day(ofBounds: bounds), name == "\(parent)_\(Self.name(of: day))"
             else {
+                isComplete = false
                 continue
             }
             leaves[day, default: 0] += 1
         }
-        self.days.learn(leaves.filter { $0.value == Self.tables.count }.keys, asked: asked)
+        let days = leaves.filter { $0.value == Self.tables.count }.keys.sorted()
+        isComplete = isComplete && days.count == leaves.count
+        let today = Self.day(self.clock.now())
+        let open = self.looks.withLock { looks in
+            looks.days = days
+            looks.closed.formIntersection(days)
+            // Before the first look nobody knows.
+            isComplete = isComplete && looks.isDone
+            return days.filter { !looks.closed.contains($0) || Self.mayBeBorn(on: $0, today: today) }
+        }
+        self.days.learn(days, open: open, isComplete: isComplete, asked: asked)
         return attached
+    }
+
+    // MARK: Days that are over
+
+    private struct Looks {
+        var days: [Int64] = []
+        /// Days all of whose sagas were over when they were last looked at.
+        var closed: Set<Int64> = []
+        /// Every day has been looked at.
+        var isDone = false
+        /// The closed day after which the next is looked at again.
+        var again: Int64 = 0
+    }
+
+    /// Whether sagas of a day may be inserted now. One is inserted before its deadline, a day after its birth at most; from then on
+    /// the sagas of its day only ever end. Replicas follow the database's clock, if not to the second.
+    private static func mayBeBorn(on day: Int64, today: Int64) -> Bool { (today - 2...today + 1).contains(day) }
+
+    /// Days of one pipeline, which holds their locks until its end.
+    private static let daysOfALook = 32
+    /// Closed days that are looked at again each time, in turns: the database's clock may have been wrong, a row may have been
+    /// changed by hand.
+    private static let closedDaysOfALook = 16
+
+    /// Finds the days that hold nothing but sagas that are over, which those who look for others then pass by. (The first look
+    /// is at all days.) What can't be looked at now stays open.
+    func lookForOpenDays() async {
+        let today = Self.day(self.clock.now())
+        let candidates = self.looks.withLock { looks in
+            let closed = looks.closed.sorted()
+            var again = closed.filter { $0 > looks.again }.prefix(Self.closedDaysOfALook)
+            if again.isEmpty { again = closed.prefix(Self.closedDaysOfALook) }
+            looks.again = again.last ?? 0
+            return looks.days.filter { !Self.mayBeBorn(on: $0, today: today) && !looks.closed.contains($0) } + again
+        }
+        var rest = candidates[...]
+        while !rest.isEmpty {
+            let days = Array(rest.prefix(Self.daysOfALook))
+            rest = rest.dropFirst(days.count)
+            var areOpen = days.map { _ in true }
+            do throws(PostgresError) {
+                let results = try await self.pool.run(days.map { SQLQuery(Self.isOpen(SagaLeaf(day: $0))) })
+                areOpen = try results.map { (rows) throws(PostgresError) in try rows.single().bool(0) }
+            } catch {
+                self.logger.debug("[SAGA] can't see which days are over: \(error)")
+            }
+            self.looks.withLock { looks in
+                looks.closed.subtract(days)
+                looks.closed.formUnion(zip(days, areOpen).filter { !$0.1 }.map(\.0))
+            }
+        }
+        let isFirst = self.looks.withLock { looks in
+            defer { looks.isDone = true }
+            return !looks.isDone
+        }
+        if isFirst { _ = try? await self.list() }
+    }
+
+    /// Without a name: it is not kept prepared.
+    private static func isOpen(_ leaf: SagaLeaf) -> SQLStatement {
+        SQLStatement(
+            "",
+            """
+            SELECT EXISTS (SELECT 1 FROM \(leaf.state) WHERE status IN ('RUNNING', 'COMPENSATING'))
+                OR EXISTS (SELECT 1 FROM \(leaf.state) WHERE status = 'PARKED')
+            """)
     }
 
     /// The day that these bounds are of; `nil` if they are not a whole day's.

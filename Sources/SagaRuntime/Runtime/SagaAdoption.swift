@@ -23,6 +23,7 @@ struct SagaAdoption: Sendable {
     var worker: SagaWorker
     var pool: PostgresPool
     var reader: SagaReader
+    var days: SagaDays
     var registry: SagaRegistry
     var clock: DatabaseClock
     var interval: Duration
@@ -30,6 +31,25 @@ struct SagaAdoption: Sendable {
     /// Nobody knows which backends wrote for a fenced instance: they are found by what they hold.
     var isTransactionPooled: Bool
     var logger: Logger
+    private let statements = LeafStatements()
+
+    init(
+        lease: InstanceLease, worker: SagaWorker, pool: PostgresPool, reader: SagaReader, days: SagaDays,
+        registry: SagaRegistry, clock: DatabaseClock, interval: Duration, maximumInFlight: Int,
+        isTransactionPooled: Bool, logger: Logger
+    ) {
+        self.lease = lease
+        self.worker = worker
+        self.pool = pool
+        self.reader = reader
+        self.days = days
+        self.registry = registry
+        self.clock = clock
+        self.interval = interval
+        self.maximumInFlight = maximumInFlight
+        self.isTransactionPooled = isTransactionPooled
+        self.logger = logger
+    }
 
     /// Two loops: one takes up in batches, the other, beside it, what has to run alone.
     func run() async {
@@ -66,15 +86,24 @@ struct SagaAdoption: Sendable {
     private func sweep() async throws {
         await self.recordQuarantine()
         try await self.lease.fenceDeadInstances(using: self.pool)
-        if self.isTransactionPooled { _ = try await self.pool.run([SQLQuery(Self.endHolders)]) }
-        var free = self.maximumInFlight - self.worker.count
-        while free > 0, !Task.isCancelled {
-            let claimed = try await self.claim(.together, limit: min(free, Self.batchSize))
-            if claimed.isEmpty { return }
-            for (machine, secrets) in try await self.machines(claimed) {
-                _ = self.worker.takeUp(machine, secrets: secrets)
+        if self.isTransactionPooled {
+            for leaf in self.days.open() {
+                let statement = self.statements.statement("saga_end_holders", on: leaf, Self.endHolders)
+                _ = try await self.pool.run(SQLQuery(statement))
             }
-            free -= claimed.count
+        }
+        var free = self.maximumInFlight - self.worker.count
+        if free <= 0 { return }
+        for leaf in try await self.leaves(for: .together) {
+            var limit = min(free, Self.batchSize)
+            while limit > 0, !Task.isCancelled {
+                let claimed = try await self.claim(.together, on: leaf, limit: limit)
+                for (machine, secrets) in try await self.machines(claimed) {
+                    _ = self.worker.takeUp(machine, secrets: secrets)
+                }
+                free -= claimed.count
+                limit = claimed.isEmpty ? 0 : min(free, Self.batchSize)
+            }
         }
     }
 
@@ -107,14 +136,14 @@ struct SagaAdoption: Sendable {
 
     /// Ends transactions that have stood still for seconds with a row of a fenced instance written: its process was stopped
     /// in mid-pipeline, where no time-out of PostgreSQL applies. An uncommitted writer's id is the row's xmax.
-    private static let endHolders = SQLStatement(
-        "saga_end_holders",
+    private static func endHolders(_ leaf: SagaLeaf) -> String {
         """
         SELECT count(pg_terminate_backend(a.pid))
-        FROM saga_state s, saga_instance o, pg_stat_activity a
+        FROM \(leaf.state) s, saga_instance o, pg_stat_activity a
         WHERE s.status IN ('RUNNING', 'COMPENSATING') AND o.instance_id = s.owner AND o.fenced
             AND a.backend_xid = s.xmax AND a.state_change < saga_now() - interval '3 seconds'
-        """)
+        """
+    }
 
     /// A saga that was taken up to see whether it makes progress.
     private struct Trial {
@@ -140,7 +169,10 @@ struct SagaAdoption: Sendable {
     /// row of its own may be claimed as often as one likes.
     private func begin(_ turn: Turn) async throws -> Trial? {
         while !Task.isCancelled {
-            let claimed = try await self.claim(turn, limit: 1)
+            var claimed: [Claim] = []
+            for leaf in try await self.leaves(for: turn) where claimed.isEmpty {
+                claimed = try await self.claim(turn, on: leaf, limit: 1)
+            }
             if claimed.isEmpty { return nil }
             for (machine, secrets) in try await self.machines(claimed) {
                 self.logger.log(
@@ -185,58 +217,111 @@ struct SagaAdoption: Sendable {
     /// that it does not hold. A saga may be inserted between the look at what is held and this statement, so an own
     /// row counts as left alone only after a while. Which of the two loops may take a row depends on its count once taken,
     /// which its own claim doesn't change: no loop takes what the other has claimed and not yet taken up. What is in quarantine
-    /// is tried by each process once ($8: those that this one has tried).
+    /// is tried by each process once ($7: those that this one has tried).
     ///
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
     /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
     /// first record is told apart like everything else.
     ///
     /// Unsent intents stay unsent: whoever has claimed a saga calls nobody before its first record, which raises the version.
-    private static let claim = SQLStatement(
-        "saga_claim",
+    private static func claim(_ leaf: SagaLeaf) -> String {
         """
         WITH taken AS (
             SELECT s.saga_id, c.adoptions
-            FROM saga_state s, LATERAL (
-                SELECT s.adoptions + (s.owner NOT IN (0, $1) AND NOT EXISTS (
-                    SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND o.survived))::int AS adoptions) c
-            WHERE s.status IN ('RUNNING', 'COMPENSATING')
-                AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
-                    AND o.instance_id <> $1)
-                AND (s.owner <> $1 OR (s.updated_at < $6 AND NOT s.saga_id = ANY ($2::text[])))
-                AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
-                AND NOT (s.saga_id = ANY ($8::text[])
-                    AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id))
-                AND CASE WHEN c.adoptions <= \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
-                    WHEN c.adoptions > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
-                    WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
-                    ELSE '\(Turn.afterAnother.rawValue)' END = $7
-                AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
-                    AND m.lease_until > saga_now())
+            \(Self.claimable(leaf))
             ORDER BY s.adoptions, s.saga_id
-            LIMIT $5
+            LIMIT $8
             FOR UPDATE OF s SKIP LOCKED
         )
-        UPDATE saga_state s
+        UPDATE \(leaf.state) s
         SET owner = $1, version = s.version + 2, adoptions = least(t.adoptions, 1000),
             unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
         FROM taken t
         WHERE s.saga_id = t.saga_id
         RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
             EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)
-        """)
+        """
+    }
 
-    private func claim(_ turn: Turn, limit: Int) async throws -> [Claim] {
+    /// The rows of a leaf that may be taken now, as s and c.
+    private static func claimable(_ leaf: SagaLeaf) -> String {
+        """
+        FROM \(leaf.state) s, LATERAL (
+            SELECT s.adoptions + (s.owner NOT IN (0, $1) AND NOT EXISTS (
+                SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND o.survived))::int AS adoptions) c
+        WHERE s.status IN ('RUNNING', 'COMPENSATING')
+            AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
+                AND o.instance_id <> $1)
+            AND (s.owner <> $1 OR (s.updated_at < $5 AND NOT s.saga_id = ANY ($2::text[])))
+            AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+            AND NOT (s.saga_id = ANY ($7::text[])
+                AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id))
+            AND CASE WHEN c.adoptions <= \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
+                WHEN c.adoptions > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
+                WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
+                ELSE '\(Turn.afterAnother.rawValue)' END = $6
+            AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
+                AND m.lease_until > saga_now())
+        """
+    }
+
+    private static func claimable(_ group: SagaLeafGroup) -> String {
+        group.leaves.map { leaf in
+            "SELECT \(leaf.day ?? -1)::bigint WHERE EXISTS (SELECT 1 \(Self.claimable(leaf)))"
+        }.joined(separator: "\nUNION ALL\n")
+    }
+
+    /// What says which rows may be taken.
+    private func parameters(_ turn: Turn, on leaves: [SagaLeaf]) -> SQLParameters {
+        /// Ids of these leaves.
+        func here(_ ids: Set<SagaID>) -> [String] {
+            let days = Set(leaves.compactMap(\.day))
+            if days.count < leaves.count { return ids.map(\.rawValue) }
+            return ids.filter { days.contains(PartitionKeeper.day(of: $0)) }.map(\.rawValue)
+        }
         var parameters = SQLParameters()
         parameters.append(self.lease.instanceID)
-        parameters.append(array: self.worker.heldIDs.map(\.rawValue))
+        parameters.append(array: here(self.worker.heldIDs))
         parameters.append(array: self.registry.all.map(\.type))
         parameters.append(array: self.registry.all.map { Int32(clamping: $0.version) })
-        parameters.append(Int64(limit))
         parameters.append(self.clock.now() - Self.leftAloneAfter)
         parameters.append(turn.rawValue)
-        parameters.append(array: self.worker.quarantinedIDs.map(\.rawValue))
-        let rows = try await self.pool.run([SQLQuery(Self.claim, parameters)])[0]
+        parameters.append(array: here(self.worker.quarantinedIDs))
+        return parameters
+    }
+
+    /// The leaves on which something may be taken, the oldest first. One statement looks at several days: with nothing to take,
+    /// that is all that a sweep costs.
+    private func leaves(for turn: Turn) async throws(PostgresError) -> [SagaLeaf] {
+        var leaves: [SagaLeaf] = []
+        for group in SagaLeafGroup.groups(of: self.days.open()) {
+            let statement = self.statements.statement("saga_claimable", over: group, Self.claimable)
+            let query = SQLQuery(statement, self.parameters(turn, on: group.leaves))
+            do throws(PostgresError) {
+                for row in try await self.pool.run(query) {
+                    let day = try row.int64(0)
+                    leaves.append(day < 0 ? .parent : SagaLeaf(day: day))
+                }
+            } catch {
+                // The next sweep asks the parents.
+                if error.isMissingTable { self.days.forget(group.leaves) }
+                throw error
+            }
+        }
+        return leaves.sorted { $0.day ?? 0 < $1.day ?? 0 }
+    }
+
+    private func claim(_ turn: Turn, on leaf: SagaLeaf, limit: Int) async throws -> [Claim] {
+        var parameters = self.parameters(turn, on: [leaf])
+        parameters.append(Int64(limit))
+        let rows: SQLRows
+        do throws(PostgresError) {
+            let statement = self.statements.statement("saga_claim", on: leaf, Self.claim)
+            rows = try await self.pool.run(SQLQuery(statement, parameters))
+        } catch {
+            if error.isMissingTable { self.days.forget([leaf]) }
+            throw error
+        }
         var claims: [Claim] = []
         for row in rows {
             guard let id = SagaID(try row.text(0)) else { continue }
@@ -294,14 +379,14 @@ struct SagaAdoption: Sendable {
         return machines
     }
 
-    private static let giveBack = SQLStatement(
-        "saga_give_back",
+    private static func giveBack(_ leaf: SagaLeaf) -> String {
         """
-        UPDATE saga_state s
+        UPDATE \(leaf.state) s
         SET owner = 0, version = s.version + 2, unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END
         FROM unnest($2::text[], $3::bool[]) AS q(saga_id, is_unsent)
         WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
-        """)
+        """
+    }
 
     /// Lets others have sagas that this instance has stopped driving, without waiting for its lease, and says which of them have
     /// sent nothing.
@@ -309,21 +394,28 @@ struct SagaAdoption: Sendable {
     /// - Returns: false if that could not be written. What stays is theirs once the lease is released, and then in doubt.
     func giveBack(_ sagas: [SagaWorker.Quiet]) async -> Bool {
         if sagas.isEmpty { return true }
-        var parameters = SQLParameters()
-        parameters.append(self.lease.instanceID)
-        parameters.append(array: sagas.map(\.id.rawValue))
-        parameters.append(array: sagas.map(\.isUnsent))
-        return (try? await self.pool.run([SQLQuery(Self.giveBack, parameters)])) != nil
+        let results = try? await self.days.reading(sagas, of: \.id) { parts throws(PostgresError) in
+            try await self.pool.run(
+                parts.map { part in
+                    var parameters = SQLParameters()
+                    parameters.append(self.lease.instanceID)
+                    parameters.append(array: part.elements.map(\.id.rawValue))
+                    parameters.append(array: part.elements.map(\.isUnsent))
+                    return SQLQuery(
+                        self.statements.statement("saga_give_back", on: part.leaf, Self.giveBack), parameters)
+                })
+        }
+        return results != nil
     }
 
     private static let survive = SQLStatement(
         "instance_survive", "UPDATE saga_instance SET survived = true WHERE instance_id = $1 AND fenced")
-    private static let forgive = SQLStatement(
-        "saga_forgive",
+    private static func forgive(_ leaf: SagaLeaf) -> String {
         """
-        UPDATE saga_state s SET adoptions = s.adoptions - 1 FROM unnest($2::text[]) AS q(saga_id)
+        UPDATE \(leaf.state) s SET adoptions = s.adoptions - 1 FROM unnest($2::text[]) AS q(saga_id)
         WHERE s.saga_id = q.saga_id AND s.owner <> $1 AND s.adoptions > 0 AND s.status IN ('RUNNING', 'COMPENSATING')
-        """)
+        """
+    }
 
     /// This instance was fenced, and its process lives (it was stopped, or cut off): its sagas have killed nobody. Those that others
     /// have taken up already get their count back, those to come are not counted.
@@ -333,10 +425,18 @@ struct SagaAdoption: Sendable {
         if ids.isEmpty { return true }
         var instance = SQLParameters()
         instance.append(self.lease.instanceID)
-        var sagas = instance
-        sagas.append(array: ids.map(\.rawValue))
-        let queries = [SQLQuery(Self.survive, instance), SQLQuery(Self.forgive, sagas)]
-        return (try? await self.pool.transaction(queries)) != nil
+        let survive = SQLQuery(Self.survive, instance)
+        let results = try? await self.days.reading(ids, of: \.self) { [instance] parts throws(PostgresError) in
+            try await self.pool.transaction(
+                [survive]
+                    + parts.map { part in
+                        var sagas = instance
+                        sagas.append(array: part.elements.map(\.rawValue))
+                        return SQLQuery(
+                            self.statements.statement("saga_forgive", on: part.leaf, Self.forgive), sagas)
+                    })
+        }
+        return results != nil
     }
 
     private static let secretsQuery = SQLStatement(

@@ -13,6 +13,10 @@ final class SagaDays: Sendable {
 
     private struct State {
         var days: Set<Int64> = []
+        /// Those that may hold sagas that aren't over.
+        var open: [Int64] = []
+        /// Nothing else is attached. Only then the leaves are all that the parents have.
+        var isComplete = false
         /// When the list was asked for.
         var asked = BootTime(nanoseconds: 0)
         /// Days whose leaf was missing, and when that was found.
@@ -29,12 +33,17 @@ final class SagaDays: Sendable {
 
     /// Takes in a list of all days.
     ///
-    /// - Parameter asked: when it was asked for: what was found missing since is still missing from it.
-    func learn(_ days: some Sequence<Int64>, asked: BootTime) {
+    /// - Parameters:
+    ///   - open: those of them that may hold sagas that aren't over, ascending.
+    ///   - isComplete: nothing is attached but these days.
+    ///   - asked: when it was asked for: what was found missing since is still missing from it.
+    func learn(_ days: some Sequence<Int64>, open: [Int64] = [], isComplete: Bool = false, asked: BootTime) {
         self.state.withLock { state in
             guard asked >= state.asked else { return }
             state.missing = state.missing.filter { $0.value >= asked }
             state.days = Set(days).subtracting(state.missing.keys)
+            state.open = open.filter { state.days.contains($0) }
+            state.isComplete = isComplete && state.missing.isEmpty
             state.asked = asked
         }
     }
@@ -46,12 +55,27 @@ final class SagaDays: Sendable {
             for day in leaves.compactMap(\.day) {
                 state.days.remove(day)
                 state.missing[day] = now
+                state.isComplete = false
             }
         }
     }
 
     /// Every listed day, ascending; empty if the list is too old.
     func all(now: BootTime? = nil) -> [Int64] { self.trusted(now).sorted() }
+
+    /// The leaves that hold every saga that isn't over, ascending; the parents where that isn't known.
+    func open(now: BootTime? = nil) -> [SagaLeaf] {
+        self.whole(now).map { $0.open.map { SagaLeaf(day: $0) } } ?? [.parent]
+    }
+
+    /// The list, if the leaves on it are all there are.
+    private func whole(_ now: BootTime?) -> (days: Set<Int64>, open: [Int64])? {
+        let now = now ?? self.surroundings.now
+        return self.state.withLock { state in
+            guard state.isComplete, now - state.asked <= Self.trustedFor else { return nil }
+            return (state.days, state.open)
+        }
+    }
 
     private func trusted(_ now: BootTime?) -> Set<Int64> {
         let now = now ?? self.surroundings.now

@@ -16,11 +16,56 @@ struct SagaLeaf: Hashable, Sendable {
     var suffix: String { self.day.map { "_" + PartitionKeeper.name(of: $0) } ?? "" }
 }
 
+/// Leaves within sixteen days, read together: few at a time, so that no statement opens and locks those of all days.
+struct SagaLeafGroup: Hashable, Sendable {
+    static let length: Int64 = 16
+
+    /// The first of the sixteen days, a multiple of sixteen, so that few statements serve for all; `nil`: the parents.
+    let start: Int64?
+    /// Which of them, the first by the lowest bit.
+    private(set) var days: UInt16
+
+    static let parents = SagaLeafGroup(.parent)
+
+    /// This one alone.
+    init(_ leaf: SagaLeaf) {
+        guard let day = leaf.day else {
+            (self.start, self.days) = (nil, 0)
+            return
+        }
+        let offset = (day % Self.length + Self.length) % Self.length
+        (self.start, self.days) = (day - offset, 1 << UInt16(offset))
+    }
+
+    /// All of these leaves, in groups, ascending.
+    static func groups(of leaves: some Sequence<SagaLeaf>) -> [SagaLeafGroup] {
+        var groups: [Int64: SagaLeafGroup] = [:]
+        for leaf in leaves {
+            let group = SagaLeafGroup(leaf)
+            guard let start = group.start else { return [.parents] }
+            groups[start, default: group].days |= group.days
+        }
+        return groups.sorted { $0.key < $1.key }.map(\.value)
+    }
+
+    /// Ascending.
+    var leaves: [SagaLeaf] {
+        guard let start else { return [.parent] }
+        return (0..<Self.length).filter { self.days & (1 << UInt16($0)) != 0 }.map { SagaLeaf(day: start + $0) }
+    }
+
+    /// Says which days they are. Empty for the parents.
+    var suffix: String {
+        self.start.map { "_" + PartitionKeeper.name(of: $0) + "_" + String(self.days, radix: 16) } ?? ""
+    }
+}
+
 /// The statements of a component that address leaves, each text made once.
 final class LeafStatements: Sendable {
     private struct Key: Hashable {
         var name: String
-        var leaf: SagaLeaf
+        var group: SagaLeafGroup
+        var isOfGroup: Bool
     }
 
     /// More are made anew: a bound, far above what is in use at a time.
@@ -32,12 +77,21 @@ final class LeafStatements: Sendable {
     ///
     /// - Parameter text: its SQL; asked for once for each leaf.
     func statement(_ name: String, on leaf: SagaLeaf, _ text: (SagaLeaf) -> String) -> SQLStatement {
+        self.statement(Key(name: name, group: SagaLeafGroup(leaf), isOfGroup: false), leaf.suffix) { text(leaf) }
+    }
+
+    /// The statement called `name` on leaves that are read together.
+    func statement(_ name: String, over group: SagaLeafGroup, _ text: (SagaLeafGroup) -> String) -> SQLStatement {
+        self.statement(Key(name: name, group: group, isOfGroup: true), group.suffix) { text(group) }
+    }
+
+    private func statement(_ key: Key, _ suffix: String, _ text: () -> String) -> SQLStatement {
         self.made.withLock { made in
-            let key = Key(name: name, leaf: leaf)
             if let statement = made[key] { return statement }
             if made.count >= Self.capacity { made.removeAll() }
             // The day comes first: what a server cuts off a long name is its end.
-            let statement = SQLStatement(leaf.isParent ? name : "day\(leaf.suffix)_\(name)", text(leaf))
+            let days = (key.isOfGroup ? "days" : "day") + suffix
+            let statement = SQLStatement(suffix.isEmpty ? key.name : "\(days)_\(key.name)", text())
             made[key] = statement
             return statement
         }

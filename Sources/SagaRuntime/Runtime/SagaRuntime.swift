@@ -88,7 +88,9 @@ public final class SagaRuntime: Sendable {
     private let observer: any SagaRuntimeObserver
     private let clock: DatabaseClock
     private let days: SagaDays
+    private let statements = LeafStatements()
     private let partitions: PartitionKeeper
+    private let features: ClusterFeatures
     private let reader: SagaReader
     private let feed: EventFeed
     private let relay: EventRelay
@@ -122,6 +124,7 @@ public final class SagaRuntime: Sendable {
         self.reader = reader
         self.clock = DatabaseClock(surroundings)
         self.days = days
+        self.features = ClusterFeatures(pool: pool, logger: logger)
         self.partitions = PartitionKeeper(pool: pool, days: days, clock: self.clock, logger: logger)
         self.relay = EventRelay(
             configuration: EventRelay.Configuration(connection: configuration.connection),
@@ -143,6 +146,10 @@ public final class SagaRuntime: Sendable {
             }
             group.addTask {
                 await self.relay.run()
+                return nil
+            }
+            group.addTask {
+                await self.features.run()
                 return nil
             }
             group.addTask {
@@ -284,9 +291,9 @@ public final class SagaRuntime: Sendable {
                 registry: self.registry, observer: self.observer, announce: { relay.announce($0) },
                 logger: self.logger))
         let adoption = SagaAdoption(
-            lease: lease, worker: worker, pool: self.pool, reader: self.reader, registry: self.registry,
-            clock: self.clock,
-            interval: self.configuration.sweepInterval, maximumInFlight: self.configuration.maximumInFlight,
+            lease: lease, worker: worker, pool: self.pool, reader: self.reader, days: self.days,
+            registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
+            maximumInFlight: self.configuration.maximumInFlight,
             isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
         return Incarnation(lease: lease, journal: journal, worker: worker, adoption: adoption)
     }
@@ -343,7 +350,7 @@ public final class SagaRuntime: Sendable {
         worker.cancel()
         journal.cancel()
         _ = await (worker.value, journal.value)
-        await incarnation.lease.release()
+        await incarnation.lease.release(leaves: self.days.open())
         lease.cancel()
         await lease.value
         return (journal, worker)
@@ -360,19 +367,26 @@ public final class SagaRuntime: Sendable {
                 self.observer.measured(
                     inProgress: current.worker.count, parked: parked, quarantined: quarantined,
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
+                for feature in ClusterFeature.known {
+                    self.observer.featureSwitched(feature.name, isOn: self.features.isOn(feature))
+                }
             }
             self.causes.tellLeftOut(to: self.logger)
             try? await self.surroundings.sleep(for: .seconds(1))
         }
     }
 
-    private static let countParked = SQLStatement(
-        "saga_count_parked", "SELECT count(*) FROM saga_state WHERE status = 'PARKED'")
-
     private func parkedCount() async -> Int? {
-        guard let rows = try? await self.pool.run([SQLQuery(Self.countParked, SQLParameters())])[0],
-            let count = try? rows.single().int64(0)
-        else { return nil }
+        var count: Int64 = 0
+        for group in SagaLeafGroup.groups(of: self.days.open()) {
+            let statement = self.statements.statement("saga_count_parked", over: group) { group in
+                let counts = group.leaves.map { "(SELECT count(*) FROM \($0.state) WHERE status = 'PARKED')" }
+                return "SELECT " + counts.joined(separator: " + ")
+            }
+            guard let rows = try? await self.pool.run(SQLQuery(statement)), let some = try? rows.single().int64(0)
+            else { return nil }
+            count += some
+        }
         return Int(count)
     }
 

@@ -13,6 +13,8 @@ public protocol SagaRuntimeObserver: Sendable {
     func sagaUnreadable()
     /// Gauges, told every few seconds.
     func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
+    /// Whether all live instances know a feature: only then newer programs do what older ones would misread. Told every second.
+    func featureSwitched(_ feature: String, isOn: Bool)
 }
 
 extension SagaRuntimeObserver {
@@ -25,6 +27,7 @@ extension SagaRuntimeObserver {
     public func breakerChanged(dependency: String, isOpen: Bool) {}
     public func sagaUnreadable() {}
     public func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {}
+    public func featureSwitched(_ feature: String, isOn: Bool) {}
 }
 
 /// Looks away.

@@ -50,6 +50,7 @@ enum KnownMetrics {
         .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
         .gauge("saga_breaker_open", "1 while a dependency is taken to be down, and undo waits for it, by dependency."),
         .counter("saga_breaker_opened_total", "How often a dependency was found to be down, by dependency."),
+        .gauge("saga_feature_on", "1 while all live instances know a feature, by feature: newer programs use it then."),
         .counter(
             "quota_assumed_total",
             "Reports to the user service whose outcome is unknown and that were taken for done, by operation "

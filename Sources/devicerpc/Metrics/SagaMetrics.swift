@@ -85,6 +85,10 @@ final class SagaMetrics: SagaRuntimeObserver {
         if isOpen { self.registry.counter("saga_breaker_opened_total", [("dependency", dependency)]).increment(by: 1) }
     }
 
+    func featureSwitched(_ feature: String, isOn: Bool) {
+        self.registry.gauge("saga_feature_on", [("feature", feature)]).set(isOn ? 1.0 : 0.0)
+    }
+
     /// A report of unknown outcome was taken for done.
     static func assumed(isIncrement: Bool, in registry: MetricsRegistry) {
         registry.counter("quota_assumed_total", [("operation", isIncrement ? "increment" : "decrement")]).increment(

@@ -56,6 +56,8 @@ class Server:
         credentials: grpc.ChannelCredentials | None = None, metadata: Sequence[tuple[str, str]] = (),
     ) -> None:
         self.name = name
+        # What is started: two versions may serve one database.
+        self.program = binary()
         # What its clients speak TLS with, and what `client()` sends along.
         self.credentials = credentials
         self.metadata = tuple(metadata)
@@ -91,7 +93,7 @@ class Server:
         """Starts the process and doesn't wait. All is for this start only; `shell`: what a shell does first."""
         assert self._process is None or not self._process.is_running, f"{self.name} runs already"
         self._process = ChildProcess(
-            ["/bin/sh", "-c", f'{shell}; exec "$0" serve', binary()] if shell else [binary(), "serve"], self.log,
+            ["/bin/sh", "-c", f'{shell}; exec "$0" serve', self.program] if shell else [self.program, "serve"], self.log,
             {**clean_environment(), **self.environment, **(environment or {})}, cwd=self.home, stdout=stdout,
             stderr=stderr,
         )

@@ -47,11 +47,13 @@ import Testing
         }
     }
 
-    private func makeFixture() async throws -> Fixture {
+    private func makeFixture(lockTimeout: Duration? = nil) async throws -> Fixture {
         let database = try await TestDatabase.make(migrations: SagaMigrations.all)
+        var configuration = database.configuration
+        if let lockTimeout { configuration.lockTimeout = lockTimeout }
         return Fixture(
             database: database, connection: try await database.connect(),
-            pool: PostgresPool(database.configuration, size: 2, maximumWaiters: 10))
+            pool: PostgresPool(configuration, size: 2, maximumWaiters: 10))
     }
 
     /// 2026-12-31T23:59:59.900Z
@@ -123,6 +125,53 @@ import Testing
             try await group.waitForAll()
         }
         #expect(try await fixture.partitions(of: "saga_state").count == 9)
+    }
+
+    /// A day that is over is passed by, until something on it isn't over after all.
+    @Test func dayWithoutOpenSagasIsPassedBy() async throws {
+        let fixture = try await self.makeFixture(lockTimeout: .milliseconds(200))
+        fixture.set(self.newYearsEve + .seconds(-3600))
+        let keeper = fixture.keeper
+        let today: Int64 = 20_818
+        for (day, status) in [(today - 40, "COMPLETED"), (today - 30, "PARKED"), (today - 20, "RUNNING")] {
+            try await fixture.connection.execute(
+                """
+                SELECT saga_partition_make('saga_state', \(day)), saga_partition_make('saga_event', \(day));
+                INSERT INTO saga_state (saga_id, status, step_index, version, last_sequence, owner, timeout_at, started_at,
+                    created_at, updated_at, completed_at, definition_version, saga_type, current_step)
+                SELECT '\(PartitionKeeper.bound(day))_0000000000', s.status::saga_status, 0, 1, 1, 0, now(), now(), now(), now(),
+                    CASE WHEN s.status = 'COMPLETED' THEN now() END, 1, 'T', 'A'
+                FROM (SELECT '\(status)') AS s(status)
+                """)
+        }
+        try await keeper.ensure()
+        #expect(fixture.days.open() == [.parent])
+        await keeper.lookForOpenDays()
+        // Of the days around today nobody knows what will be inserted.
+        let around = [today - 1, today, today + 1]
+        #expect(fixture.days.open().compactMap(\.day) == [today - 30, today - 20] + around)
+        try await fixture.connection.execute(
+            """
+            UPDATE saga_state SET status = 'COMPENSATED', completed_at = now() WHERE status = 'RUNNING';
+            UPDATE saga_state SET status = 'RUNNING', completed_at = NULL WHERE status = 'COMPLETED'
+            """)
+        await keeper.lookForOpenDays()
+        try await keeper.ensure()
+        #expect(fixture.days.open().compactMap(\.day) == [today - 40, today - 30] + around)
+        // A table that somebody has locked stays open, and so do those that were asked about with it.
+        try await fixture.connection.execute(
+            "BEGIN; LOCK TABLE saga_state_\(PartitionKeeper.name(of: today - 20)) IN ACCESS EXCLUSIVE MODE")
+        await keeper.lookForOpenDays()
+        try await fixture.connection.execute("ROLLBACK")
+        try await keeper.ensure()
+        #expect(fixture.days.open().compactMap(\.day).contains(today - 20))
+        await keeper.lookForOpenDays()
+        try await keeper.ensure()
+        #expect(!fixture.days.open().compactMap(\.day).contains(today - 20))
+        // The database's clock was wrong: what was the future is today.
+        fixture.set(self.newYearsEve + .seconds(-20 * 86_400 - 3600))
+        try await keeper.ensure()
+        #expect(fixture.days.open().compactMap(\.day).contains(today - 20))
     }
 
     /// Somebody detached a partition: it is not dropped with all that it holds, and the lack of it is not overlooked.

@@ -70,6 +70,42 @@ import Testing
         #expect(PartitionKeeper.day(ofBounds: bounds) == day)
     }
 
+    /// What looks for sagas that aren't over passes the other days by, but only while the list has all that is attached.
+    @Test func openLeavesAreThoseOfACompleteList() {
+        let days = SagaDays()
+        func learn(isComplete: Bool, after seconds: Int) {
+            days.learn(
+                [Self.day - 9, Self.day, Self.day + 1], open: [Self.day, Self.day + 1], isComplete: isComplete,
+                asked: self.start + .seconds(seconds))
+        }
+        #expect(days.open(now: self.start) == [.parent])
+        learn(isComplete: false, after: 0)
+        #expect(days.open(now: self.start) == [.parent])
+        learn(isComplete: true, after: 1)
+        #expect(days.open(now: self.start) == [SagaLeaf(day: Self.day), SagaLeaf(day: Self.day + 1)])
+        #expect(days.open(now: self.start + .seconds(62)) == [.parent])
+        days.forget([SagaLeaf(day: Self.day - 9)], now: self.start + .seconds(2))
+        #expect(days.open(now: self.start + .seconds(2)) == [.parent])
+        learn(isComplete: true, after: 3)
+        #expect(days.open(now: self.start + .seconds(3)).count == 2)
+    }
+
+    /// Groups start at multiples of sixteen days, so that there are few of them.
+    @Test func leavesAreReadSixteenDaysAtATime() {
+        let days: [Int64] = [15, 16, 18, 31, 32, 400]
+        let groups = SagaLeafGroup.groups(of: days.map { SagaLeaf(day: $0) })
+        #expect(groups.map(\.start) == [0, 16, 32, 400])
+        #expect(groups.flatMap(\.leaves).map(\.day) == days)
+        #expect(groups[1].suffix == "_19700117_8005")
+        #expect(SagaLeafGroup.groups(of: [.parent]) == [.parents])
+        #expect(SagaLeafGroup.parents.leaves == [.parent])
+        #expect(SagaLeafGroup.groups(of: []).isEmpty)
+        let statements = LeafStatements()
+        let names = groups.map { statements.statement("look", over: $0) { $0.suffix }.name }
+        #expect(Set(names).count == groups.count)
+        #expect(statements.statement("look", over: .parents) { _ in "" }.name == "look")
+    }
+
     @Test func statementsAreMadeOnceForEachLeaf() {
         let statements = LeafStatements()
         var made = 0
