@@ -8,6 +8,7 @@ public enum SagaMigrations {
         Migration(version: 5, name: "saga_now", sql: Self.sagaNow),
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
         Migration(version: 8, name: "saga_features", sql: Self.sagaFeatures),
+        Migration(version: 9, name: "saga_plan", sql: Self.sagaPlan),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -101,6 +102,18 @@ public enum SagaMigrations {
     private static let sagaUnsent = """
         ALTER TABLE saga_state ADD COLUMN unsent_version int;
         ALTER TABLE saga_instance ADD COLUMN survived boolean NOT NULL DEFAULT false;
+        """
+
+    /// The plans of all definitions that have served this database, so that any program can show any saga.
+    private static let sagaPlan = """
+        CREATE TABLE saga_plan (
+            saga_type text COLLATE "C" NOT NULL,
+            definition_version smallint NOT NULL,
+            step_names text[] NOT NULL,            -- in forward order; records name steps by number, from 0
+            step_kinds text[] NOT NULL,            -- REMOTE, DATABASE
+            provisioned_step smallint NOT NULL,    -- the last one that a caller waits for who wants the thing itself
+            PRIMARY KEY (saga_type, definition_version)
+        );
         """
 
     /// What an instance knows: see `ClusterFeatures`. One that doesn't know of this knows nothing.

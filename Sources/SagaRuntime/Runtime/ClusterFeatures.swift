@@ -10,8 +10,11 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
     /// It publishes what it knows, and looks at what others do.
     static let features: ClusterFeature = "features"
 
+    /// It reads event rows of a format (`JournalEventCodec`).
+    static func events(format: Int) -> ClusterFeature { ClusterFeature(stringLiteral: "events-\(format)") }
+
     /// Everything that this program publishes. What isn't here is never on.
-    static let known: [ClusterFeature] = [.features]
+    static let known: [ClusterFeature] = [.features, .events(format: 2)]
 }
 
 /// What all live instances of a database know (docs/architecture.md, "Two versions at a time").
@@ -27,7 +30,9 @@ final class ClusterFeatures: Sendable {
     static let published: [String] = FaultPoint.isWanted("features.none") ? [] : ClusterFeature.known.map(\.name)
 
     private struct View {
+        /// What all live instances publish, and what any of them does.
         var common: Set<String>
+        var any: Set<String>
         var asked: BootTime
     }
 
@@ -49,6 +54,11 @@ final class ClusterFeatures: Sendable {
         }
     }
 
+    /// Whether some live instance knows it, as far as is known.
+    func isPublished(_ feature: ClusterFeature) -> Bool {
+        self.view.withLock { $0?.any.contains(feature.name) ?? false }
+    }
+
     func run() async {
         while !Task.isCancelled {
             do {
@@ -66,12 +76,15 @@ final class ClusterFeatures: Sendable {
         let asked = self.pool.surroundings.now
         // What nobody here knows is not on, whatever others publish.
         var common = Set(Self.published)
+        var any: Set<String> = []
         var isAlone = true
         for row in try await self.pool.run(SQLQuery(Self.live)) {
-            common.formIntersection(try row.textArray(0))
+            let names = try row.textArray(0)
+            common.formIntersection(names)
+            any.formUnion(names)
             isAlone = false
         }
-        let view = View(common: isAlone ? [] : common, asked: asked)
+        let view = View(common: isAlone ? [] : common, any: any, asked: asked)
         self.view.withLock { $0 = view }
     }
 }

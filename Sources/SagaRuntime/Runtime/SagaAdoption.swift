@@ -24,6 +24,7 @@ struct SagaAdoption: Sendable {
     var pool: PostgresPool
     var reader: SagaReader
     var days: SagaDays
+    var features: ClusterFeatures
     var registry: SagaRegistry
     var clock: DatabaseClock
     var interval: Duration
@@ -32,10 +33,12 @@ struct SagaAdoption: Sendable {
     var isTransactionPooled: Bool
     var logger: Logger
     private let statements = LeafStatements()
+    private let left = LeftSagas()
 
     init(
         lease: InstanceLease, worker: SagaWorker, pool: PostgresPool, reader: SagaReader, days: SagaDays,
-        registry: SagaRegistry, clock: DatabaseClock, interval: Duration, maximumInFlight: Int,
+        features: ClusterFeatures, registry: SagaRegistry, clock: DatabaseClock, interval: Duration,
+        maximumInFlight: Int,
         isTransactionPooled: Bool, logger: Logger
     ) {
         self.lease = lease
@@ -43,6 +46,7 @@ struct SagaAdoption: Sendable {
         self.pool = pool
         self.reader = reader
         self.days = days
+        self.features = features
         self.registry = registry
         self.clock = clock
         self.interval = interval
@@ -85,6 +89,8 @@ struct SagaAdoption: Sendable {
 
     private func sweep() async throws {
         await self.recordQuarantine()
+        self.left.forget { self.features.isPublished(.events(format: $0)) }
+        await self.leaveNewer()
         try await self.lease.fenceDeadInstances(using: self.pool)
         if self.isTransactionPooled {
             for leaf in self.days.open() {
@@ -207,6 +213,8 @@ struct SagaAdoption: Sendable {
         /// Without progress, this one included. One from nobody (owner 0: it was given back) doesn't count, nor one of this
         /// instance's own or of one that came back, which have evidently survived it.
         var adoptions: Int
+        /// The same before this one.
+        var adoptionsBefore: Int
         /// Whoever gave it back said that its intents are unsent.
         var isUnsent: Bool
         /// Others could not go on with it.
@@ -217,7 +225,7 @@ struct SagaAdoption: Sendable {
     /// that it does not hold. A saga may be inserted between the look at what is held and this statement, so an own
     /// row counts as left alone only after a while. Which of the two loops may take a row depends on its count once taken,
     /// which its own claim doesn't change: no loop takes what the other has claimed and not yet taken up. What is in quarantine
-    /// is tried by each process once ($7: those that this one has tried).
+    /// is tried by each process once ($7: those that this one has tried); what newer programs read is left to them ($8).
     ///
     /// The version rises by two: a flush whose fate is looked up later must never take this for its own commit, which
     /// raises it by one. The adoption is counted here, before anything of the saga is read: what kills the server before its
@@ -227,10 +235,10 @@ struct SagaAdoption: Sendable {
     private static func claim(_ leaf: SagaLeaf) -> String {
         """
         WITH taken AS (
-            SELECT s.saga_id, c.adoptions
+            SELECT s.saga_id, c.adoptions, s.adoptions AS before
             \(Self.claimable(leaf))
             ORDER BY s.adoptions, s.saga_id
-            LIMIT $8
+            LIMIT $9
             FOR UPDATE OF s SKIP LOCKED
         )
         UPDATE \(leaf.state) s
@@ -239,7 +247,7 @@ struct SagaAdoption: Sendable {
         FROM taken t
         WHERE s.saga_id = t.saga_id
         RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
-            EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)
+            EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id), t.before::int
         """
     }
 
@@ -256,6 +264,7 @@ struct SagaAdoption: Sendable {
             AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
             AND NOT (s.saga_id = ANY ($7::text[])
                 AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id))
+            AND NOT s.saga_id = ANY ($8::text[])
             AND CASE WHEN c.adoptions <= \(Self.quarantineFrom) THEN '\(Turn.together.rawValue)'
                 WHEN c.adoptions > \(Self.poisonFrom) THEN '\(Turn.together.rawValue)'
                 WHEN c.adoptions = \(Self.poisonFrom) THEN '\(Turn.lastTime.rawValue)'
@@ -287,6 +296,7 @@ struct SagaAdoption: Sendable {
         parameters.append(self.clock.now() - Self.leftAloneAfter)
         parameters.append(turn.rawValue)
         parameters.append(array: here(self.worker.quarantinedIDs))
+        parameters.append(array: here(self.left.ids))
         return parameters
     }
 
@@ -328,7 +338,7 @@ struct SagaAdoption: Sendable {
             claims.append(
                 Claim(
                     id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2)),
-                    isUnsent: try row.bool(3), wasQuarantined: try row.bool(4)))
+                    adoptionsBefore: Int(try row.int32(5)), isUnsent: try row.bool(3), wasQuarantined: try row.bool(4)))
         }
         if !claims.isEmpty { FaultPoint.hit("claim.after") }
         return claims
@@ -364,6 +374,16 @@ struct SagaAdoption: Sendable {
                     random: { [surroundings = self.clock.surroundings] in surroundings.fraction() })
                 machines.append((machine, secrets))
             case .failure(let error):
+                if let format = error.newerFormat, self.features.isPublished(.events(format: format)) {
+                    self.logger.log(
+                        .notice, cause: "adoption.newer",
+                        "[SAGA] left to the replicas that read events of format \(format)",
+                        metadata: ["saga_id": "\(claim.id)"])
+                    self.left.add(
+                        LeftSagas.Newcomer(
+                            id: claim.id, adoptions: claim.adoptionsBefore, isUnsent: claim.isUnsent), format: format)
+                    continue
+                }
                 self.logger.critical(
                     "[SAGA] quarantined: its rows can't be read",
                     metadata: ["saga_id": "\(claim.id)", "error": "\(error)"])
@@ -374,6 +394,7 @@ struct SagaAdoption: Sendable {
                 self.worker.quarantine(claim.id, .unreadable)
             }
         }
+        await self.leaveNewer()
         let readable = Set(machines.map(\.machine.snapshot.id))
         try await self.quarantine.end(claims.filter { $0.wasQuarantined && readable.contains($0.id) }.map(\.id))
         return machines
@@ -406,6 +427,35 @@ struct SagaAdoption: Sendable {
                 })
         }
         return results != nil
+    }
+
+    /// As if this program had never looked at it.
+    private static func leave(_ leaf: SagaLeaf) -> String {
+        """
+        UPDATE \(leaf.state) s
+        SET owner = 0, version = s.version + 2, unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END,
+            adoptions = q.adoptions
+        FROM unnest($2::text[], $3::bool[], $4::int[]) AS q(saga_id, is_unsent, adoptions)
+        WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+        """
+    }
+
+    /// Lets the replicas that can read them have sagas of a newer format. What can't be written now is with the next sweep.
+    private func leaveNewer() async {
+        let newcomers = self.left.takeNewcomers()
+        if newcomers.isEmpty { return }
+        let results = try? await self.days.reading(newcomers, of: \.id) { parts throws(PostgresError) in
+            try await self.pool.run(
+                parts.map { part in
+                    var parameters = SQLParameters()
+                    parameters.append(self.lease.instanceID)
+                    parameters.append(array: part.elements.map(\.id.rawValue))
+                    parameters.append(array: part.elements.map(\.isUnsent))
+                    parameters.append(array: part.elements.map { Int32(clamping: $0.adoptions) })
+                    return SQLQuery(self.statements.statement("saga_leave", on: part.leaf, Self.leave), parameters)
+                })
+        }
+        if results == nil { self.left.putBack(newcomers) }
     }
 
     private static let survive = SQLStatement(

@@ -26,13 +26,13 @@ final class SagaReader: Sendable {
     var surroundings: Surroundings { self.pool.surroundings }
     private let days: SagaDays
     private let statements = LeafStatements()
-    private let stepNames: @Sendable (String, Int) -> [String]?
+    private let plans: SagaPlans
     private let state = Mutex(State())
 
-    init(pool: PostgresPool, days: SagaDays, definitions: SagaRegistry) {
+    init(pool: PostgresPool, days: SagaDays, plans: SagaPlans) {
         self.pool = pool
         self.days = days
-        self.stepNames = { type, version in definitions[type, version]?.steps.map(\.name) }
+        self.plans = plans
     }
 
     // MARK: One saga
@@ -40,7 +40,12 @@ final class SagaReader: Sendable {
     /// The saga's history; `nil` if there is no such saga.
     func history(_ id: SagaID) async throws(SagaRuntimeError) -> SagaHistory? {
         let rows = try await self.rows(id)
-        return rows.isEmpty ? nil : try self.decoded(id, rows)
+        if rows.isEmpty { return nil }
+        do throws(StoredDataError) {
+            return try await self.decoded(id, rows)
+        } catch {
+            throw .unreadable(error.message)
+        }
     }
 
     /// The saga's state alone; `nil` if there is no such saga.
@@ -48,15 +53,17 @@ final class SagaReader: Sendable {
         let rows = try await self.rows(id)
         if rows.isEmpty { return nil }
         do throws(StoredDataError) {
-            return try self.shown(id, rows)
+            return try await self.shown(id, rows)
         } catch {
             throw .unreadable(error.message)
         }
     }
 
     /// The saga's state as it is shown.
-    private func shown(_ id: SagaID, _ rows: [EventRow]) throws(StoredDataError) -> SagaSnapshot {
-        var snapshot = try SagaSnapshot(id: id, rows: rows, stepNames: self.stepNames)
+    private func shown(_ id: SagaID, _ rows: [EventRow]) async throws(StoredDataError) -> SagaSnapshot {
+        var snapshot = try await self.withPlans { stepNames throws(StoredDataError) in
+            try SagaSnapshot(id: id, rows: rows, stepNames: stepNames)
+        }
         snapshot.isQuarantined = snapshot.status.isActive && rows.contains { $0.isQuarantined }
         return snapshot
     }
@@ -118,7 +125,7 @@ final class SagaReader: Sendable {
             rest = rest.dropFirst(slice.count)
             for (id, rows) in zip(slice, try await self.read(slice, until: deadline)) where !rows.isEmpty {
                 do throws(StoredDataError) {
-                    found[id] = try self.shown(id, rows)
+                    found[id] = try await self.shown(id, rows)
                 } catch {
                     unreadable[id] = error.message
                 }
@@ -175,11 +182,11 @@ final class SagaReader: Sendable {
     }
 
     /// Whole histories; a saga whose rows don't decode does not spoil the others.
-    func decodable(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, SagaRuntimeError>] {
-        var histories: [SagaID: Result<SagaHistory, SagaRuntimeError>] = [:]
+    func decodable(_ ids: [SagaID]) async throws(SagaRuntimeError) -> [SagaID: Result<SagaHistory, StoredDataError>] {
+        var histories: [SagaID: Result<SagaHistory, StoredDataError>] = [:]
         for (id, rows) in zip(ids, try await self.read(ids)) where !rows.isEmpty {
-            do throws(SagaRuntimeError) {
-                histories[id] = .success(try self.decoded(id, rows))
+            do throws(StoredDataError) {
+                histories[id] = .success(try await self.decoded(id, rows))
             } catch {
                 histories[id] = .failure(error)
             }
@@ -240,11 +247,22 @@ final class SagaReader: Sendable {
         zip(rows, rows.dropFirst()).allSatisfy { $0.lastSequence < $1.lastSequence }
     }
 
-    private func decoded(_ id: SagaID, _ rows: [EventRow]) throws(SagaRuntimeError) -> SagaHistory {
+    private func decoded(_ id: SagaID, _ rows: [EventRow]) async throws(StoredDataError) -> SagaHistory {
+        try await self.withPlans { stepNames throws(StoredDataError) in
+            try SagaHistory(id: id, rows: rows, stepNames: stepNames)
+        }
+    }
+
+    /// Decodes by the plans that are known; if the saga's isn't, again by those that the database has now.
+    private func withPlans<Value>(
+        _ decode: ((String, Int) -> [String]?) throws(StoredDataError) -> Value
+    ) async throws(StoredDataError) -> Value {
+        let stepNames = { [plans] (type: String, version: Int) in plans[type, version]?.stepNames }
         do throws(StoredDataError) {
-            return try SagaHistory(id: id, rows: rows, stepNames: self.stepNames)
+            return try decode(stepNames)
         } catch {
-            throw .unreadable(error.message)
+            guard error.isOfUnknownPlan, (try? await self.plans.load()) != nil else { throw error }
+            return try decode(stepNames)
         }
     }
 }

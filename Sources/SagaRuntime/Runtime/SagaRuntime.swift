@@ -91,6 +91,7 @@ public final class SagaRuntime: Sendable {
     private let statements = LeafStatements()
     private let partitions: PartitionKeeper
     private let features: ClusterFeatures
+    private let plans: SagaPlans
     private let reader: SagaReader
     private let feed: EventFeed
     private let relay: EventRelay
@@ -111,7 +112,8 @@ public final class SagaRuntime: Sendable {
         let feed = EventFeed()
         let pool = PostgresPool(configuration.connection, size: configuration.readers, maximumWaiters: 20_000)
         let days = SagaDays(surroundings)
-        let reader = SagaReader(pool: pool, days: days, definitions: registry)
+        let plans = SagaPlans(pool: pool, definitions: registry)
+        let reader = SagaReader(pool: pool, days: days, plans: plans)
         self.configuration = configuration
         self.surroundings = surroundings
         self.registry = registry
@@ -124,6 +126,7 @@ public final class SagaRuntime: Sendable {
         self.reader = reader
         self.clock = DatabaseClock(surroundings)
         self.days = days
+        self.plans = plans
         self.features = ClusterFeatures(pool: pool, logger: logger)
         self.partitions = PartitionKeeper(pool: pool, days: days, clock: self.clock, logger: logger)
         self.relay = EventRelay(
@@ -136,9 +139,16 @@ public final class SagaRuntime: Sendable {
 
     /// Runs until `beginGracefulShutdown()` or cancellation.
     ///
-    /// - Throws: `InstanceLeaseError` if another live process holds the instance's name or its data directory.
+    /// - Throws: `InstanceLeaseError` if another live process holds the instance's name or its data directory;
+    ///   `SagaDefinitionError` if definitions don't agree.
     public func run() async throws {
-        await self.prepare()
+        if let problem = self.registry.problem { throw problem }
+        do {
+            try await self.prepare()
+        } catch {
+            await self.pool.shutdown()
+            throw error
+        }
         let failure = await withTaskGroup(of: (any Error)?.self) { group -> (any Error)? in
             group.addTask {
                 await self.partitions.run()
@@ -165,13 +175,16 @@ public final class SagaRuntime: Sendable {
         if let failure { throw failure }
     }
 
-    /// The clock and the partitions, as soon as the database answers.
-    private func prepare() async {
+    /// The clock, the partitions and the plans, as soon as the database answers.
+    private func prepare() async throws(SagaDefinitionError) {
         while !Task.isCancelled, !self.isDraining {
             do {
                 try await self.clock.synchronise(with: self.pool)
                 try await self.partitions.ensure()
+                try await self.plans.publish()
                 return
+            } catch let error as SagaDefinitionError {
+                throw error
             } catch {
                 self.logger.log(.warning, cause: "runtime.prepare", "[SAGA] waiting for the database: \(error)")
                 try? await self.surroundings.sleep(for: .milliseconds(500))
@@ -292,7 +305,8 @@ public final class SagaRuntime: Sendable {
                 logger: self.logger))
         let adoption = SagaAdoption(
             lease: lease, worker: worker, pool: self.pool, reader: self.reader, days: self.days,
-            registry: self.registry, clock: self.clock, interval: self.configuration.sweepInterval,
+            features: self.features, registry: self.registry, clock: self.clock,
+            interval: self.configuration.sweepInterval,
             maximumInFlight: self.configuration.maximumInFlight,
             isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
         return Incarnation(lease: lease, journal: journal, worker: worker, adoption: adoption)
@@ -518,7 +532,7 @@ public final class SagaRuntime: Sendable {
             try Task.checkCancellation()
             guard let history = try await self.reader.history(id) else { throw SagaRuntimeError.notFound }
             let provisionedStep =
-                self.registry[history.snapshot.type, history.snapshot.definitionVersion]?.provisionedStep ?? 0
+                self.plans[history.snapshot.type, history.snapshot.definitionVersion]?.provisionedStep ?? 0
             if history.snapshot.hasReached(milestone, provisionedStep: provisionedStep) { return history.snapshot }
             // News first, then a look at the whole: a watcher's cursor does the waiting.
             for try await _ in self.follow(id, after: UInt32(history.events.count)) { break }

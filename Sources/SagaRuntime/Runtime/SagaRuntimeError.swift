@@ -29,23 +29,3 @@ public enum SagaRuntimeError: Error, Sendable, Equatable {
         }
     }
 }
-
-/// The definitions that this binary knows, by type and version.
-public struct SagaRegistry: Sendable {
-    private var definitions: [String: [Int: SagaDefinition]] = [:]
-
-    public init(_ definitions: [SagaDefinition]) {
-        for definition in definitions {
-            self.definitions[definition.type, default: [:]][definition.version] = definition
-        }
-    }
-
-    public subscript(type: String, version: Int) -> SagaDefinition? { self.definitions[type]?[version] }
-
-    /// What new sagas of a type run.
-    public func newest(_ type: String) -> SagaDefinition? {
-        self.definitions[type]?.max { $0.key < $1.key }?.value
-    }
-
-    var all: [SagaDefinition] { self.definitions.values.flatMap(\.values) }
-}

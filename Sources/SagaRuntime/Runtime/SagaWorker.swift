@@ -419,7 +419,7 @@ final class SagaWorker: Sendable {
                     type: snapshot.type, status: snapshot.status, failure: snapshot.failure,
                     duration: event.time - snapshot.createdAt)
             case .stepStarted, .stepSucceeded, .stepFailed, .stepSkipped, .sagaCompensating, .stepCompensating,
-                .stepCompensationFailed, .sagaResumed:
+                .stepCompensationFailed, .sagaResumed, .unspecified:
                 break
             }
             self.log(event, snapshot)
@@ -530,7 +530,7 @@ final class SagaWorker: Sendable {
             case .sagaCompleted, .sagaCompensated: (.info, false)
             case .stepFailed, .stepRetrying, .sagaAdopted: (.warning, true)
             case .sagaStarted, .stepStarted, .stepSucceeded, .sagaCompensating, .stepCompensating, .stepCompensated,
-                .sagaResumed, .stepSkipped:
+                .sagaResumed, .stepSkipped, .unspecified:
                 (.debug, false)
             }
         guard level >= self.dependencies.logger.logLevel else { return }

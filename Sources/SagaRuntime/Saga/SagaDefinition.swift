@@ -1,5 +1,8 @@
 /// A kind of saga: its steps in forward order. Registered by code under `(type, version)`; rows name both.
 public struct SagaDefinition: Sendable {
+    /// A record says in a byte which step it is about.
+    static let maximumSteps = 255
+
     /// e.g. `DEVICE_CREATION`.
     public var type: String
     public var version: Int

@@ -43,8 +43,10 @@ extension SagaSnapshot {
                         throw StoredDataError(message: "\(id) does not begin with SAGA_STARTED")
                     }
                     guard let names = stepNames(birth.type, birth.definitionVersion) else {
-                        throw StoredDataError(
+                        var error = StoredDataError(
                             message: "\(id) is of \(birth.type) version \(birth.definitionVersion), unknown here")
+                        error.isOfUnknownPlan = true
+                        throw error
                     }
                     snapshot = SagaSnapshot(
                         id: id, birth: birth, userID: first.userID ?? "", tenantID: first.tenantID ?? "",

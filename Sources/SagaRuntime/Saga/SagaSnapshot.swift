@@ -129,7 +129,7 @@ extension SagaSnapshot {
         self.lastSequence += 1
         self.updatedAt = event.time
         switch event.type {
-        case .sagaStarted, .sagaAdopted:
+        case .unspecified, .sagaStarted, .sagaAdopted:
             break
         case .stepStarted:
             self.update(event) { step in

@@ -48,6 +48,8 @@ public enum StepStatus: Int, Sendable, CaseIterable {
 
 /// The kinds of durable facts about a saga. Raw values are the contract's numbers.
 public enum SagaEventType: Int, Sendable, CaseIterable {
+    /// A newer program's, which says that it may be ignored.
+    case unspecified = 0
     case sagaStarted = 1
     case stepStarted = 2
     case stepRetrying = 3
@@ -67,6 +69,7 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
     /// The contract's name without its prefix, for logs.
     public var name: String {
         switch self {
+        case .unspecified: "UNSPECIFIED"
         case .sagaStarted: "SAGA_STARTED"
         case .stepStarted: "STEP_STARTED"
         case .stepRetrying: "STEP_RETRYING"
@@ -91,7 +94,8 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
         case .stepStarted, .stepRetrying, .stepSucceeded, .stepFailed, .stepCompensating, .stepCompensated,
             .stepCompensationFailed, .stepSkipped:
             true
-        case .sagaStarted, .sagaCompensating, .sagaCompleted, .sagaCompensated, .sagaParked, .sagaResumed, .sagaAdopted:
+        case .unspecified, .sagaStarted, .sagaCompensating, .sagaCompleted, .sagaCompensated, .sagaParked, .sagaResumed,
+            .sagaAdopted:
             false
         }
     }

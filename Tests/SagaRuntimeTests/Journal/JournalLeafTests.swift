@@ -132,7 +132,8 @@ import Testing
         let gone = Self.day(fixture, 2)
         let machines = await Self.machines(fixture, gone)
         let reader = SagaReader(
-            pool: fixture.pool, days: fixture.days, definitions: SagaRegistry([JournalFixture.definition]))
+            pool: fixture.pool, days: fixture.days,
+            plans: SagaPlans(pool: fixture.pool, definitions: SagaRegistry([JournalFixture.definition])))
         let ids = machines.map(\.snapshot.id)
         #expect(try await reader.snapshots(ids).found.count == 3)
         #expect(try await reader.outlines(ids).count == 3)
