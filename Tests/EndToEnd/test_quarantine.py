@@ -96,3 +96,25 @@ def test_an_older_program_that_ended_one(world: World) -> None:
     assert not _is_shown(client, saga_id)
     wait_until(lambda: world.database.value("SELECT count(*) FROM saga_quarantine") == 0, 10, "it to be tidied away")
     assert _gauge(server) == 0
+
+
+def test_what_was_given_back_unsent_still_is(world: World) -> None:
+    """A saga that a stop gave back before its report was sent, and whose rows somebody then damaged and mended."""
+    environment = {"USER_SERVICE_IDEMPOTENT": "false"}
+    first = world.server(name="first", environment=environment)
+    saga_id = first.client().create(when="ACCEPTED", options={"latency_ms": "1500"}).saga_id
+    # The call under way is answered and recorded, and with it the intent of the report.
+    first.terminate()
+    assert first.wait_ended(30) == 0
+    assert world.saga_row(saga_id)["current_step"] == "REPORT_QUOTA_USAGE"
+    events = world.database.rows("SELECT sequence, events FROM saga_event WHERE saga_id = %s", saga_id)
+    world.database.execute("UPDATE saga_event SET events = %s WHERE saga_id = %s", b"\x07\xff", saga_id)
+    blind = world.server(name="blind", environment=environment)
+    wait_until(lambda: _is_shown(blind.client(), saga_id), 20, "it to be in quarantine")
+    for sequence, packed in events:
+        world.database.execute(
+            "UPDATE saga_event SET events = %s WHERE saga_id = %s AND sequence = %s", bytes(packed), saga_id, sequence
+        )
+    world.database.execute("DELETE FROM saga_quarantine")
+    assert status_name(blind.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
+    world.audit(blind.client())

@@ -18,7 +18,9 @@ struct SagaQuarantine: Sendable {
         "saga_quarantine_record",
         """
         WITH given AS (
-            UPDATE saga_state s SET owner = 0, version = s.version + 2
+            UPDATE saga_state s
+            SET owner = 0, version = s.version + 2,
+                unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
             FROM unnest($2::text[], $3::text[]) AS q(saga_id, reason)
             WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
             RETURNING s.saga_id, q.reason
@@ -28,7 +30,8 @@ struct SagaQuarantine: Sendable {
         ON CONFLICT (saga_id) DO UPDATE SET instance_id = excluded.instance_id, reason = excluded.reason
         """)
 
-    /// Makes it visible, and lets go of the rows that are still `owner`'s.
+    /// Makes it visible, and lets go of the rows that are still `owner`'s. What was unsent when they were given back still is:
+    /// nobody who can't read or write them has called anyone.
     func record(_ reasons: [SagaID: Reason], owner: Int64) async throws(PostgresError) {
         if reasons.isEmpty { return }
         let sorted = reasons.sorted { $0.key < $1.key }
