@@ -13,8 +13,11 @@ enum Simulator {
             print(Options.usage)
             exit(2)
         }
-        if let mutant = options.mutant { setenv("DEVICERPC_MUTANT", mutant.rawValue, 1) }
         Self.beginAgainWithoutChance()
+        if options.jobs > 1 {
+            var batches = Batches(options)
+            exit(batches.run())
+        }
         let database: Database
         do {
             database = try await Database.make()
@@ -24,7 +27,11 @@ enum Simulator {
         }
         do {
             // A thread without a task of its own, whose jobs are the run's alone.
-            try DedicatedThread.start(name: "simulator") { exit(Self.simulate(options, database)) }
+            try DedicatedThread.start(name: "simulator") {
+                // From here on nothing runs beside this.
+                Scheduler.shared.install()
+                exit(options.runsRecorded ? RecordedMutant.runAll(database) : Self.simulate(options, database))
+            }
         } catch {
             print("simulator: no thread: \(error)")
             exit(3)
@@ -41,23 +48,23 @@ enum Simulator {
         exit(3)
     }
 
-    /// From here on nothing runs beside this.
     private static func simulate(_ options: Options, _ database: Database) -> Int32 {
-        Scheduler.shared.install()
+        Mutant.takeOut(options.mutant)
         var failed: [UInt64] = []
-        var (sagas, statements, jobs, virtual) = (0, 0, 0, 0.0)
+        var sums = ["sagas": 0.0, "requests": 0, "virtual": 0]
         var statuses: [String: Int] = [:]
+        var digest = Digest()
         let begin = ContinuousClock.now
         var count = 0
         for seed in options.seeds {
             if let atMost = options.atMost, ContinuousClock.now - begin > atMost { break }
             count += 1
-            let run = Run.run(seed: seed, database: database, prints: options.prints)
-            sagas += run.sagas
-            statements += run.statements
-            jobs += run.jobs
-            virtual += run.seconds
+            let run = Run.run(Plan(seed: seed), database: database, prints: options.prints)
+            sums["sagas", default: 0] += Double(run.sagas)
+            sums["requests", default: 0] += Double(run.statements)
+            sums["virtual", default: 0] += run.seconds
             statuses.merge(run.statuses) { $0 + $1 }
+            digest.add(run.digest)
             if options.isVerbose {
                 print("seed \(seed) \(run.digest) \(run.statements) statements, \(Int(run.seconds)) s")
             }
@@ -67,26 +74,31 @@ enum Simulator {
                 failed.append(seed)
                 print("seed \(seed) FAILED:")
                 for line in run.wrong { print("    \(line)") }
-                if failed.count == 1, !options.prints {
-                    print("    its history (again: ./dev simulate --seed \(seed)):")
-                    for line in run.history.suffix(options.lines) { print("    \(line)") }
-                }
+                if failed.count == 1, options.lines > 0, !options.prints { Self.explain(run, options, database) }
+            } else if options.isOne, !options.prints {
+                for line in run.history { print(line) }
             }
         }
-        let seconds = Double((ContinuousClock.now - begin).nanoseconds) / 1e9
-        let ends = statuses.sorted { $0.key < $1.key }.map { "\($0.value) \($0.key)" }.joined(separator: ", ")
-        print(
-            """
-            \(count) of \(options.seeds.count) seeds in \(Self.rounded(seconds)) s (\(Int(Double(count) / seconds * 3600)) an hour): \(sagas) sagas \
-            (\(ends)), \(Self.rounded(virtual / 3600)) virtual hours, \(statements) requests to PostgreSQL, \(jobs) jobs
-            """)
+        let summary = Summary(
+            seeds: options.seeds.count, count: count, time: ContinuousClock.now - begin, sums: sums, statuses: statuses,
+            digest: digest)
+        if options.isVerbose { print(summary.parts) }
+        print(summary.text)
         if !failed.isEmpty { print("FAILED seeds: \(failed.map(String.init).joined(separator: " "))") }
         return failed.isEmpty ? 0 : 1
     }
 
-    private static func rounded(_ number: Double) -> String {
-        let tenths = Int((number * 10).rounded())
-        return "\(tenths / 10).\(tenths % 10)"
+    /// The smallest history that still fails in the same way.
+    private static func explain(_ run: Run, _ options: Options, _ database: Database) {
+        var run = run
+        if options.shrinks > .zero {
+            var shrinking = Shrinking(run, database, limit: options.shrinks)
+            run = shrinking.shrink()
+            print("    the smallest of \(shrinking.runs) smaller runs that fails like it:")
+            for line in run.wrong { print("    \(line)") }
+        }
+        print("    its history (again: ./dev simulate --seed \(run.plan.seed); all of it: with --history):")
+        for line in run.page(options.lines) { print("    \(line)") }
     }
 }
 
@@ -94,20 +106,29 @@ enum Simulator {
 struct Options {
     static let usage = """
         usage: ./dev simulate [--seeds N] [--from S] [--seed S] [--at-most SECONDS] [--mutant NAME]
-                              [--history] [--verbose] [--lines N]
+                              [--history] [--verbose] [--lines N] [--shrink SECONDS] [--jobs N]
+               ./dev simulate --mutants
         mutants: \(Mutant.allCases.map(\.rawValue).joined(separator: ", "))
         """
 
     var seeds: ClosedRange<UInt64> = 1...200
     /// The history as it happens.
     var prints = false
+    /// One seed, about which all is to be known.
+    var isOne = false
+    /// How long a smaller run is looked for that fails like the first one.
+    var shrinks = Duration.seconds(60)
     var isVerbose = false
     /// The mend that is taken out.
     var mutant: Mutant?
+    /// The recorded seed of each mend, without it.
+    var runsRecorded = false
     /// Begins no further seed after it.
     var atMost: Duration?
-    /// Of a failed run's history.
-    var lines = 150
+    /// Processes at a time; the history of one seed needs one.
+    var jobs = 2
+    /// Of a failed run's history: a page.
+    var lines = 60
 
     init?(_ arguments: [String]) {
         var (first, count): (UInt64, UInt64) = (1, 200)
@@ -116,21 +137,25 @@ struct Options {
             switch argument {
             case "--history": self.prints = true
             case "--verbose": self.isVerbose = true
+            case "--mutants": self.runsRecorded = true
             case "--mutant":
                 guard let mutant = rest.popFirst().flatMap({ Mutant(rawValue: $0) }) else { return nil }
                 self.mutant = mutant
-            case "--seeds", "--from", "--seed", "--lines", "--at-most":
+            case "--seeds", "--from", "--seed", "--lines", "--at-most", "--shrink", "--jobs":
                 guard let number = rest.popFirst().flatMap({ UInt64($0) }) else { return nil }
                 switch argument {
                 case "--seeds": count = max(1, number)
                 case "--from": first = number
                 case "--at-most": self.atMost = .seconds(Int64(number))
+                case "--jobs": self.jobs = max(1, min(64, Int(number)))
+                case "--shrink": self.shrinks = .seconds(Int64(number))
                 case "--lines": self.lines = Int(number)
-                default: (first, count, self.prints) = (number, 1, true)
+                default: (first, count, self.isOne) = (number, 1, true)
                 }
             default: return nil
             }
         }
         self.seeds = first...(first + count - 1)
+        if self.prints || self.isOne || self.runsRecorded || count < 20 { self.jobs = 1 }
     }
 }

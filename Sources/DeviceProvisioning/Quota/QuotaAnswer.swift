@@ -77,6 +77,7 @@ enum QuotaAnswer: Equatable {
         case (409, .decrement): self = .contradicted
         case (410, .decrement): self = .done
         case (429, .increment) where isOwnWord && retryAfter == nil: self = .refused
+        case (408, _) where Mutant.timeoutsCountedNothing.isActive: self = .throttled(after: nil)
         case (429, _): self = .throttled(after: Self.delay(retryAfter, now))
         default: self = .unknown
         }

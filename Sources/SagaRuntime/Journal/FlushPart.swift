@@ -62,6 +62,7 @@ struct FlushPart<Element> {
             return self.conflicts < Self.patience ? .again : .compare
         case .lock:
             self.locks += 1
+            if Mutant.locksHoldUpTheFlush.isActive { return .again }
             if !self.isApart { self.lockTimeout = Self.shortLockTimeout }
             return self.locks < 2 ? .again : .compare
         case .day, .record:

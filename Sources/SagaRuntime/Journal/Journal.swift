@@ -262,6 +262,7 @@ final class Journal: Sendable {
                 return ([], [])
             }
             state.stuck.insert(writer)
+            if Mutant.queuedCreationsStay.isActive { return ([], []) }
             let withdrawn = state.queue.take(of: .admission) + state.apart.filter { $0.record.birth != nil }
             state.apart.removeAll { $0.record.birth != nil }
             var doubtful: [SagaID] = []

@@ -167,7 +167,8 @@ struct JournalWriter {
             await self.loseConnection()
         }
         var cause = error
-        switch part.failed(error.scope) {
+        let scope: ErrorScope = Mutant.refusalsAreAboutRecords.isActive && error.code == .server ? .record : error.scope
+        switch part.failed(scope) {
         case .again:
             parts.append(part)
             try? await self.surroundings.sleep(for: .milliseconds(self.surroundings.integer(in: 1...10)))
@@ -175,8 +176,9 @@ struct JournalWriter {
         case .pause:
             if !error.leavesDoubt { self.specimen = part }
         case .compare:
-            guard let failure = await self.failureOfProbe(self.batch(part).emptyQueries()) else {
-                self.separate(part, &parts, error)
+            let isBlind = Mutant.refusalsAreAboutRecords.isActive && error.code == .server
+            guard !isBlind, let failure = await self.failureOfProbe(self.batch(part).emptyQueries()) else {
+                self.separate(part, &parts, error, scope)
                 return
             }
             cause = failure
@@ -186,9 +188,11 @@ struct JournalWriter {
         self.letGo(&parts)
     }
 
-    private mutating func separate(_ failed: Part, _ parts: inout [Part], _ error: PostgresError) {
+    private mutating func separate(
+        _ failed: Part, _ parts: inout [Part], _ error: PostgresError, _ scope: ErrorScope
+    ) {
         var part = failed
-        switch part.separate(error.scope) {
+        switch part.separate(scope) {
         case .again:
             parts.append(part)
         case .parts(let smaller):
@@ -297,7 +301,7 @@ struct JournalWriter {
             parts[index].elements = self.journal.current(parts[index].elements)
             guard isTold else { continue }
             parts[index].elements.removeAll { entry in
-                guard entry.record.birth != nil else { return false }
+                guard entry.record.birth != nil, !Mutant.queuedCreationsStay.isActive else { return false }
                 self.journal.end(entry, .withdrawn)
                 return true
             }

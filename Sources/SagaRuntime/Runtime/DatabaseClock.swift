@@ -29,7 +29,8 @@ final class DatabaseClock: Sendable {
         let uptime = self.surroundings.now
         let boot = uptime.nanoseconds / 1000
         let time = Timestamp(microseconds: boot &+ (self.offset.withLock { $0?.microseconds } ?? -boot))
-        return Moment(time: time, uptime: uptime)
+        let isMutant = Mutant.intervalsFollowTheDatabase.isActive
+        return Moment(time: time, uptime: isMutant ? BootTime(nanoseconds: time.microseconds * 1000) : uptime)
     }
 
     /// Takes in a sample: the database said `time` between `sent` and `received`.

@@ -78,6 +78,7 @@ struct SagaAdoption: Sendable {
 
     /// What can't be recorded now is with the next sweep, and keeps nobody from being taken up.
     private func recordQuarantine() async {
+        if Mutant.quarantineIsNotTold.isActive { return }
         let quarantined = self.worker.newlyQuarantined
         do throws(PostgresError) {
             try await self.quarantine.record(quarantined, owner: self.lease.instanceID)

@@ -199,7 +199,9 @@ final class SagaWorker: Sendable {
     func giveUpCreations(doubtful: [SagaID]) {
         let (inDoubt, withdrawn) = self.state.withLock { state in
             let inDoubt = doubtful.compactMap { state.creating.removeValue(forKey: $0) }
-            let withdrawn = state.creating.filter { !$0.value.isInJournal }
+            let withdrawn = state.creating.filter {
+                !$0.value.isInJournal || Mutant.queuedCreationsStay.isActive
+            }
             for id in withdrawn.keys { state.creating[id] = nil }
             return (inDoubt, withdrawn)
         }

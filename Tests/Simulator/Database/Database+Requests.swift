@@ -40,7 +40,7 @@ extension Database {
 
     private static let dull: Set<String> = [
         "instance_renew", "instance_others", "saga_claim", "saga_claimable", "instance_features", "saga_count_parked",
-        "saga_clock", "saga_partition_exists",
+        "saga_quarantine_count", "saga_clock", "saga_partition_exists",
         "instance_backend", "saga_newest", "saga_rows", "saga_notify",
     ]
 }

@@ -254,8 +254,9 @@ final class Database: @unchecked Sendable {
         self.strangers[key] = backend
         backend.isInTransaction = true
         self.history.note("db", "a stranger locks \(sagaID) for \(duration)")
+        // A row that is locked already is let be: nobody here may wait.
         _ = backend.run(
-            .simple("BEGIN; SELECT FROM saga_state WHERE saga_id = '\(sagaID)' FOR UPDATE"))
+            .simple("BEGIN; SELECT FROM saga_state WHERE saga_id = '\(sagaID)' FOR UPDATE SKIP LOCKED"))
         self.scheduler.after(duration) {
             guard self.strangers[key] === backend else { return }
             self.strangers[key] = nil
@@ -265,6 +266,32 @@ final class Database: @unchecked Sendable {
             self.history.note("db", "the stranger goes")
             self.settleParked()
         }
+    }
+
+    // MARK: Damage
+
+    /// Makes a saga's first events unreadable, and returns them as they were.
+    func damage(_ sagaID: String) -> String? {
+        let event = self.rows("SELECT encode(events, 'hex') FROM saga_event WHERE \(Self.isFirst(sagaID))")
+        guard let event = event.first?.first else { return nil }
+        self.replace(sagaID, "00")
+        return event
+    }
+
+    /// Puts an event back, and takes its saga out of quarantine, as an operator would.
+    func mend(_ sagaID: String, _ event: String) {
+        self.replace(sagaID, event)
+        self.must(.simple("DELETE FROM saga_quarantine WHERE saga_id = '\(sagaID)'"))
+    }
+
+    private static func isFirst(_ sagaID: String) -> String {
+        "saga_id = '\(sagaID)' AND sequence = (SELECT min(sequence) FROM saga_event WHERE saga_id = '\(sagaID)')"
+    }
+
+    private func replace(_ sagaID: String, _ event: String) {
+        self.must(
+            .simple(
+                "UPDATE saga_event SET events = '\\x\(event)'::bytea WHERE \(Self.isFirst(sagaID))"))
     }
 
     // MARK: Requests

@@ -3,15 +3,21 @@
 struct Oracle {
     let world: World
 
+    /// Seconds that a saga takes at most if nothing but others' rows stands in its way.
+    private static let unhurried = 6
+
     /// What is wrong; empty: nothing.
     func judge(_ end: Scheduler.End) -> [String] {
         var wrong: [String] = []
         let clients = self.world.clients
-        wrong += clients.flatMap(\.problems)
+        wrong += clients.flatMap(\.problems) + self.world.problems
         if end == .standsStill { wrong.append("virtual time stands still: somebody spins") }
 
         let rows = self.world.database.rows(
-            "SELECT saga_id, status::text, coalesce(error_message, '') FROM saga_state ORDER BY saga_id")
+            """
+            SELECT saga_id, status::text, coalesce(error_message, ''), extract(epoch FROM updated_at - created_at)::int::text
+            FROM saga_state ORDER BY saga_id
+            """)
         let seats = Set(
             self.world.database.rows("SELECT saga_id FROM sim.seat WHERE saga_id IS NOT NULL").map { $0[0] })
         var entries: [String: String] = [:]
@@ -54,6 +60,11 @@ struct Oracle {
             default:
                 wrong.append("\(id) is still \(status)")
             }
+            if self.world.plan.theme == .locks, !self.world.locked.contains(id), let seconds = Int(row[3]),
+                seconds > Self.unhurried
+            {
+                wrong.append("\(id) took \(seconds) s, because of others' rows")
+            }
         }
         // What nobody has a row for is nobody's.
         for thing in things where statuses[thing.saga] == nil {
@@ -65,7 +76,7 @@ struct Oracle {
     /// Why a saga may be parked: the counting service knows no keys, and either one of its answers was lost or the replica
     /// that may have asked was lost.
     private func unexplained(_ id: String, _ message: String) -> String? {
-        if !self.world.faults.countingHonoursKeys {
+        if !self.world.plan.countingHonoursKeys {
             if self.world.counting.unanswered.contains(id) || self.world.anyoneTakenForDead { return nil }
         }
         return "\(id) is PARKED for no reason that the faults give: \(message)"

@@ -1,6 +1,6 @@
 /// One seed, from its beginning to its judgement.
 struct Run {
-    var seed: UInt64
+    var plan: Plan
     var wrong: [String]
     var history: [String]
     var digest: String
@@ -9,17 +9,19 @@ struct Run {
     var jobs: Int
     var seconds: Double
     var statuses: [String: Int]
+    /// The troubles that came.
+    var struck: [String]
 
     /// After the storm everything must be over within this: leases, back-offs and settle times are all shorter.
     private static let patience = Duration.seconds(150)
     /// So long after the last saga ended nothing may appear any more.
     private static let aftermath = Duration.seconds(12)
 
-    static func run(seed: UInt64, database: Database, prints: Bool) -> Run {
-        let world = World(seed: seed, database: database, prints: prints)
+    static func run(_ plan: Plan, database: Database, prints: Bool) -> Run {
+        let world = World(plan, database: database, prints: prints)
         world.begin()
         let scheduler = Scheduler.shared
-        let limit = (world.faults.storm + Self.patience).nanoseconds
+        let limit = (plan.storm + Self.patience).nanoseconds
         var quietSince: Int64?
         let end = scheduler.run(until: limit) {
             guard world.faults.isOver, world.clients.allSatisfy(\.isDone) else { return false }
@@ -35,9 +37,10 @@ struct Run {
         }
         for line in wrong { world.history.note("oracle", line) }
         return Run(
-            seed: seed, wrong: wrong.map { world.history.readable($0) }, history: world.history.lines,
+            plan: plan, wrong: wrong.map { world.history.readable($0) }, history: world.history.lines,
             digest: world.history.digestText,
-            sagas: world.faults.sagas, statements: database.statements, jobs: scheduler.jobsRun,
-            seconds: Double(scheduler.now) / 1e9, statuses: statuses)
+            sagas: plan.askings.count, statements: database.statements, jobs: scheduler.jobsRun,
+            seconds: Double(scheduler.now) / 1e9, statuses: statuses,
+            struck: world.faults.struck)
     }
 }

@@ -6,7 +6,7 @@ import Logging
 ///
 /// Unchecked: of one thread.
 final class World: @unchecked Sendable {
-    let seed: UInt64
+    let plan: Plan
     let faults: Faults
     let history: History
     let database: Database
@@ -20,19 +20,30 @@ final class World: @unchecked Sendable {
     private var deadlyCrossings: [Int: Int] = [:]
     /// Whether a replica may have been taken for dead by others.
     private(set) var anyoneTakenForDead = false
+    /// Sagas whose rows a stranger had locked.
+    private(set) var locked: Set<String> = []
+    private var damaged: [(id: String, event: String)] = []
+    /// What the operator found.
+    private(set) var problems: [String] = []
 
-    init(seed: UInt64, database: Database, prints: Bool) {
+    /// So long after the storm an operator comes and mends what is damaged: leases are over by then, and whoever had a saga in
+    /// hand has ended it.
+    private static let operatorComes = Duration.seconds(25)
+
+    var seed: UInt64 { self.plan.seed }
+
+    init(_ plan: Plan, database: Database, prints: Bool) {
         let history = History(prints: prints)
-        let faults = Faults(seed: seed)
-        self.seed = seed
+        let faults = Faults(plan)
+        self.plan = plan
         self.history = history
         self.faults = faults
         self.database = database
-        self.chance = Chance(seed: seed, stream: "world")
+        self.chance = Chance(seed: plan.seed, stream: "world")
         self.provider = Provider(
-            seed: seed, isUniqueByKey: faults.providerIsUniqueByKey, faults: faults, history: history)
+            seed: plan.seed, isUniqueByKey: plan.providerIsUniqueByKey, faults: faults, history: history)
         self.counting = CountingService(
-            seed: seed, honoursKeys: faults.countingHonoursKeys, faults: faults, history: history)
+            seed: plan.seed, honoursKeys: plan.countingHonoursKeys, faults: faults, history: history)
     }
 
     // MARK: The run
@@ -42,25 +53,26 @@ final class World: @unchecked Sendable {
         self.scheduler.begin(seed: self.seed)
         self.database.begin(self.history, self.faults)
         self.database.crossed = { [unowned self] in self.crossed($0) }
-        for line in self.faults.description { self.history.note("seed", line) }
-        for number in 1...self.faults.replicas {
+        for line in self.plan.description { self.history.note("seed", line) }
+        for number in 1...self.plan.replicas {
             let replica = Replica(number: number, world: self)
             self.replicas.append(replica)
             self.scheduler.after(self.chance.milliseconds(0, 500)) { replica.start() }
         }
-        for number in 1...self.faults.sagas {
-            let client = Client(number: number, world: self)
+        for asking in self.plan.askings {
+            let client = Client(number: asking.client, world: self)
             self.clients.append(client)
-            self.scheduler.after(self.faults.starts[number - 1]) { client.begin() }
+            self.scheduler.after(asking.at) { client.begin() }
         }
-        for (moment, blow) in self.faults.blows { self.scheduler.after(moment) { self.strike(blow) } }
-        self.scheduler.after(self.faults.storm) {
+        for moment in self.plan.blows { self.scheduler.after(moment.at) { self.strike(moment.blow) } }
+        self.scheduler.after(self.plan.storm) {
             self.history.note("seed", "THE STORM IS OVER")
             self.faults.end()
         }
+        self.scheduler.after(self.plan.storm + Self.operatorComes) { self.mend() }
     }
 
-    private func strike(_ blow: Faults.Blow) {
+    private func strike(_ blow: Plan.Blow) {
         self.history.note("seed", "\(blow)")
         switch blow {
         case .kill(let number):
@@ -82,12 +94,38 @@ final class World: @unchecked Sendable {
             self.database.turn(.readOnly)
             self.scheduler.after(duration) { self.database.turn(.up) }
         case .lockedRow(let duration):
-            let started = self.clients.compactMap(\.acknowledged)
-            guard !started.isEmpty else { return }
-            self.database.lockRow(of: self.chance.pick(started), for: duration)
+            guard let id = self.pickUnderWay(but: self.locked) else { return }
+            self.locked.insert(id)
+            self.database.lockRow(of: id, for: duration)
         case .clockStep(let step):
             self.anyoneTakenForDead = true
             self.database.ahead += step
+        case .damage:
+            guard let id = self.pickUnderWay(but: []), let event = self.database.damage(id) else { return }
+            self.damaged.append((id, event))
+        }
+    }
+
+    private func pickUnderWay(but others: Set<String>) -> String? {
+        let rows = self.database.rows(
+            "SELECT saga_id FROM saga_state WHERE status IN ('RUNNING', 'COMPENSATING') ORDER BY 1")
+        let underWay = rows.map { $0[0] }.filter { !others.contains($0) }
+        return underWay.isEmpty ? nil : self.chance.pick(underWay)
+    }
+
+    /// An operator has a look at the quarantine, mends what is in there, and lets it go on.
+    private func mend() {
+        for (id, event) in self.damaged {
+            let row = self.database.rows(
+                """
+                SELECT status::text, EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)::text
+                FROM saga_state s WHERE saga_id = '\(id)'
+                """)
+            if let row = row.first, ["RUNNING", "COMPENSATING"].contains(row[0]), row[1] != "true" {
+                self.problems.append("\(id) can't be read, shows \(row[0]), and nobody is told")
+            }
+            self.history.note("operator", "mends \(id)")
+            self.database.mend(id, event)
         }
     }
 

@@ -45,18 +45,13 @@ final class CountingService: @unchecked Sendable {
     /// The status of the answer.
     func serve(_ operation: Operation, saga: String) -> Reply<Int> {
         let soon = self.chance.milliseconds(1, 40)
-        let refusals: Double
-        if case .increment = operation {
-            refusals = self.faults.countingRefuses
-        } else {
-            refusals = self.faults.undoRefuses
-        }
-        if self.chance.happens(refusals) {
+        let refusal: Plan.Trouble = if case .increment = operation { .countingRefuses } else { .undoRefuses }
+        if self.faults.strikes(refusal, &self.chance) {
             let status = self.chance.pick([429, 403, 401])
             self.history.note("counting", "\(operation): \(status), nothing counted")
             return Reply(answer: status, after: soon)
         }
-        guard self.chance.happens(self.faults.countingLoses) else {
+        guard self.faults.strikes(.countingLoses, &self.chance) else {
             self.count(operation, saga)
             return Reply(answer: 200, after: soon)
         }

@@ -51,14 +51,14 @@ final class Provider: @unchecked Sendable {
 
     func create(saga: String, key: String, generation: Int, isOfZombie: @escaping () -> Bool) -> Reply<Answer> {
         let soon = self.chance.milliseconds(1, 60)
-        if let refusal = self.refusal(self.faults.providerRefuses) {
+        if let refusal = self.refusal(.providerRefuses) {
             self.history.note("provider", "create \(key): \(refusal), nothing made")
             return Reply(answer: refusal, after: soon)
         }
         let work =
-            self.chance.happens(self.faults.slowWork)
+            self.faults.strikes(.slowWork, &self.chance)
             ? self.chance.milliseconds(200, 2200) : self.chance.milliseconds(1, 80)
-        if self.chance.happens(self.faults.providerLoses) {
+        if self.faults.strikes(.providerLoses, &self.chance) {
             // The answer says nothing, or never comes. Made at once, much later, or not at all.
             let isMade = self.chance.happens(0.75)
             let late = self.chance.happens(0.6) ? self.chance.milliseconds(100, 2300) : work
@@ -90,10 +90,10 @@ final class Provider: @unchecked Sendable {
 
     func find(saga: String) -> Reply<Answer> {
         let soon = self.chance.milliseconds(1, 40)
-        if let refusal = self.refusal(self.faults.providerRefuses) { return Reply(answer: refusal, after: soon) }
+        if let refusal = self.refusal(.providerRefuses) { return Reply(answer: refusal, after: soon) }
         let found = self.things.filter { $0.saga == saga && self.isVisible($0) }
         self.history.note("provider", "find \(saga): \(found.map(\.number))")
-        if self.chance.happens(self.faults.providerLoses / 4) {
+        if self.faults.strikes(.providerLoses, share: 0.25, &self.chance) {
             return Reply(answer: self.chance.happens(0.5) ? .unknown : nil, after: soon)
         }
         return Reply(answer: .found(found), after: soon + self.slowness())
@@ -101,11 +101,11 @@ final class Provider: @unchecked Sendable {
 
     func destroy(_ number: Int) -> Reply<Answer> {
         let soon = self.chance.milliseconds(1, 40)
-        if let refusal = self.refusal(self.faults.undoRefuses) {
+        if let refusal = self.refusal(.undoRefuses) {
             self.history.note("provider", "destroy thing \(number): \(refusal)")
             return Reply(answer: refusal, after: soon)
         }
-        let isLost = self.chance.happens(self.faults.providerLoses / 2)
+        let isLost = self.faults.strikes(.providerLoses, share: 0.5, &self.chance)
         if isLost, self.chance.happens(0.3) {
             self.history.note("provider", "destroy thing \(number): lost")
             return Reply(answer: nil, after: soon)
@@ -122,18 +122,18 @@ final class Provider: @unchecked Sendable {
     /// START: anybody may say it any number of times.
     func start(_ number: Int) -> Reply<Answer> {
         let soon = self.chance.milliseconds(1, 100)
-        if let refusal = self.refusal(self.faults.providerRefuses) { return Reply(answer: refusal, after: soon) }
-        if self.chance.happens(self.faults.providerLoses) { return Reply(answer: nil, after: soon) }
+        if let refusal = self.refusal(.providerRefuses) { return Reply(answer: refusal, after: soon) }
+        if self.faults.strikes(.providerLoses, &self.chance) { return Reply(answer: nil, after: soon) }
         return Reply(answer: .made(number), after: soon + self.slowness())
     }
 
-    private func refusal(_ probability: Double) -> Answer? {
-        guard self.chance.happens(probability) else { return nil }
+    private func refusal(_ trouble: Plan.Trouble) -> Answer? {
+        guard self.faults.strikes(trouble, &self.chance) else { return nil }
         return self.chance.pick([.refused, .throttled, .unavailable, .unavailable])
     }
 
     /// Sometimes an answer is long on its way: longer than a settle time.
     private func slowness() -> Duration {
-        self.chance.happens(self.faults.answersLag) ? self.chance.milliseconds(500, 3900) : .zero
+        self.faults.strikes(.answersLag, &self.chance) ? self.chance.milliseconds(500, 3900) : .zero
     }
 }
