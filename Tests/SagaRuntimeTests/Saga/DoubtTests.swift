@@ -141,12 +141,26 @@ import Testing
         saga.answer(.failed(Self.unknown))
         #expect(!saga.machine.isUnsent)
         saga.report(.resolved(.repeatable))
-        #expect(!saga.machine.isUnsent)
+        // From here on it is in the events that a call went out, whatever is said of intents.
+        #expect(saga.machine.isUnsent)
         saga.adopt(isUnsent: true)
         saga.commit()
         saga.wait()
-        // That a call went out before is in the events.
         #expect(saga.answer(.resolved(.repeatable))?.kind == .resolve)
+    }
+
+    /// The events say that a call of CREATE was never answered; that QUOTA's intent is unsent is still worth saying.
+    @Test func anIntentIsUnsentWhateverIsNotKnownOfAStepBefore() {
+        let saga = MachineHarness.started()
+        saga.answer(.failed(Self.unknown))
+        saga.report(.resolved(.repeatable))
+        saga.wait()
+        saga.report(.succeeded(output: "{}"))
+        #expect(saga.machine.isUnsent)
+        saga.adopt(isUnsent: true)
+        saga.commit()
+        let call = saga.answer(.succeeded(output: "{}"))
+        #expect(call?.kind == .execute && call?.step == 3)
     }
 
     /// A back-off after a definite failure is no doubt: nobody has called since, and nobody may before a new intent.

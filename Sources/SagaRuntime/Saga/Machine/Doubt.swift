@@ -47,12 +47,14 @@ extension SagaMachine {
         return side.isUndo ? step.undoDoubt : step.doubt
     }
 
-    /// Whether every intent of this saga that is durable is certainly unsent. A server that gives the saga back says so, and
-    /// whoever takes it up goes on as if nothing had happened.
+    /// Whether every intent of this saga of which the records don't say more is certainly unsent. A server that gives the saga
+    /// back says so, and whoever takes it up goes on as if nothing had happened. What the records call unanswered stays that.
     var isUnsent: Bool {
-        self.snapshot.steps.indices.allSatisfy {
-            !self.doubt(.execute($0)).isSent && !self.doubt(.undo($0)).isSent
-        }
+        self.snapshot.steps.indices.allSatisfy { self.isUnsent(.execute($0)) && self.isUnsent(.undo($0)) }
+    }
+
+    private func isUnsent(_ side: StepSide) -> Bool {
+        self.recordedDoubt(side) != .intent || !self.doubt(side).isSent
     }
 
     /// When "not found" may be believed of a side whose last call went out, at the latest, at `until`.
