@@ -6,9 +6,9 @@ struct CreateProviderDeviceStep: RemoteStep {
 
     func isNeeded(request: [UInt8]) -> Bool { true }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let call = try ProviderCall(context, self.providers)
-        return try await call.provider.create(call.request).output
+        return .done(output: try await call.provider.create(call.request).output)
     }
 
     /// Looks over all generations: adopts the device of this one, and destroys everything else, which can only be the

@@ -17,11 +17,11 @@ struct ReportQuotaUsageStep: RemoteStep {
 
     func isNeeded(request: [UInt8]) -> Bool { self.client != nil }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let (client, request) = try self.parts(context)
         try await client.send(
             .increment(key: context.idempotencyKey), for: request, authorize: context.authorize)
-        return "{}"
+        return .done(output: "{}")
     }
 
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution {

@@ -6,14 +6,14 @@ struct StartDeviceStep: RemoteStep {
 
     func isNeeded(request: [UInt8]) -> Bool { true }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let call = try ProviderCall(context, self.providers)
         guard let device = call.recorded else {
             throw StepError(
                 .undecidable, reason: DeviceFailureReason.unreadable,
                 message: "the output of \(DeviceStep.createProviderDevice) is missing")
         }
-        return try await call.provider.start(device, call.request).output
+        return .done(output: try await call.provider.start(device, call.request).output)
     }
 
     /// Starting what already runs changes nothing.

@@ -23,6 +23,28 @@ extension V1.Saga {
         self.requestID = snapshot.requestID
         self.batchID = snapshot.batchID
         self.isQuarantined = snapshot.isQuarantined
+        self.nextAttemptAt = snapshot.wait?.until
+        self.waitingFor = snapshot.wait.map(V1.SagaWait.init)
+        self.doubt = snapshot.doubtfulStep.map { V1.SagaDoubt(step: $0, wait: snapshot.wait) }
+    }
+}
+
+extension V1.SagaWait {
+    init(_ wait: SagaWait) {
+        self.init()
+        self.reason = wait.reason.rawValue
+        self.dependency = wait.dependency ?? ""
+        self.until = wait.until
+    }
+}
+
+extension V1.SagaDoubt {
+    /// - Parameter wait: what the saga waits for: the end of the doubt, perhaps.
+    init(step: String, wait: SagaWait?) {
+        self.init()
+        self.step = step
+        self.isSent = true
+        self.until = wait?.reason == .settleTime ? wait?.until : nil
     }
 }
 

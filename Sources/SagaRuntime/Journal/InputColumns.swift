@@ -28,6 +28,12 @@ struct InputColumns<Row>: Sendable {
         static func time(_ name: String, _ value: @escaping @Sendable (Row) -> Timestamp) -> Column {
             Column(name: name, type: "timestamptz") { $1.append(array: $0.map(value)) }
         }
+        static func optionalTime(_ name: String, _ value: @escaping @Sendable (Row) -> Timestamp?) -> Column {
+            Column(name: name, type: "timestamptz") { $1.append(array: $0.map(value)) }
+        }
+        static func bool(_ name: String, _ value: @escaping @Sendable (Row) -> Bool) -> Column {
+            Column(name: name, type: "bool") { $1.append(array: $0.map(value)) }
+        }
         static func uuid(_ name: String, _ value: @escaping @Sendable (Row) -> String) -> Column {
             Column(name: name, type: "uuid") { $1.appendUUIDs($0.map(value)) }
         }

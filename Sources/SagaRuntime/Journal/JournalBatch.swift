@@ -36,7 +36,7 @@ struct JournalBatch {
 
     /// What a statement's rows are about, in the order of `queries`.
     enum Part {
-        case creation, transition, decision, ride
+        case creation, transition, decision, ride, sleep
     }
 
     func queries() -> [(part: Part, query: SQLQuery)] { self.queries(isEmpty: false) }
@@ -54,7 +54,9 @@ struct JournalBatch {
             queries.append((.creation, self.creation(group.step, isEmpty ? [] : group.entries)))
         }
         for part in self.parts {
-            let plain = part.elements.filter { $0.record.birth == nil && $0.record.refused == nil }
+            let plain = part.elements.filter {
+                $0.record.birth == nil && $0.record.refused == nil && $0.record.sleep == nil
+            }
             if !plain.isEmpty {
                 queries.append((.transition, self.transition(isEmpty ? [] : plain, on: part.leaf)))
             }
@@ -65,6 +67,11 @@ struct JournalBatch {
             }
         }
         for ride in self.rides(isEmpty: isEmpty) { queries.append((.ride, ride)) }
+        // Last: no ride is for a saga that belongs to nobody.
+        for part in self.parts {
+            let sleepers = part.elements.filter { $0.record.sleep != nil }
+            if !sleepers.isEmpty { queries.append((.sleep, self.sleep(isEmpty ? [] : sleepers, on: part.leaf))) }
+        }
         return queries
     }
 
@@ -81,6 +88,10 @@ struct JournalBatch {
     private func transition(_ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
         SQLQuery(
             self.statements.transition(on: leaf), JournalInput.transition.parameters(owner: self.owner, entries))
+    }
+
+    private func sleep(_ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
+        SQLQuery(self.statements.sleep(on: leaf), JournalInput.sleep.parameters(owner: self.owner, entries))
     }
 
     private func decision(_ step: DatabaseStep, _ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
@@ -159,7 +170,7 @@ struct JournalBatch {
                         ? .committed(granted: try row.bool(2), databaseOutput: try row.optionalText(3)) : .duplicate
                 case .decision:
                     outcomes[id] = .committed(granted: try row.bool(1), databaseOutput: try row.optionalText(2))
-                case .transition:
+                case .transition, .sleep:
                     outcomes[id] = .committed(granted: true, databaseOutput: nil)
                 case .ride:
                     break
@@ -179,6 +190,8 @@ enum JournalOutcome: Sendable {
     case fenced
     /// The database won't have it.
     case rejected(StepError)
+    /// It was given commands that its driver does not know. Nothing was written; the machine decides anew.
+    case commanded
     /// Its deadline passed before its flush began. Nothing was written; the machine decides anew.
     case late
     /// Too many new sagas wait for their first flush already. Nothing was written.

@@ -42,6 +42,16 @@ enum JournalInput {
 
     static let transition = InputColumns<JournalEntry>(Self.guarded(\.self) + Self.granted(\.self))
 
+    /// Of a saga that goes to sleep: `record.sleep` is there.
+    static let sleep = InputColumns<JournalEntry>(
+        Self.guarded(\.self) + [
+            .optionalTime("due_at") { $0.record.sleep?.wait.until },
+            .optionalText("dependency") { $0.record.sleep?.wait.dependency },
+            .text("reason") { $0.record.sleep?.wait.reason.rawValue ?? "" },
+            .bool("is_unsent") { $0.record.sleep?.isUnsent == true },
+            .optionalTime("doubt_until") { $0.record.sleep?.doubtUntil },
+        ])
+
     static let decision = InputColumns<Decision>(
         Self.guarded(\.entry) + [.text("argument") { $0.argument }] + Self.granted(\.entry) + Self.refused(\.entry))
 
@@ -62,6 +72,7 @@ enum JournalInput {
             .time("now") { entry($0).record.granted.snapshot.updatedAt },
             .int("retry_count") { entry($0).retryCount },
             .int("adoptions") { entry($0).record.adoptions },
+            .int("commands") { entry($0).record.commandsSeen ?? -1 },
         ]
     }
 
@@ -90,7 +101,11 @@ enum JournalInput {
             .int("\(prefix)step_index") { outcome($0).snapshot.stepIndex },
             .text("\(prefix)current_step") { outcome($0).snapshot.currentStep },
             .int("\(prefix)last_sequence") { outcome($0).snapshot.lastSequence },
-            .bytes("\(prefix)events") { JournalEventCodec.encode(outcome($0).events) },
+            .filledBytes("\(prefix)events") { row in
+                let events = outcome(row).events
+                return events.isEmpty
+                    ? [] : JournalEventCodec.encode(events, format: events.map(\.type.format).max() ?? 1)
+            },
             .optionalText("\(prefix)error_message") { outcome($0).snapshot.failure?.message },
         ]
     }

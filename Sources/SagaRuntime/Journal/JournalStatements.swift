@@ -70,9 +70,37 @@ struct JournalStatements: Sendable {
                     error_message = i.error_message, retry_count = i.retry_count, adoptions = i.adoptions
                 FROM \(JournalInput.transition.relation("i"))
                 WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version
+                    AND (i.commands < 0 OR s.commands = i.commands)
                 RETURNING s.saga_id, i.last_sequence, i.events
             ), event AS (
-                INSERT INTO saga_event (saga_id, sequence, events) SELECT saga_id, last_sequence, events FROM state
+                INSERT INTO saga_event (saga_id, sequence, events)
+                SELECT saga_id, last_sequence, events FROM state WHERE events IS NOT NULL
+            )
+            SELECT saga_id FROM state
+            """
+        }
+    }
+
+    /// Puts sagas to sleep. Result: (saga_id) of those that passed the guard.
+    func sleep(on leaf: SagaLeaf) -> SQLStatement {
+        self.made.statement("journal_sleep", on: leaf) { leaf in
+            """
+            WITH state AS (
+                UPDATE \(leaf.state) s
+                SET owner = \(SagaOwner.asleep), version = s.version + 1, adoptions = i.adoptions,
+                    unsent_version = CASE WHEN i.is_unsent THEN s.version + 1 END
+                FROM \(JournalInput.sleep.relation("i"))
+                WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version AND s.commands = i.commands
+                RETURNING s.saga_id, s.saga_type, s.definition_version, i.due_at, i.dependency, i.reason, i.doubt_until
+            ), waiting AS (
+                INSERT INTO saga_waiting (
+                    saga_id, saga_type, definition_version, due_at, dependency, reason, doubt_until, clock_epoch)
+                SELECT saga_id, saga_type, definition_version, due_at, dependency, reason, doubt_until,
+                    (SELECT epoch FROM saga_clock)
+                FROM state
+                ON CONFLICT (saga_id) DO UPDATE
+                SET due_at = excluded.due_at, dependency = excluded.dependency, reason = excluded.reason,
+                    doubt_until = excluded.doubt_until, clock_epoch = excluded.clock_epoch
             )
             SELECT saga_id FROM state
             """
@@ -88,7 +116,7 @@ struct JournalStatements: Sendable {
             ), accepted AS (
                 SELECT s.saga_id, i.argument::jsonb AS argument, i.ordinal
                 FROM input i JOIN \(leaf.state) s ON s.saga_id = i.saga_id
-                WHERE s.owner = $1 AND s.version = i.version
+                WHERE s.owner = $1 AND s.version = i.version AND (i.commands < 0 OR s.commands = i.commands)
                 FOR UPDATE OF s
             ), \(step.ctes), decided AS (
                 SELECT i.saga_id, i.now, i.retry_count, i.adoptions, g.saga_id IS NOT NULL AS is_granted, g.output,
@@ -145,11 +173,11 @@ struct JournalStatements: Sendable {
     }
 
     /// What became of sagas whose flush was lost, or whose guard did not hold.
-    /// Result: (saga_id, owner, version, status, output of the row at the version's last sequence).
+    /// Result: (saga_id, owner, version, status, output of the row at the version's last sequence, commands).
     func reread(on leaf: SagaLeaf) -> SQLStatement {
         self.made.statement("journal_reread", on: leaf) { leaf in
             """
-            SELECT s.saga_id, s.owner, s.version, s.status::text, e.output
+            SELECT s.saga_id, s.owner, s.version, s.status::text, e.output, s.commands
             FROM unnest($1::text[]) AS i(saga_id)
             JOIN \(leaf.state) s ON s.saga_id = i.saga_id
             LEFT JOIN \(leaf.event) e ON e.saga_id = s.saga_id AND e.sequence = s.last_sequence

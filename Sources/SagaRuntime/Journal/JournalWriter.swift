@@ -385,9 +385,15 @@ struct JournalWriter {
                     }
                     continue
                 }
-                if row.owner == self.journal.owner, row.version == entry.record.expectedVersion + 1 {
+                let isMine =
+                    row.owner == self.journal.owner || row.owner == SagaOwner.asleep && entry.record.sleep != nil
+                if isMine, row.version == entry.record.expectedVersion + 1 {
                     let isGranted = row.status == entry.record.granted.snapshot.status.name
                     self.end(entry, .committed(granted: isGranted, databaseOutput: row.output))
+                } else if row.owner == self.journal.owner, row.version == entry.record.expectedVersion,
+                    entry.record.commandsSeen.map({ $0 != row.commands }) == true
+                {
+                    self.end(entry, .commanded)
                 } else if row.owner == self.journal.owner, row.version == entry.record.expectedVersion,
                     maybeUncommitted
                 {
@@ -411,6 +417,7 @@ struct JournalWriter {
         var version: Int
         var status: String
         var output: String?
+        var commands: Int
     }
 
     private func reread(_ entries: [JournalEntry]) async throws(PostgresError) -> [SagaID: Row] {
@@ -429,7 +436,7 @@ struct JournalWriter {
             guard let id = SagaID(try row.text(0)) else { continue }
             found[id] = Row(
                 owner: try row.int64(1), version: Int(try row.int32(2)), status: try row.text(3),
-                output: try row.optionalText(4))
+                output: try row.optionalText(4), commands: Int(try row.int32(5)))
         }
         return found
     }

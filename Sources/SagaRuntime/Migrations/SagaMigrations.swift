@@ -9,6 +9,7 @@ public enum SagaMigrations {
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
         Migration(version: 8, name: "saga_features", sql: Self.sagaFeatures),
         Migration(version: 9, name: "saga_plan", sql: Self.sagaPlan),
+        Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -118,6 +119,43 @@ public enum SagaMigrations {
 
     /// What an instance knows: see `ClusterFeatures`. One that doesn't know of this knows nothing.
     private static let sagaFeatures = "ALTER TABLE saga_instance ADD COLUMN features text[] NOT NULL DEFAULT '{}'"
+
+    /// Sagas that sleep, and what they are told meanwhile.
+    private static let waitingAndCommands = """
+        -- Not partitioned: what is due is found without a look at any day. Written by the flush that puts a saga to sleep (its owner
+        -- is -1 then), deleted by whoever wakes it.
+        CREATE TABLE saga_waiting (
+            saga_id text COLLATE "C" PRIMARY KEY,
+            saga_type text NOT NULL,
+            definition_version smallint NOT NULL,
+            due_at timestamptz,                    -- null: when its dependency is back
+            dependency text COLLATE "C",
+            reason text NOT NULL,
+            doubt_until timestamptz,               -- a call without an answer may have gone out until then
+            clock_epoch bigint NOT NULL
+        );
+        CREATE INDEX saga_waiting_due ON saga_waiting (due_at) WHERE due_at IS NOT NULL;
+        CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, saga_id) WHERE due_at IS NULL;
+
+        -- Time that passed while a saga slept counts only within one epoch: it is raised when the clock steps, and when nobody was
+        -- there to see whether it did.
+        CREATE TABLE saga_clock (epoch bigint NOT NULL);
+        INSERT INTO saga_clock VALUES (1);
+
+        CREATE TABLE saga_command (
+            command_id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+            saga_id text COLLATE "C" NOT NULL,
+            kind text NOT NULL,                    -- CANCEL, COMPENSATE, RESUME, SKIP
+            issuer text NOT NULL,
+            reason text NOT NULL,
+            issued_at timestamptz NOT NULL DEFAULT saga_now(),
+            consumed_at timestamptz,
+            result text                            -- DONE, NO_EFFECT, PAST_PIVOT, TOO_LATE
+        );
+        CREATE INDEX saga_command_open ON saga_command (saga_id, command_id) WHERE consumed_at IS NULL;
+        -- How many a saga was given. A flush that ends it, parks it or puts it to sleep compares.
+        ALTER TABLE saga_state ADD COLUMN commands int NOT NULL DEFAULT 0;
+        """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.
     private static let sagaTables = """

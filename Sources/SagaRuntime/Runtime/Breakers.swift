@@ -20,6 +20,12 @@ final class Breakers: Sendable {
         return self.breakers.withLock { $0[dependency, default: Breaker()].admit(now: now, limit: limit) }
     }
 
+    /// How many that slept may be woken for it.
+    func rate(_ dependency: String) -> SagaSleepers.Rate {
+        let now = self.clock.moment().uptime
+        return self.breakers.withLock { $0[dependency]?.rate(now: now) ?? .all }
+    }
+
     /// What a call's end says about its dependency.
     ///
     /// - Parameter wasCutShort: the saga's deadline ended it before its own limit did.
@@ -57,7 +63,7 @@ extension SagaMachine.CallOutcome {
         // Said without asking anybody.
         case .resolved(.repeatable), .resolved(.undecidable), .resolved(.assumed), .undone(.assumed): .nothing
         case .notSent: .nothing
-        case .succeeded, .undone, .resolved(.happened), .resolved(.absent): .answered
+        case .succeeded, .pending, .undone, .resolved(.happened), .resolved(.absent): .answered
         case .abandoned: wasCutShort ? .nothing : .failed
         case .failed(let error):
             switch error.errorClass {

@@ -37,7 +37,7 @@ extension SagaMachine.CallOutcome {
     /// What a call's end means, given whether any of its requests may have left.
     func knowing(wasSent: Bool) -> SagaMachine.CallOutcome {
         switch self {
-        case .succeeded, .resolved, .undone, .notSent:
+        case .succeeded, .pending, .resolved, .undone, .notSent:
             return self
         case .abandoned:
             return wasSent ? self : .notSent

@@ -12,9 +12,11 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
 
     /// It reads event rows of a format (`JournalEventCodec`).
     static func events(format: Int) -> ClusterFeature { ClusterFeature(stringLiteral: "events-\(format)") }
+    /// It reads the events of commands, and compares before it ends a saga.
+    static let commands: ClusterFeature = "commands"
 
     /// Everything that this program publishes. What isn't here is never on.
-    static let known: [ClusterFeature] = [.features, .events(format: 2)]
+    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands]
 }
 
 /// What all live instances of a database know (docs/architecture.md, "Two versions at a time").

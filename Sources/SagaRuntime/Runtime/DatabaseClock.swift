@@ -13,6 +13,10 @@ final class DatabaseClock: Sendable {
     }
 
     private let offset = Mutex<Offset?>(nil)
+    private let stepped = Atomic<Bool>(false)
+    /// The database's clock has stepped by more than a second, and nobody has been told.
+    var hasStepped: Bool { self.stepped.load(ordering: .relaxed) }
+    func stepIsKnown() { self.stepped.store(false, ordering: .relaxed) }
     /// Whose boot time it is.
     let surroundings: Surroundings
 
@@ -43,6 +47,10 @@ final class DatabaseClock: Sendable {
                 // A worse sample still tells of a step of the database's clock.
                 let slack = old.roundTrip.wholeMicroseconds + roundTrip.wholeMicroseconds
                 if abs(old.microseconds &- sample.microseconds) <= slack { return }
+            }
+            if let old = offset {
+                let slack = max(old.roundTrip.wholeMicroseconds + roundTrip.wholeMicroseconds, 1_000_000)
+                if abs(old.microseconds &- sample.microseconds) > slack { self.stepped.store(true, ordering: .relaxed) }
             }
             offset = sample
         }

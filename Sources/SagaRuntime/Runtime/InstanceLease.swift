@@ -91,6 +91,10 @@ final class InstanceLease: Sendable {
     private static let register = SQLStatement(
         "instance_register",
         """
+        WITH epoch AS (
+            UPDATE saga_clock SET epoch = epoch + 1
+            WHERE NOT EXISTS (SELECT 1 FROM saga_instance WHERE NOT fenced AND lease_until > saga_now())
+        )
         INSERT INTO saga_instance (instance_id, name, nonce, lease_until, features)
         VALUES (nextval('saga_instance_id'), $1, gen_random_uuid(), saga_now() + $2 * interval '1 microsecond', $3)
         ON CONFLICT (name) WHERE NOT fenced DO NOTHING
@@ -216,6 +220,9 @@ final class InstanceLease: Sendable {
             EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id <> $1 AND NOT o.fenced)
         """)
 
+    /// The clock has stepped: how long a saga has slept can't be told.
+    private static let raiseEpoch = SQLStatement("instance_raise_epoch", "UPDATE saga_clock SET epoch = epoch + 1")
+
     /// Renews until fenced or cancelled, on a connection of its own, before everything else that this process does.
     func run() async {
         var connection: PostgresConnection?
@@ -253,6 +260,10 @@ final class InstanceLease: Sendable {
         }
         self.clock.learn(try row.timestamp(0), sent: sent, received: self.surroundings.now)
         self.peers.store(try row.bool(1), ordering: .relaxed)
+        if self.clock.hasStepped {
+            _ = try await connection.run(SQLQuery(Self.raiseEpoch))
+            self.clock.stepIsKnown()
+        }
         // A gap of a whole lease (this process was stopped, say) is a failure too.
         if self.steadySince.load(ordering: .relaxed) == 0 || self.age >= self.configuration.duration {
             self.steadySince.store(sent.nanoseconds, ordering: .relaxed)
@@ -265,7 +276,8 @@ final class InstanceLease: Sendable {
         SQLStatement(
             "",
             """
-            UPDATE \(leaf.state) SET owner = 0, version = version + 2
+            UPDATE \(leaf.state) SET owner = 0, version = version + 2,
+                unsent_version = CASE WHEN unsent_version = version THEN version + 2 END
             WHERE owner = $1 AND status IN ('RUNNING', 'COMPENSATING')
             """)
     }

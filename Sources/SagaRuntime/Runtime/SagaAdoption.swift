@@ -25,6 +25,8 @@ struct SagaAdoption: Sendable {
     var reader: SagaReader
     var days: SagaDays
     var features: ClusterFeatures
+    var sleepers: SagaSleepers
+    var commands: SagaCommands
     var registry: SagaRegistry
     var clock: DatabaseClock
     var interval: Duration
@@ -37,8 +39,8 @@ struct SagaAdoption: Sendable {
 
     init(
         lease: InstanceLease, worker: SagaWorker, pool: PostgresPool, reader: SagaReader, days: SagaDays,
-        features: ClusterFeatures, registry: SagaRegistry, clock: DatabaseClock, interval: Duration,
-        maximumInFlight: Int,
+        features: ClusterFeatures, sleepers: SagaSleepers, commands: SagaCommands, registry: SagaRegistry,
+        clock: DatabaseClock, interval: Duration, maximumInFlight: Int,
         isTransactionPooled: Bool, logger: Logger
     ) {
         self.lease = lease
@@ -47,6 +49,8 @@ struct SagaAdoption: Sendable {
         self.reader = reader
         self.days = days
         self.features = features
+        self.sleepers = sleepers
+        self.commands = commands
         self.registry = registry
         self.clock = clock
         self.interval = interval
@@ -112,6 +116,30 @@ struct SagaAdoption: Sendable {
                 limit = claimed.isEmpty ? 0 : min(free, Self.batchSize)
             }
         }
+        while free > 0, !Task.isCancelled {
+            let woken = try await self.wake(limit: min(free, Self.batchSize))
+            if woken == 0 { return }
+            free -= woken
+        }
+    }
+
+    /// Goes on with sagas that slept.
+    ///
+    /// - Returns: how many were woken.
+    private func wake(limit: Int) async throws -> Int {
+        let woken = try await self.sleepers.wake(
+            limit: limit, owner: self.lease.instanceID, definitions: self.registry.all.map { ($0.type, $0.version) },
+            rate: { self.worker.rate($0) })
+        if !woken.isEmpty { FaultPoint.hit("wake.after") }
+        let claims = woken.map {
+            Claim(
+                id: $0.id, version: $0.version, adoptions: $0.adoptions, adoptionsBefore: $0.adoptions,
+                isUnsent: $0.isUnsent,
+                wasQuarantined: false,
+                awakening: $0.awakening)
+        }
+        for (machine, secrets) in try await self.machines(claims) { _ = self.worker.takeUp(machine, secrets: secrets) }
+        return woken.count
     }
 
     /// What was taken up too often runs one after the other, so that whoever crashes the server is told apart from those
@@ -220,6 +248,8 @@ struct SagaAdoption: Sendable {
         var isUnsent: Bool
         /// Others could not go on with it.
         var wasQuarantined: Bool
+        /// It slept.
+        var awakening: SagaMachine.Awakening?
     }
 
     /// Rows that may be taken: those of fenced instances (or of nobody), and this instance's own that have stood still and
@@ -259,6 +289,7 @@ struct SagaAdoption: Sendable {
             SELECT s.adoptions + (s.owner NOT IN (0, $1) AND NOT EXISTS (
                 SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND o.survived))::int AS adoptions) c
         WHERE s.status IN ('RUNNING', 'COMPENSATING')
+            AND s.owner <> \(SagaOwner.asleep)
             AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                 AND o.instance_id <> $1)
             AND (s.owner <> $1 OR (s.updated_at < $5 AND NOT s.saga_id = ANY ($2::text[])))
@@ -356,6 +387,7 @@ struct SagaAdoption: Sendable {
         }
         let histories = try await self.reader.decodable(claims.map(\.id))
         let secrets = try await self.secrets(claims.map(\.id))
+        let commands = try await self.commands.open(of: claims.map(\.id))
         var machines: [(machine: SagaMachine, secrets: [UInt8])] = []
         for claim in claims {
             switch histories[claim.id] {
@@ -368,11 +400,12 @@ struct SagaAdoption: Sendable {
                     continue
                 }
                 let secrets = secrets[claim.id] ?? []
-                let machine = SagaMachine(
+                var machine = SagaMachine(
                     definition: definition, snapshot: history.snapshot, version: claim.version,
                     adoptions: claim.adoptions, isPoisoned: claim.adoptions > Self.poisonFrom,
-                    isUnsent: claim.isUnsent, announceAdoption: true, secrets: secrets, now: self.clock.moment(),
+                    isUnsent: claim.isUnsent, slept: claim.awakening, secrets: secrets, now: self.clock.moment(),
                     random: { [surroundings = self.clock.surroundings] in surroundings.fraction() })
+                machine.receive(commands[claim.id] ?? [])
                 machines.append((machine, secrets))
             case .failure(let error):
                 if let format = error.newerFormat, self.features.isPublished(.events(format: format)) {

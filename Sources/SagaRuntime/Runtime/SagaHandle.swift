@@ -41,6 +41,8 @@ final class SagaHandle: Sendable {
         var snapshot: SagaSnapshot?
         var waiters: [Waiter] = []
         var nextToken = 0
+        /// What its driver has not looked at yet.
+        var commands: [SagaCommand] = []
         var isOver = false
     }
 
@@ -67,6 +69,17 @@ final class SagaHandle: Sendable {
             return ready
         }
         for waiter in ready { waiter.continuation.resume(returning: snapshot) }
+    }
+
+    /// Hands commands to the saga's driver.
+    func deliver(_ commands: [SagaCommand]) { self.state.withLock { $0.commands += commands } }
+
+    /// Commands that came since this was asked last; some may have come twice.
+    func takeCommands() -> [SagaCommand] {
+        self.state.withLock { state in
+            defer { state.commands = [] }
+            return state.commands
+        }
     }
 
     /// This process drives the saga no longer; whoever waits has to look elsewhere.

@@ -62,7 +62,7 @@ final class SagaPlans: Sendable {
             parameters.append(definition.type)
             parameters.append(Int16(clamping: definition.version))
             parameters.append(array: definition.steps.map(\.name))
-            parameters.append(array: definition.steps.map(\.kind))
+            parameters.append(array: definition.steps.map(\.actionName))
             parameters.append(Int16(clamping: definition.provisionedStep))
             _ = try await self.pool.run(SQLQuery(Self.publishStatement, parameters))
         }
@@ -122,7 +122,7 @@ extension SagaPlans.Key {
 
 extension StepDefinition {
     /// For whoever reads `saga_plan`.
-    fileprivate var kind: String {
+    fileprivate var actionName: String {
         switch self.action {
         case .remote: "REMOTE"
         case .database: "DATABASE"

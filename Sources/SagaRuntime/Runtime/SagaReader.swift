@@ -65,6 +65,7 @@ final class SagaReader: Sendable {
             try SagaSnapshot(id: id, rows: rows, stepNames: stepNames)
         }
         snapshot.isQuarantined = snapshot.status.isActive && rows.contains { $0.isQuarantined }
+        if snapshot.status.isActive { snapshot.sleep = rows.first?.wait }
         return snapshot
     }
 
@@ -199,9 +200,10 @@ final class SagaReader: Sendable {
     private static func rows(_ leaf: SagaLeaf) -> String {
         """
         SELECT i.position, e.sequence, e.user_id, e.resource_id, e.batch_id, e.events, e.output, e.tenant_id,
-            q.saga_id IS NOT NULL
+            q.saga_id IS NOT NULL, w.reason, w.dependency, w.due_at
         FROM unnest($1::text[], $2::int[]) AS i(saga_id, position)
         LEFT JOIN saga_quarantine q ON q.saga_id = i.saga_id
+        LEFT JOIN saga_waiting w ON w.saga_id = i.saga_id
         JOIN \(leaf.event) e ON e.saga_id = i.saga_id
         """
     }
@@ -231,7 +233,7 @@ final class SagaReader: Sendable {
                         tenantID: try row.optionalText(7), resourceID: try row.optionalUUID(3),
                         batchID: try row.optionalText(4),
                         events: try row.bytes(5), databaseOutput: try row.optionalText(6),
-                        isQuarantined: try row.bool(8)))
+                        isQuarantined: try row.bool(8), wait: try Self.wait(row)))
             }
         } catch {
             throw .database(error)
@@ -241,6 +243,12 @@ final class SagaReader: Sendable {
             rows[position].sort { $0.lastSequence < $1.lastSequence }
         }
         return rows
+    }
+
+    private static func wait(_ row: SQLRow) throws(PostgresError) -> SagaWait? {
+        guard let reason = try row.optionalText(9).flatMap(SagaWait.Reason.init) else { return nil }
+        return SagaWait(
+            reason: reason, dependency: try row.optionalText(10), until: try row.optionalTimestamp(11))
     }
 
     private static func isSorted(_ rows: [EventRow]) -> Bool {

@@ -12,6 +12,9 @@ final class SagaWorker: Sendable {
         var feed: EventFeed
         var reader: SagaReader
         var registry: SagaRegistry
+        var commands: SagaCommands
+        /// From which pause on a saga goes to sleep.
+        var sleepsFrom: Duration
         var observer: any SagaRuntimeObserver
         /// Tells other replicas' watchers.
         var announce: @Sendable (SagaID) -> Void
@@ -209,6 +212,14 @@ final class SagaWorker: Sendable {
         for creation in withdrawn.values { creation.caller.resume(returning: .withdrawn) }
     }
 
+    /// Those that sleep: how many may be woken for a dependency.
+    func rate(_ dependency: String) -> SagaSleepers.Rate { self.breakers.rate(dependency) }
+
+    /// Tells drivers of commands that came for the sagas that are held here.
+    func deliver(_ commands: [SagaID: [SagaCommand]]) {
+        for (id, commands) in commands { self.handle(id)?.deliver(commands) }
+    }
+
     /// Goes on with a saga that this instance has just become the owner of. False: it is held already.
     func takeUp(_ machine: SagaMachine, secrets: [UInt8]) -> SagaHandle? {
         let id = machine.snapshot.id
@@ -276,6 +287,7 @@ final class SagaWorker: Sendable {
             permit: Permits.Holding(self.permits))
         var goesOn = true
         while goesOn, !Task.isCancelled {
+            drive.machine.receive(drive.handle.takeCommands())
             switch drive.machine.next(now: self.dependencies.clock.moment()) {
             case .finished: goesOn = false
             case .write(let record): goesOn = await self.write(record, &drive)
@@ -296,6 +308,9 @@ final class SagaWorker: Sendable {
         let outcome = await self.dependencies.journal.write(record)
         if record.birth != nil { self.created(drive.id, outcome) }
         switch outcome {
+        case .committed where record.sleep != nil:
+            drive.uncommitted = nil
+            return false
         case .committed(let granted, let output):
             drive.rejections = 0
             drive.uncommitted = nil
@@ -305,11 +320,18 @@ final class SagaWorker: Sendable {
             return true
         case .late:
             return true
+        case .commanded:
+            await self.readCommands(&drive)
+            return true
         case .duplicate, .unknown, .overloaded, .withdrawn:
             return false
         case .fenced:
             drive.isFenced = true
             return false
+        case .rejected where record.sleep != nil:
+            // Then it stays awake.
+            try? await self.surroundings.sleep(for: .milliseconds(500))
+            return true
         case .rejected(let error):
             drive.rejections += 1
             if record.birth != nil { return false }
@@ -333,9 +355,10 @@ final class SagaWorker: Sendable {
         let dependency = drive.machine.dependency(of: call)
         let asked = self.dependencies.clock.moment()
         if call.kind != .execute,
-            case .wait(let until) = self.breakers.admit(dependency, limit: drive.machine.callLimit(of: call))
+            case .wait(let until, let isLong) = self.breakers.admit(
+                dependency, limit: drive.machine.callLimit(of: call))
         {
-            drive.machine.postpone(call, by: until - asked.uptime, now: asked)
+            drive.machine.postpone(call, by: until - asked.uptime, for: dependency, isLong: isLong, now: asked)
             return true
         }
         let outcome = await self.perform(call, drive.machine, secrets: drive.secrets, limit: limit)
@@ -358,6 +381,12 @@ final class SagaWorker: Sendable {
         guard !self.isDraining, !self.dependencies.lease.isFenced else { return false }
         // A back-off may last minutes; others may call meanwhile.
         drive.permit.release()
+        let now = self.dependencies.clock.moment()
+        if drive.machine.definition.sleeps, let wait = drive.machine.waiting(now: now),
+            wait.until == nil || pause >= self.dependencies.sleepsFrom
+        {
+            return await self.write(drive.machine.sleepRecord(wait, now: now), &drive)
+        }
         // Short naps, so that draining and a corrected clock are noticed.
         try? await self.surroundings.sleep(for: max(.milliseconds(1), min(pause, .milliseconds(500))))
         return true
@@ -390,6 +419,15 @@ final class SagaWorker: Sendable {
         self.state.withLock { $0.clearing -= 1 }
     }
 
+    /// A flush was refused, since the saga was given commands that are not known here.
+    private func readCommands(_ drive: inout Drive) async {
+        if let commands = try? await self.dependencies.commands.open(of: [drive.id])[drive.id] {
+            drive.machine.receive(commands)
+        } else {
+            try? await self.surroundings.sleep(for: .milliseconds(100))
+        }
+    }
+
     private var isDraining: Bool { self.state.withLock { $0.isDraining } }
 
     /// Waits for the trust in the lease; false if no call may start any more.
@@ -420,8 +458,8 @@ final class SagaWorker: Sendable {
                 observer.sagaEnded(
                     type: snapshot.type, status: snapshot.status, failure: snapshot.failure,
                     duration: event.time - snapshot.createdAt)
-            case .stepStarted, .stepSucceeded, .stepFailed, .stepSkipped, .sagaCompensating, .stepCompensating,
-                .stepCompensationFailed, .sagaResumed, .unspecified:
+            case .stepStarted, .stepSucceeded, .stepFailed, .stepSkipped, .stepProgress, .sagaCompensating,
+                .stepCompensating, .stepCompensationFailed, .sagaResumed, .commandReceived, .unspecified:
                 break
             }
             self.log(event, snapshot)
@@ -458,7 +496,8 @@ final class SagaWorker: Sendable {
     ) async -> SagaMachine.CallOutcome {
         do throws(StepError) {
             switch kind {
-            case .execute: return .succeeded(output: try await step.execute(context))
+            case .execute: return .executed(try await step.execute(context))
+            case .poll: return .executed(try await step.poll(context))
             case .resolve: return .resolved(try await step.resolve(context))
             case .compensate: return .undone(try await step.compensate(context))
             }
@@ -529,10 +568,10 @@ final class SagaWorker: Sendable {
         let (level, isThinned): (Logger.Level, Bool) =
             switch event.type {
             case .sagaParked, .stepCompensationFailed: (.error, false)
-            case .sagaCompleted, .sagaCompensated: (.info, false)
+            case .sagaCompleted, .sagaCompensated, .commandReceived: (.info, false)
             case .stepFailed, .stepRetrying, .sagaAdopted: (.warning, true)
             case .sagaStarted, .stepStarted, .stepSucceeded, .sagaCompensating, .stepCompensating, .stepCompensated,
-                .sagaResumed, .stepSkipped, .unspecified:
+                .stepProgress, .sagaResumed, .stepSkipped, .unspecified:
                 (.debug, false)
             }
         guard level >= self.dependencies.logger.logLevel else { return }

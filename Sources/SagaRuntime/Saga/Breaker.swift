@@ -10,6 +10,8 @@ struct Breaker: Sendable, Equatable {
         /// How long it stays open at first; doubles with each probe that fails.
         var firstPause: Duration = .seconds(1)
         var longestPause: Duration = .seconds(30)
+        /// From this pause on it has been down for a while.
+        var longPause: Duration = .seconds(2)
     }
 
     private enum State: Sendable, Equatable {
@@ -24,7 +26,9 @@ struct Breaker: Sendable, Equatable {
     enum Admission: Sendable, Equatable {
         case go
         /// Ask again at this instant.
-        case wait(until: BootTime)
+        ///
+        /// - Parameter isLong: the dependency has been down for a while, and nobody knows for how long.
+        case wait(until: BootTime, isLong: Bool)
     }
 
     /// What is worth telling people.
@@ -54,11 +58,20 @@ struct Breaker: Sendable, Equatable {
             return .go
         case .open(let until, let pause), .probing(let until, let pause):
             if now < until {
-                if case .probing = self.state { return .wait(until: min(until, now + Self.glance)) }
-                return .wait(until: until)
+                let isLong = pause >= self.policy.longPause
+                if case .probing = self.state { return .wait(until: min(until, now + Self.glance), isLong: isLong) }
+                return .wait(until: until, isLong: isLong)
             }
             self.state = .probing(until: now + limit, pause: pause)
             return .go
+        }
+    }
+
+    /// How many that slept may be woken for it.
+    func rate(now: BootTime) -> SagaSleepers.Rate {
+        switch self.state {
+        case .closed: .all
+        case .open(let until, _), .probing(let until, _): now < until ? .none : .probe
         }
     }
 

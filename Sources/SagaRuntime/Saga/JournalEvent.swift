@@ -10,6 +10,8 @@ struct JournalEvent: Sendable, Equatable {
         /// STEP_RETRYING: this attempt definitely did nothing, and no further one starts before a new STEP_STARTED or
         /// STEP_COMPENSATING.
         static let withdrawn = Flags(rawValue: 2)
+        /// COMMAND_RECEIVED: it changes nothing.
+        static let noEffect = Flags(rawValue: 4)
     }
 
     var type: SagaEventType
@@ -22,8 +24,9 @@ struct JournalEvent: Sendable, Equatable {
     var cause: FailureCause?
     var reason = ""
     var message = ""
+    /// STEP_RETRYING: of the next attempt. STEP_PROGRESS: when the job is asked about next.
     var retryAt: Timestamp?
-    /// STEP_SUCCEEDED of a remote step. (A database step's output stands in its row's own column.)
+    /// STEP_SUCCEEDED of a remote step, STEP_PROGRESS. (A database step's output stands in its row's own column.)
     var output: String?
     /// SAGA_STARTED only.
     var birth: SagaBirth?
@@ -53,4 +56,6 @@ struct EventRow: Sendable, Equatable {
     var databaseOutput: String?
     /// Nobody drives the saga (`SagaQuarantine`); every row of it says so.
     var isQuarantined = false
+    /// What the saga waits for, asleep; every row of it says so.
+    var wait: SagaWait?
 }

@@ -9,12 +9,18 @@ public struct SagaDefinition: Sendable {
     public var steps: [StepDefinition]
     /// The index of the last step that `Milestone.provisioned` waits for.
     public var provisionedStep: Int
+    /// Whether its sagas go to sleep while they have nothing to do. Programs that know no sleep would take them up at once, so
+    /// no definition that such a program knows may.
+    public var sleeps: Bool
 
-    public init(type: String, version: Int, steps: [StepDefinition], provisionedStep: Int) {
+    public init(
+        type: String, version: Int, steps: [StepDefinition], provisionedStep: Int, sleeps: Bool = false
+    ) {
         self.type = type
         self.version = version
         self.steps = steps
         self.provisionedStep = provisionedStep
+        self.sleeps = sleeps
     }
 }
 
@@ -24,8 +30,19 @@ public struct StepDefinition: Sendable {
         case database(DatabaseStep)
     }
 
+    /// What a failure of a step leads to (the terms of the saga literature).
+    public enum Kind: String, Sendable {
+        /// It can be undone: a failure turns the saga back.
+        case compensatable
+        /// Once its intent is durable the saga only goes forward. At most one step of a saga is the pivot.
+        case pivot
+        /// Comes after the pivot: it is tried until it succeeds.
+        case retriable
+    }
+
     /// e.g. `ALLOCATE_PORTS`.
     public var name: String
+    public var kind: Kind
     public var action: Action
     /// Whether the undo calls `RemoteStep.compensate`. False: its undo is part of another step's, or pure database.
     public var undoIsRemote: Bool
@@ -45,12 +62,14 @@ public struct StepDefinition: Sendable {
     public var unavailableReason: String
 
     public init(
-        name: String, action: Action, undoIsRemote: Bool = false, onSucceeded: [SideEffect] = [],
+        name: String, kind: Kind = .compensatable, action: Action, undoIsRemote: Bool = false,
+        onSucceeded: [SideEffect] = [],
         onCompensating: [SideEffect] = [], onCompensated: [SideEffect] = [], undoAfter: [String] = [],
         retry: RetryPolicy = .forward, undoRetry: RetryPolicy = .undo, callLimit: Duration = .seconds(30),
         unavailableReason: String = "UNAVAILABLE"
     ) {
         self.name = name
+        self.kind = kind
         self.action = action
         self.undoIsRemote = undoIsRemote
         self.onSucceeded = onSucceeded

@@ -34,8 +34,14 @@ struct SagaRecord: Sendable {
     /// it out, and its saga is asked again. `nil`: it may be written at any time.
     var notAfter: Timestamp?
 
+    /// How many commands the saga was given, as its driver knows: a record that ends, parks or puts to sleep is written only if
+    /// that is all of them. `nil`: it is written whatever has come meanwhile.
+    var commandsSeen: Int?
+    /// Written instead of events: the saga waits, and belongs to nobody meanwhile.
+    var sleep: SagaSleep?
+
     enum Kind: String, Sendable, CaseIterable {
-        case create, forward, intent, retry, undo, end, park, adopt
+        case create, forward, intent, retry, undo, end, park, adopt, progress, command, sleep, wake
     }
 }
 

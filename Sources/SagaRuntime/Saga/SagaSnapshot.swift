@@ -7,7 +7,12 @@ public struct SagaSnapshot: Sendable, Equatable {
     /// Index of the current step; the last step's once completed.
     public var stepIndex = 0
     public var steps: [StepSnapshot]
+    /// Why it turned back, or is parked.
     public var failure: SagaFailure?
+    /// It turned back: from then on it is undone.
+    var isTurnedBack = false
+    /// Commands that were consumed.
+    var commandsReceived = 0
     public var userID: String
     /// Whom the user belongs to; empty: nobody.
     public var tenantID = ""
@@ -27,6 +32,8 @@ public struct SagaSnapshot: Sendable, Equatable {
     public var hasSecrets: Bool
     /// Nobody drives it: its rows can't be read, or the database refuses its records. Only what is read to be shown tells.
     public var isQuarantined = false
+    /// What it waits for, asleep. Only what is read to be shown tells.
+    var sleep: SagaWait?
     /// Only of an outline: the name of the current step.
     var outlinedStep: String?
 
@@ -36,6 +43,23 @@ public struct SagaSnapshot: Sendable, Equatable {
     public var currentStep: String {
         if let outlinedStep = self.outlinedStep { return outlinedStep }
         return self.steps.indices.contains(self.stepIndex) ? self.steps[self.stepIndex].name : ""
+    }
+
+    /// What it waits for, as far as rows tell: the next attempt, a job, or what it sleeps for.
+    public var wait: SagaWait? {
+        if let sleep = self.sleep { return sleep }
+        guard self.status.isActive else { return nil }
+        let due = self.steps.compactMap { step in
+            step.retryAt.map { SagaWait(reason: .backOff, until: $0) }
+                ?? step.pollAt.map { SagaWait(reason: .job, until: $0) }
+        }
+        return due.min { ($0.until ?? self.deadline) < ($1.until ?? self.deadline) }
+    }
+
+    /// The step of which a call's effect may exist that is not recorded, the newest first; `nil`: there is none.
+    public var doubtfulStep: String? {
+        guard !self.status.isTerminal else { return nil }
+        return self.steps.last { $0.doubt == .sent || $0.undoDoubt == .sent }?.name
     }
 
     /// Steps that succeeded or were skipped, and are not undone.
@@ -78,6 +102,15 @@ public struct StepSnapshot: Sendable, Equatable {
     public var isDone = false
     /// When the next attempt (of either direction) may start.
     public var retryAt: Timestamp?
+    /// Of work that the other side has accepted and not finished: when it is asked about next, and how far it was.
+    public var pollAt: Timestamp?
+    public var note = ""
+    /// Attempts before an operator resumed the saga: they count no more.
+    var forgivenAttempts = 0
+    var forgivenUndoAttempts = 0
+
+    /// `output` names a job on the other side.
+    var isPending: Bool { self.pollAt != nil }
 
     /// How much the events say.
     enum RecordedDoubt: Sendable, Equatable {
@@ -94,6 +127,21 @@ public struct StepSnapshot: Sendable, Equatable {
 
     /// A call's outcome is not recorded: its effect may exist.
     public var isInDoubt: Bool { self.doubt != .none }
+
+    /// The job is over, and what it was asked about by means nothing any more.
+    fileprivate mutating func endJob() {
+        guard self.isPending else { return }
+        self.output = nil
+        self.pollAt = nil
+    }
+
+    /// An operator resumed the saga: attempts are counted anew, and what could not be undone is tried again.
+    fileprivate mutating func resume() {
+        self.forgivenAttempts = self.attempts
+        self.forgivenUndoAttempts = self.compensationAttempts
+        self.retryAt = nil
+        if self.status == .compensationFailed { self.status = .compensating }
+    }
 
     /// Whether there is, or may be, something to undo.
     var needsUndo: Bool {
@@ -131,6 +179,8 @@ extension SagaSnapshot {
         switch event.type {
         case .unspecified, .sagaStarted, .sagaAdopted:
             break
+        case .commandReceived:
+            self.commandsReceived += 1
         case .stepStarted:
             self.update(event) { step in
                 step.status = .running
@@ -151,16 +201,29 @@ extension SagaSnapshot {
                 } else {
                     step.attempts = event.attempt
                     // A generation ends only once nothing of it can appear any more.
-                    if event.generation > step.generation { step.doubt = .none }
+                    if event.generation > step.generation {
+                        step.doubt = .none
+                        step.endJob()
+                    }
                     step.generation = event.generation
                     step.doubt = step.doubt.or(left)
                 }
                 step.error = event.message
                 step.retryAt = event.retryAt
             }
+        case .stepProgress:
+            self.update(event) { step in
+                step.attempts = max(step.attempts, event.attempt)
+                step.output = event.output
+                step.note = event.message
+                step.pollAt = event.retryAt ?? event.time
+                step.doubt = .sent
+                step.retryAt = nil
+            }
         case .stepSucceeded:
             self.update(event) { step in
                 step.status = .succeeded
+                step.pollAt = nil
                 step.attempts = max(step.attempts, event.attempt)
                 step.output = event.output ?? databaseOutput
                 // What one call made says nothing about another one that was not answered.
@@ -170,10 +233,14 @@ extension SagaSnapshot {
                 step.finishedAt = event.time
             }
         case .stepSkipped:
+            let isUndo = self.isTurnedBack
             self.update(event) { step in
                 step.status = .skipped
-                step.isDone = true
+                step.isDone = !isUndo
                 step.doubt = .none
+                step.undoDoubt = .none
+                step.retryAt = nil
+                step.pollAt = nil
                 step.finishedAt = event.time
             }
         case .stepFailed:
@@ -184,10 +251,12 @@ extension SagaSnapshot {
                 step.error = event.message
                 step.doubt = event.flags.contains(.outcomeUnknown) ? .sent : .none
                 step.retryAt = nil
+                step.pollAt = nil
                 step.finishedAt = event.time
             }
         case .sagaCompensating:
             self.status = .compensating
+            self.isTurnedBack = true
             self.failure = SagaFailure(
                 cause: event.cause ?? .stepFailed, step: event.step.map { self.steps[$0].name } ?? self.currentStep,
                 reason: event.reason, message: event.message)
@@ -230,7 +299,10 @@ extension SagaSnapshot {
                     message: event.message)
             }
         case .sagaResumed:
-            self.status = self.failure == nil ? .running : .compensating
+            // In the direction in which it parked.
+            self.status = self.isTurnedBack ? .compensating : .running
+            if !self.isTurnedBack { self.failure = nil }
+            for index in self.steps.indices { self.steps[index].resume() }
         }
         return SagaEvent(
             sequence: UInt32(self.lastSequence), time: event.time, type: event.type,

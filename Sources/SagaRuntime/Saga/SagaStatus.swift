@@ -65,6 +65,11 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
     case sagaResumed = 13
     case sagaAdopted = 14
     case stepSkipped = 15
+    case stepProgress = 16
+    case commandReceived = 17
+
+    /// The format of the first rows that may hold it (`JournalEventCodec`).
+    var format: Int { self == .stepProgress || self == .commandReceived ? 2 : 1 }
 
     /// The contract's name without its prefix, for logs.
     public var name: String {
@@ -85,6 +90,8 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
         case .sagaResumed: "SAGA_RESUMED"
         case .sagaAdopted: "SAGA_ADOPTED"
         case .stepSkipped: "STEP_SKIPPED"
+        case .stepProgress: "STEP_PROGRESS"
+        case .commandReceived: "COMMAND_RECEIVED"
         }
     }
 
@@ -92,10 +99,10 @@ public enum SagaEventType: Int, Sendable, CaseIterable {
     var isOfAStep: Bool {
         switch self {
         case .stepStarted, .stepRetrying, .stepSucceeded, .stepFailed, .stepCompensating, .stepCompensated,
-            .stepCompensationFailed, .stepSkipped:
+            .stepCompensationFailed, .stepSkipped, .stepProgress:
             true
         case .unspecified, .sagaStarted, .sagaCompensating, .sagaCompleted, .sagaCompensated, .sagaParked, .sagaResumed,
-            .sagaAdopted:
+            .sagaAdopted, .commandReceived:
             false
         }
     }

@@ -44,6 +44,31 @@ public struct StepContext: Sendable {
     public var idempotencyKey: String { "\(self.sagaID.rawValue):\(self.step):\(self.generation)" }
 }
 
+/// What a call that brings an effect about came to.
+public enum Execution: Sendable, Equatable {
+    /// The step's output (JSON text, at most 4 KiB).
+    case done(output: String)
+    /// The other side has accepted, and works on it.
+    case pending(PendingJob)
+}
+
+/// Work that the other side has accepted and not finished.
+public struct PendingJob: Sendable, Equatable {
+    /// What the job is asked about by, whoever asks (JSON text, at most 4 KiB), e.g. its id. It is durable before anything else
+    /// happens, and stands among the outputs until the step's own takes its place.
+    public var output: String
+    /// How far it is, for people.
+    public var note: String
+    /// When to ask, from now.
+    public var pollAfter: Duration
+
+    public init(output: String, note: String = "", pollAfter: Duration) {
+        self.output = output
+        self.note = note
+        self.pollAfter = pollAfter
+    }
+}
+
 /// What asking after an unknown outcome found.
 public enum Resolution: Sendable {
     /// The effect exists: adopt it.
@@ -64,6 +89,8 @@ public enum Undone: Sendable, Equatable {
     case undone
     /// Nothing was there. For a step in doubt it counts only once the settle time has passed.
     case nothingFound
+    /// The other side works on it: call again after that long.
+    case pending(pollAfter: Duration)
     /// Nobody can be asked, and the definition goes on as if the effect were gone. Reason and message go into the event.
     case assumed(StepError)
 }
@@ -75,8 +102,13 @@ public protocol RemoteStep: Sendable {
     /// An attempt of unknown outcome is merely repeated, so that more of them may be in doubt than calls may run.
     /// Default: false.
     var isRepeatable: Bool { get }
-    /// Brings the effect about under `context.idempotencyKey`. Returns the step's output (JSON text, at most 4 KiB).
-    func execute(_ context: StepContext) async throws(StepError) -> String
+    /// Brings the effect about under `context.idempotencyKey`.
+    func execute(_ context: StepContext) async throws(StepError) -> Execution
+    /// Asks how far a job is that `execute` left pending; what it left is among `context.outputs`. `unavailable` and
+    /// `unknownOutcome` say nothing about the job: it is asked about again. Any other error is the job's own, definite end.
+    ///
+    /// Default: a failure, for steps that leave no jobs.
+    func poll(_ context: StepContext) async throws(StepError) -> Execution
     /// Asks what became of an earlier attempt whose outcome is unknown.
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution
     /// Undoes the effect, over all generations if `context.isInDoubt`. "Not found" is `nothingFound`, not an error.
@@ -95,5 +127,10 @@ public protocol RemoteStep: Sendable {
 
 extension RemoteStep {
     public var isRepeatable: Bool { false }
+
+    public func poll(_ context: StepContext) async throws(StepError) -> Execution {
+        throw StepError(.undecidable, reason: "NO_JOBS", message: "\(context.step) leaves no jobs to ask about")
+    }
+
     public func dependency(request: [UInt8]) -> String? { nil }
 }

@@ -41,10 +41,20 @@ enum DeviceText {
         saga.isQuarantined ? "\(saga.status.shortName) (quarantined)" : saga.status.shortName
     }
 
+    private static func wait(_ wait: V1.SagaWait?) -> String {
+        guard let wait else { return "" }
+        var text = wait.reason
+        if !wait.dependency.isEmpty { text += " of \(wait.dependency)" }
+        if let until = wait.until { text += ", until \(Self.time(until))" }
+        return text
+    }
+
     static func saga(_ saga: V1.Saga, style: TextStyle) -> String {
         var text = Self.fields([
             ("saga_id", saga.sagaID), ("type", saga.type), ("status", Self.status(saga)),
-            ("current_step", "\(saga.stepIndex) \(saga.currentStep)"), ("device_id", saga.deviceID),
+            ("current_step", "\(saga.stepIndex) \(saga.currentStep)"), ("waiting_for", Self.wait(saga.waitingFor)),
+            ("in_doubt", saga.doubt.map { "\($0.step): what a call has done is not known" } ?? ""),
+            ("device_id", saga.deviceID),
             ("user_id", saga.userID), ("request_id", saga.requestID), ("batch_id", saga.batchID),
             ("failure", saga.failure.map { "\($0.cause.shortName) in \($0.step): \($0.reason): \($0.message)" } ?? ""),
             ("created_at", Self.time(saga.createdAt)), ("updated_at", Self.time(saga.updatedAt)),

@@ -45,6 +45,11 @@ struct SagaProgress {
         case .stepSucceeded:
             self.activity = ""
             return [self.line(style.green("✓"), step, self.took(step, event))]
+        case .stepProgress:
+            self.activity = "\(step)\(event.message.isEmpty ? "" : ": \(Printable.text(event.message))")"
+            return []
+        case .commandReceived:
+            return [style.yellow("  " + Printable.text("\(event.reason.lowercased()) \(event.message)"))]
         case .stepSkipped:
             return [self.line(style.dim("–"), step, "skipped\(why)")]
         case .stepFailed:

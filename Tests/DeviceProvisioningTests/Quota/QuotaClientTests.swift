@@ -49,7 +49,7 @@ import Testing
         let step = ReportQuotaUsageStep(client: client)
         let context = Self.context()
         #expect(step.isNeeded(request: context.request))
-        #expect(try await step.execute(context) == "{}")
+        #expect(try await step.execute(context) == .done(output: "{}"))
         guard case .undone = try await step.compensate(context) else {
             Issue.record("not undone")
             return
@@ -285,6 +285,7 @@ import Testing
                 switch try await step.compensate(Self.context(isInDoubt: true, isRepeat: isRepeat)) {
                 case .undone: said = "undone"
                 case .nothingFound: said = "nothing found"
+                case .pending: said = "pending"
                 case .assumed: said = "assumed"
                 }
             } catch {

@@ -43,13 +43,16 @@ import Testing
         let create = CreateProviderDeviceStep(providers: registry)
         let start = StartDeviceStep(providers: registry)
         let view = FlushFixture.view(.simulated)
-        let output = try await create.execute(Self.context(view))
+        let output = try await create.execute(Self.context(view)).output
         let outputs = [DeviceStep.createProviderDevice: output]
-        let connection = try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs))
+        let connection = try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs)).output
         #expect(connection == #"{"host":"sim-00001","adb":5555,"webrtc":8080}"#)
         // Both may be repeated, by any process.
-        #expect(try await create.execute(Self.context(view, attempt: 2)) == output)
-        #expect(try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs)) == connection)
+        let (again, device) = (
+            Self.context(view, attempt: 2), Self.context(view, DeviceStep.startDevice, outputs: outputs)
+        )
+        #expect(try await create.execute(again).output == output)
+        #expect(try await start.execute(device).output == connection)
         #expect(try await fixture.count(Self.living) == 1)
         #expect(try await fixture.count("SELECT create_calls::bigint FROM simulated_device") == 2)
         guard case .happened(output) = try await create.resolve(Self.context(view, isInDoubt: true)) else {
@@ -185,7 +188,7 @@ import Testing
         #expect(try ProviderDevice(output: output).generation == 2)
         #expect(try await fixture.count(Self.living) == 1)
         // A fenced process that made a third one removes it, and only it.
-        let third = try await create.execute(Self.context(view, options: options, generation: 3))
+        let third = try await create.execute(Self.context(view, options: options, generation: 3)).output
         let context = Self.context(view, generation: 3, outputs: [DeviceStep.createProviderDevice: output])
         try await create.discard(context, output: output)
         #expect(try await fixture.count(Self.living) == 2)
@@ -198,7 +201,7 @@ import Testing
         let fixture = try await FlushFixture()
         let registry = Self.registry(fixture, SimulatedBehaviour(boot: .milliseconds(400)))
         let view = FlushFixture.view(.simulated)
-        let output = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(view))
+        let output = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(view)).output
         let start = StartDeviceStep(providers: registry)
         let context = Self.context(view, DeviceStep.startDevice, outputs: [DeviceStep.createProviderDevice: output])
         let clock = ContinuousClock()
@@ -208,7 +211,7 @@ import Testing
         #expect(second < .milliseconds(300))
         // Given up half-way: a lost reply.
         let other = FlushFixture.view(.simulated)
-        let made = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(other))
+        let made = try await CreateProviderDeviceStep(providers: registry).execute(Self.context(other)).output
         let hanging = Task {
             await Self.thrown { () throws(StepError) in
                 try await start.execute(
@@ -349,5 +352,15 @@ import Testing
         #expect(try await fixture.count(Self.living) == 2)
         await pool.shutdown()
         await fixture.close()
+    }
+}
+
+extension Execution {
+    /// What it came to, or what the job is asked about by.
+    fileprivate var output: String {
+        switch self {
+        case .done(let output): output
+        case .pending(let job): job.output
+        }
     }
 }

@@ -32,10 +32,11 @@ import Testing
     @Test func openHoldsBackUntilItsPauseIsOver() {
         var breaker = self.opened()
         let over = self.start + .seconds(1)
-        #expect(breaker.admit(now: self.start, limit: Self.limit) == .wait(until: over))
+        #expect(breaker.admit(now: self.start, limit: Self.limit) == .wait(until: over, isLong: false))
         // What was under way when it opened tells nothing new.
         #expect(breaker.failed(now: self.start + .milliseconds(500)) == nil)
-        #expect(breaker.admit(now: self.start + .milliseconds(999), limit: Self.limit) == .wait(until: over))
+        #expect(
+            breaker.admit(now: self.start + .milliseconds(999), limit: Self.limit) == .wait(until: over, isLong: false))
         #expect(breaker.admit(now: over, limit: Self.limit) == .go)
     }
 
@@ -43,7 +44,7 @@ import Testing
         var breaker = self.opened()
         let now = self.start + .seconds(1)
         #expect(breaker.admit(now: now, limit: Self.limit) == .go)
-        #expect(breaker.admit(now: now, limit: Self.limit) == .wait(until: now + Breaker.glance))
+        #expect(breaker.admit(now: now, limit: Self.limit) == .wait(until: now + Breaker.glance, isLong: false))
         #expect(breaker.answered() == .closed)
         #expect(breaker.admit(now: now, limit: Self.limit) == .go)
         #expect(breaker.admit(now: now, limit: Self.limit) == .go)
@@ -55,7 +56,8 @@ import Testing
         for pause in [2, 4, 8, 16, 30, 30] {
             #expect(breaker.admit(now: now, limit: Self.limit) == .go)
             #expect(breaker.failed(now: now) == nil)
-            #expect(breaker.admit(now: now, limit: Self.limit) == .wait(until: now + .seconds(pause)))
+            #expect(
+                breaker.admit(now: now, limit: Self.limit) == .wait(until: now + .seconds(pause), isLong: pause >= 2))
             now = now + .seconds(pause)
         }
         #expect(breaker.isOpen)

@@ -25,7 +25,7 @@ import Testing
         for found in [Undone.undone, .nothingFound] {
             let saga = MachineHarness.started()
             saga.answer(.failed(Self.unknown))
-            saga.machine.cancel(Self.refused)
+            saga.command(.cancel)
             saga.commit()
             saga.answer(.undone(found), after: .seconds(60))
             #expect(saga.snapshot.status == .compensating)
@@ -55,7 +55,7 @@ import Testing
         saga.report(.resolved(.repeatable))
         saga.wait()
         saga.answer(.failed(Self.unknown))
-        saga.machine.cancel(Self.refused)
+        saga.command(.cancel)
         saga.commit()
         #expect(saga.answer(.undone(.undone))?.isInDoubt == true)
         #expect(saga.pause == self.settle)

@@ -7,7 +7,7 @@ struct ScriptedStep: RemoteStep {
     var isRepeatable = false
 
     func isNeeded(request: [UInt8]) -> Bool { self.needed }
-    func execute(_ context: StepContext) async throws(StepError) -> String { "" }
+    func execute(_ context: StepContext) async throws(StepError) -> Execution { .done(output: "") }
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .absent }
     func compensate(_ context: StepContext) async throws(StepError) -> Undone { .undone }
     func discard(_ context: StepContext, output: String?) async throws(StepError) {}
@@ -49,6 +49,19 @@ final class MachineHarness {
                     onSucceeded: [effect("running")],
                     unavailableReason: "PROVIDER_UNAVAILABLE"),
             ], provisionedStep: 3)
+    }
+
+    /// A step that can be undone, the pivot, and one that comes after it.
+    static func deletion() -> SagaDefinition {
+        let step = { (name: String, kind: StepDefinition.Kind) in
+            StepDefinition(
+                name: name, kind: kind, action: .remote(ScriptedStep()), undoIsRemote: kind == .compensatable,
+                undoRetry: RetryPolicy(maximumRetries: 5, initialDelay: .seconds(1), maximumDelay: .seconds(300)))
+        }
+        return SagaDefinition(
+            type: "TEST", version: 2,
+            steps: [step("CLAIM", .compensatable), step("DESTROY", .pivot), step("RELEASE", .retriable)],
+            provisionedStep: 2, sleeps: true)
     }
 
     var machine: SagaMachine
@@ -122,6 +135,39 @@ final class MachineHarness {
         return call
     }
 
+    /// Gives the saga a command and commits what comes of it.
+    @discardableResult
+    func command(_ kind: SagaCommand.Kind) -> SagaRecord? {
+        self.machine.receive([self.newCommand(kind)])
+        return self.commit()
+    }
+
+    func newCommand(_ kind: SagaCommand.Kind) -> SagaCommand {
+        SagaCommand(id: self.machine.newestCommand + 1, kind: kind, issuer: "ann", reason: "a test")
+    }
+
+    /// Puts the saga to sleep, lets time pass, and wakes it in another process.
+    ///
+    /// - Parameters:
+    ///   - isSameEpoch: what was known of time still counts.
+    ///   - dependencyIsBack: it had waited for that, and for no instant.
+    @discardableResult
+    func sleep(
+        for duration: Duration, isSameEpoch: Bool = true, dependencyIsBack: Bool = false
+    ) -> SagaSleep? {
+        guard let wait = self.machine.waiting(now: self.moment) else { return nil }
+        let record = self.machine.sleepRecord(wait, now: self.moment)
+        guard record.granted.events.isEmpty, let sleep = record.sleep else { return nil }
+        self.pass(duration)
+        let until = isSameEpoch ? sleep.doubtUntil.map { self.uptime + ($0 - self.now) } : nil
+        self.machine = SagaMachine(
+            definition: self.machine.definition, snapshot: self.snapshot, version: record.expectedVersion + 3,
+            adoptions: record.adoptions, isPoisoned: false, isUnsent: sleep.isUnsent,
+            slept: SagaMachine.Awakening(doubtUntil: until, dependencyIsBack: dependencyIsBack), secrets: [],
+            now: self.moment, random: { 0.5 })
+        return sleep
+    }
+
     func pass(_ duration: Duration) {
         self.now = self.now + duration
         self.uptime = self.uptime + duration
@@ -146,7 +192,7 @@ final class MachineHarness {
     func adopt(adoptions: Int = 1, isPoisoned: Bool = false, isUnsent: Bool = false) {
         self.machine = SagaMachine(
             definition: self.machine.definition, snapshot: self.snapshot, version: self.machine.version + 1,
-            adoptions: adoptions, isPoisoned: isPoisoned, isUnsent: isUnsent, announceAdoption: true, secrets: [],
+            adoptions: adoptions, isPoisoned: isPoisoned, isUnsent: isUnsent, secrets: [],
             now: self.moment, random: { 0.5 })
     }
 }

@@ -394,7 +394,7 @@ import Testing
         saga.report(.failed(Self.refused))
         guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no undo is due") }
         #expect(call.step == 3)
-        saga.machine.postpone(call, by: .seconds(30), now: saga.moment)
+        saga.machine.postpone(call, by: .seconds(30), for: "away", isLong: false, now: saga.moment)
         saga.commit()
         #expect(saga.report(.undone(.undone))?.step == 1)
         #expect(saga.snapshot.steps[1].status == .compensated && saga.snapshot.steps[0].status == .compensated)
@@ -409,7 +409,7 @@ import Testing
         saga.answer(.failed(Self.unknown))
         guard case .call(let call, _) = saga.next() else { return #expect(Bool(false), "no question is due") }
         #expect(call.kind == .resolve)
-        saga.machine.postpone(call, by: .seconds(30), now: saga.moment)
+        saga.machine.postpone(call, by: .seconds(30), for: "away", isLong: false, now: saga.moment)
         #expect(saga.wait() && saga.now == saga.snapshot.deadline)
         saga.commit()
         #expect(saga.snapshot.status == .compensating && saga.snapshot.failure?.cause == .timedOut)
@@ -491,8 +491,14 @@ import Testing
                 }
                 if status == .completed { #expect(exists[1] == true && exists[3] == true, "seed \(seed)") }
                 return
-            case .wait:
-                saga.wait()
+            case .wait(let pause):
+                // Awake or asleep, by a clock that is trusted or not.
+                let dice = Int.random(in: 0..<6, using: &generator)
+                if dice > 1 || saga.sleep(for: pause, isSameEpoch: dice == 0) == nil { saga.wait() }
+            case .write where Int.random(in: 0..<60, using: &generator) == 0:
+                let kind = SagaCommand.Kind.allCases.randomElement(using: &generator) ?? .cancel
+                // Nobody has done by hand what is to be skipped.
+                if kind != .skip { saga.machine.receive([saga.newCommand(kind)]) }
             case .write:
                 if Int.random(in: 0..<12, using: &generator) == 0 { saga.adopt() } else { saga.commit() }
             case .call(let call, _):
@@ -502,6 +508,8 @@ import Testing
                     if dice < 6 { exists[call.step] = call.step != 4 }
                     if dice == 5 || dice == 9 {
                         saga.adopt()
+                    } else if dice == 7, call.step == 1 {
+                        saga.answer(.pending(PendingJob(output: "{}", pollAfter: .seconds(9))))
                     } else {
                         saga.answer(
                             dice < 4
@@ -509,6 +517,14 @@ import Testing
                                 : dice == 4 ? .abandoned : dice == 6 ? .failed(Self.refused) : .failed(Self.unavailable)
                         )
                     }
+                case .poll:
+                    if dice < 5 { exists[call.step] = true }
+                    saga.answer(
+                        dice < 5
+                            ? .succeeded(output: "{}")
+                            : dice == 5
+                                ? .failed(Self.refused)
+                                : dice == 6 ? .abandoned : .pending(PendingJob(output: "{}", pollAfter: .seconds(9))))
                 case .resolve:
                     saga.answer(
                         dice == 0

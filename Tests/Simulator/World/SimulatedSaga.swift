@@ -88,7 +88,7 @@ private struct MakeStep: RemoteStep {
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { Provider.settleTime }
     func dependency(request: [UInt8]) -> String? { "provider" }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let (provider, machine) = (self.provider, self.machine)
         let saga = context.sagaID.rawValue
         let (key, generation) = (context.idempotencyKey, context.generation)
@@ -97,7 +97,7 @@ private struct MakeStep: RemoteStep {
             provider.create(saga: saga, key: key, generation: generation) { machine.lastFrozen != nil }
         }
         guard case .made(let number) = answer else { throw Self.failure(answer) }
-        return Self.output(number, generation)
+        return .done(output: Self.output(number, generation))
     }
 
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution {
@@ -183,9 +183,9 @@ private struct CountStep: RemoteStep {
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
     func dependency(request: [UInt8]) -> String? { "counting" }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         try await self.send(.increment(key: context.idempotencyKey), context)
-        return "{}"
+        return .done(output: "{}")
     }
 
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution {
@@ -250,7 +250,7 @@ private struct StartStep: RemoteStep {
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
     func dependency(request: [UInt8]) -> String? { "provider" }
 
-    func execute(_ context: StepContext) async throws(StepError) -> String {
+    func execute(_ context: StepContext) async throws(StepError) -> Execution {
         guard let number = MakeStep.number(context.outputs["MAKE"]) else {
             throw StepError(.undecidable, reason: "NO_THING", message: "MAKE has no output")
         }
@@ -258,7 +258,7 @@ private struct StartStep: RemoteStep {
         try context.authorize()
         let answer = await self.machine.ask(there: provider.there) { provider.start(number) }
         guard case .made = answer else { throw MakeStep.failure(answer) }
-        return "{}"
+        return .done(output: "{}")
     }
 
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .repeatable }

@@ -94,7 +94,9 @@ extension SagaMachine {
             if isUnknown, self.unanswered[.execute(step)] == nil {
                 self.unanswered[.execute(step)] = UnansweredCalls(until: now.uptime, maybeSeveral: true)
             }
-        case .stepCompensated:
+        case .stepProgress:
+            self.unanswered[.execute(step)] = UnansweredCalls(until: now.uptime, maybeSeveral: true)
+        case .stepCompensated, .stepSkipped:
             self.unanswered[.execute(step)] = nil
             self.unanswered[.undo(step)] = nil
         default:
@@ -104,10 +106,12 @@ extension SagaMachine {
 
     /// What a process that takes the saga up must assume of calls that others made: the settle time starts anew.
     ///
-    /// - Parameter isUnsent: the one before gave the saga back, and said that its intents are unsent.
-    mutating func inheritDoubt(isUnsent: Bool, now: Moment) {
+    /// - Parameters:
+    ///   - isUnsent: the one before gave the saga back, and said that its intents are unsent.
+    ///   - until: the last instant at which a call may have gone out, where that is still known.
+    mutating func inheritDoubt(isUnsent: Bool, now: Moment, until: BootTime? = nil) {
         let isUnsent = isUnsent && !Mutant.unsentIntentsAreDoubtful.isActive
-        let calls = UnansweredCalls(until: now.uptime, maybeSeveral: true, isInherited: true)
+        let calls = UnansweredCalls(until: until ?? now.uptime, maybeSeveral: true, isInherited: true)
         for index in self.snapshot.steps.indices {
             let step = self.snapshot.steps[index]
             if step.doubt == .sent || (step.doubt == .intent && !isUnsent) { self.unanswered[.execute(index)] = calls }

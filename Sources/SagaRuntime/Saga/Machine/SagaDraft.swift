@@ -6,10 +6,13 @@ struct SagaDraft {
     private(set) var snapshot: SagaSnapshot
     private(set) var events: [JournalEvent] = []
     private(set) var sideEffects: [SideEffect] = []
+    /// Commands that are known and not consumed: a saga that ends or parks answers them first.
+    private var commands: [SagaCommand]
 
-    init(definition: SagaDefinition, snapshot: SagaSnapshot, now: Timestamp) {
+    init(definition: SagaDefinition, snapshot: SagaSnapshot, unanswered commands: [SagaCommand] = [], now: Timestamp) {
         self.definition = definition
         self.snapshot = snapshot
+        self.commands = commands
         self.now = now
     }
 
@@ -18,6 +21,12 @@ struct SagaDraft {
     }
 
     mutating func emit(_ event: JournalEvent) {
+        switch event.type {
+        case .sagaCompleted, .sagaCompensated, .sagaParked:
+            while let command = self.commands.first { self.consume(command, .tooLate) }
+        default:
+            break
+        }
         do {
             _ = try self.snapshot.apply(event)
             self.events.append(event)
@@ -37,6 +46,20 @@ struct SagaDraft {
                 type: type, time: self.now, step: step, attempt: attempt, generation: generation, flags: flags,
                 cause: cause, reason: error?.reason ?? "", message: error?.message ?? "", retryAt: retryAt,
                 output: output))
+    }
+
+    // MARK: Commands
+
+    /// Answers the oldest command that is known.
+    mutating func consume(_ command: SagaCommand, _ result: SagaCommand.Result) {
+        self.commands.removeAll { $0.id == command.id }
+        var event = JournalEvent(
+            type: .commandReceived, time: self.now, step: nil, flags: result == .done ? [] : .noEffect)
+        event.reason = command.kind.rawValue
+        event.message = Text.sanitised(
+            "by \(command.issuer): \(command.reason)\(result == .done ? "" : " (\(result.rawValue))")")
+        self.emit(event)
+        self.sideEffects.append(command.consumption(result))
     }
 
     // MARK: Forward
@@ -95,6 +118,17 @@ struct SagaDraft {
         self.undo()
     }
 
+    /// The same of a saga that was under way: its current step failed, and may have left something.
+    mutating func turnBack(cause: FailureCause, running index: Int, outcomeUnknown: Bool, error: StepError) {
+        let step = self.snapshot.steps[index]
+        if step.status == .running {
+            self.emit(
+                .stepFailed, step: index, attempt: step.attempts, flags: outcomeUnknown ? .outcomeUnknown : [],
+                error: error)
+        }
+        self.turnBack(cause: cause, step: index, error: error)
+    }
+
     /// Undoes what is pure database, emits the intent of the next remote undo, or ends the saga.
     mutating func undo() {
         while let index = self.nextUndo(ignoringRetries: false) {
@@ -125,6 +159,14 @@ struct SagaDraft {
             .stepCompensated, step: index, attempt: self.snapshot.steps[index].compensationAttempts,
             generation: self.snapshot.steps[index].generation, error: assumption)
         self.sideEffects += self.definition.steps[index].onCompensated
+    }
+
+    /// Step `index` counts as done, or as undone: somebody has seen to it by hand.
+    mutating func skip(step index: Int) {
+        self.emit(.stepSkipped, step: index)
+        self.sideEffects +=
+            self.snapshot.isTurnedBack
+            ? self.definition.steps[index].onCompensated : self.definition.steps[index].onSucceeded
     }
 
     /// The newest step whose undo may start: nothing that it waits for is left.

@@ -3,7 +3,8 @@ extension SagaMachine {
     func nextForward(now: Moment) -> Action {
         let index = self.snapshot.stepIndex
         let step = self.snapshot.steps[index]
-        let isLate = now.time >= self.snapshot.deadline
+        let isPastPivot = self.isPastPivot
+        let isLate = now.time >= self.snapshot.deadline && !isPastPivot
 
         switch self.position {
         case .rejected(let error, let output?):
@@ -14,9 +15,12 @@ extension SagaMachine {
             return .write(self.successRecord(step: index, output: output, isLate: isLate, now: now.time))
         case .returned(.failure(let error)):
             return self.afterFailure(error, step: index, isLate: isLate, now: now.time)
+        case .progressed(let job):
+            return .write(self.progressRecord(step: index, job, now: now.time))
         case .idle, .repeatable:
             break
         }
+        if let command = self.commands.first { return .write(self.commandRecord(command, now: now.time)) }
 
         let doubt = self.doubt(.execute(index))
         // A database step is part of its flush: found started and not finished, it did not happen.
@@ -25,12 +29,14 @@ extension SagaMachine {
             return .write(self.resumeRecord(from: index, now: now.time))
         }
         if isLate { return .write(self.timeOutRecord(step: index, outcomeUnknown: doubt.isSent, now: now.time)) }
-        if self.isCancelled != nil {
-            return .write(self.cancelRecord(step: index, outcomeUnknown: doubt.isSent, now: now.time))
-        }
         let pause = (self.due[.execute(index)] ?? now.uptime) - now.uptime
-        if pause > .zero { return .wait(min(pause, self.snapshot.deadline - now.time)) }
+        if pause > .zero { return .wait(isPastPivot ? pause : min(pause, self.snapshot.deadline - now.time)) }
 
+        if step.isPending {
+            let call = StepCall(
+                kind: .poll, step: index, attempt: step.attempts, generation: step.generation, isInDoubt: true)
+            return .call(call, limit: self.callLimit(step: index, now: now.time))
+        }
         switch (doubt, self.position) {
         case (.none, _):
             return .write(self.intentRecord(step: index, now: now.time))
@@ -55,7 +61,25 @@ extension SagaMachine {
     }
 
     private func callLimit(step index: Int, now: Timestamp) -> Duration {
-        min(self.definition.steps[index].callLimit, self.snapshot.deadline - now)
+        let limit = self.definition.steps[index].callLimit
+        return self.isPastPivot ? limit : min(limit, self.snapshot.deadline - now)
+    }
+
+    /// The pivot's intent is durable: from then on the saga only goes forward.
+    var isPastPivot: Bool {
+        self.definition.steps.indices.contains {
+            self.definition.steps[$0].kind == .pivot && self.snapshot.steps[$0].startedAt != nil
+        }
+    }
+
+    /// How often a step is tried: past the pivot for hours, as an undo is.
+    private func retryPolicy(step index: Int) -> RetryPolicy {
+        self.isPastPivot ? self.definition.steps[index].undoRetry : self.definition.steps[index].retry
+    }
+
+    /// Whether another attempt may follow this one.
+    private func mayRetry(step index: Int, after attempt: Int) -> Bool {
+        attempt - self.snapshot.steps[index].forgivenAttempts <= self.retryPolicy(step: index).maximumRetries
     }
 
     /// Nothing came of the calls of this generation: the next attempt has a key of its own, and says so before it starts.
@@ -64,11 +88,12 @@ extension SagaMachine {
         let error = StepError(
             .unavailable, reason: self.definition.steps[index].unavailableReason,
             message: "the outcome of attempt \(attempt) was unknown; nothing came of it")
-        guard attempt <= self.definition.steps[index].retry.maximumRetries else {
+        guard self.mayRetry(step: index, after: attempt) else {
             return self.failRecord(step: index, error: error, outcomeUnknown: false, now: now)
         }
         let generation = self.snapshot.steps[index].generation + 1
-        return self.retryRecord(step: index, error: error, generation: generation, now: now)
+        return self.retryRecord(
+            step: index, error: error, generation: generation, policy: self.retryPolicy(step: index), now: now)
     }
 
     private func afterFailure(_ error: StepError, step index: Int, isLate: Bool, now: Timestamp) -> Action {
@@ -77,9 +102,6 @@ extension SagaMachine {
         let isUnknown = self.doubt(.execute(index)).isSent
         if case .undecidable = error.errorClass { return .write(self.parkRecord(error, now: now)) }
         if isLate { return .write(self.timeOutRecord(step: index, outcomeUnknown: isUnknown, now: now)) }
-        if self.isCancelled != nil {
-            return .write(self.cancelRecord(step: index, outcomeUnknown: isUnknown, now: now))
-        }
         // Not while an earlier call of this generation may still take effect.
         if case .conflict(let redone) = error.errorClass, !isUnknown,
             let target = self.definition.steps.firstIndex(where: { $0.name == redone }), target < index,
@@ -87,8 +109,12 @@ extension SagaMachine {
         {
             return .write(self.redoRecord(step: index, redoing: target, attempt: call.attempt, error: error, now: now))
         }
-        if error.isRetryable, call.attempt <= self.definition.steps[index].retry.maximumRetries {
-            return .write(self.retryRecord(step: index, error: error, generation: call.generation, now: now))
+        if error.isRetryable || self.isPastPivot, self.mayRetry(step: index, after: call.attempt) {
+            let policy = self.retryPolicy(step: index)
+            return .write(
+                self.retryRecord(
+                    step: index, error: error, generation: call.generation,
+                    policy: error.isRetryable ? policy : policy.forRefusals, now: now))
         }
         return .write(self.failRecord(step: index, error: error, outcomeUnknown: isUnknown, now: now))
     }
@@ -103,8 +129,10 @@ extension SagaMachine {
         switch outcome {
         case .succeeded(let output):
             self.position = .returned(.success(output))
+        case .pending(let job):
+            self.position = .progressed(job)
         case .notSent:
-            self.postponeUnsent(call, now: now)
+            self.askAgain(call, now: now)
         case .failed(let error) where error.errorClass == .unknownOutcome:
             self.becomeDoubtful(call, reason: error.message, now: now)
         case .failed(let error):
@@ -112,9 +140,11 @@ extension SagaMachine {
                 // The key's effect wasn't there, but that of an earlier call may still appear: the same call again, once
                 // that is settled, finds it or knows that there is none.
                 self.position = .repeatable
-                self.due[side] = settled
+                self.postpone(side, until: settled, SagaWait(reason: .settleTime))
             } else {
                 if case .conflict = error.errorClass { self.settle(side) }
+                // Whatever came of it, nobody can be asked.
+                if case .undecidable = error.errorClass { self.becomeDoubtful(side, now: now) }
                 self.position = .returned(.failure(error))
             }
         case .abandoned, .resolved, .undone:
@@ -149,7 +179,7 @@ extension SagaMachine {
             self.repeatUnderSameKey(step: call.step)
         case .resolved(.absent):
             if let settled = self.tooEarly(side, asked: asked.uptime) {
-                self.due[side] = settled
+                self.postpone(side, until: settled, SagaWait(reason: .settleTime))
             } else {
                 self.settle(side)
             }
@@ -158,8 +188,37 @@ extension SagaMachine {
             self.position = .returned(.failure(error))
         case .failed(let error) where error.errorClass == .undecidable:
             self.position = .returned(.failure(StepError(.undecidable, reason: error.reason, message: error.message)))
-        case .failed, .abandoned, .notSent, .succeeded, .undone:
-            self.postponeUnsent(call, now: now)
+        case .failed, .abandoned, .notSent, .succeeded, .pending, .undone:
+            self.askAgain(call, now: now)
+        }
+    }
+
+    /// A job on the other side was asked about. Until it is over its call stays in doubt; so does one that has failed, since
+    /// something of it may be left.
+    mutating func polled(_ call: StepCall, _ outcome: CallOutcome, now: Moment) {
+        let side = StepSide.execute(call.step)
+        let step = self.snapshot.steps[call.step]
+        switch outcome {
+        case .succeeded(let output):
+            self.settle(side)
+            self.position = .returned(.success(output))
+        case .pending(let job) where job.output == step.output && job.note == step.note:
+            // Nothing new: nothing is written.
+            self.questionsAsked = 0
+            self.postpone(side, until: now.uptime + max(job.pollAfter, .milliseconds(50)), SagaWait(reason: .job))
+        case .pending(let job):
+            self.position = .progressed(job)
+        case .failed(let error):
+            switch error.errorClass {
+            case .unavailable, .unknownOutcome, .leaseLost:
+                self.askAgain(call, now: now)
+            case .throttled(let after):
+                self.askAgain(call, now: now, atLeast: after)
+            case .invalid, .refused, .conflict, .notFound, .undecidable:
+                self.position = .returned(.failure(error))
+            }
+        case .abandoned, .notSent, .resolved, .undone:
+            self.askAgain(call, now: now)
         }
     }
 

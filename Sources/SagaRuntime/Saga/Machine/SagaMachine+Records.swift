@@ -2,26 +2,45 @@
 
 extension SagaMachine {
     func record(kind: SagaRecord.Kind, now: Timestamp, _ build: (inout SagaDraft) -> Void) -> SagaRecord {
-        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        var draft = self.draft(now: now)
         build(&draft)
         return self.record(draft, kind: kind)
     }
 
-    private func record(_ draft: SagaDraft, kind: SagaRecord.Kind) -> SagaRecord {
-        let isOver = draft.snapshot.status.isTerminal
-        return SagaRecord(
+    func draft(now: Timestamp) -> SagaDraft {
+        SagaDraft(definition: self.definition, snapshot: self.snapshot, unanswered: self.commands, now: now)
+    }
+
+    func record(_ draft: SagaDraft, kind: SagaRecord.Kind) -> SagaRecord {
+        let status = draft.snapshot.status
+        let isOver = status.isTerminal
+        var record = SagaRecord(
             expectedVersion: self.version, granted: draft.outcome,
             // Every other record follows something that came back (a retry follows a call), which is progress: what
             // crashes its server does so before that.
-            adoptions: kind == .adopt || kind == .intent ? self.adoptions : 0,
+            adoptions: Self.isProgress(kind) ? 0 : self.adoptions,
             kind: isOver && kind != .create ? .end : kind,
-            notAfter: self.isBoundByDeadline(draft.snapshot.status, kind) ? self.snapshot.deadline : nil)
+            notAfter: self.isBoundByDeadline(status, kind) ? self.snapshot.deadline : nil)
+        if !status.isActive { record.commandsSeen = self.commandsSeen }
+        return record
+    }
+
+    /// Those that are consumed, and those that are known.
+    var commandsSeen: Int { self.snapshot.commandsReceived + self.commands.count }
+
+    /// Whether a record follows something that came back.
+    private static func isProgress(_ kind: SagaRecord.Kind) -> Bool {
+        switch kind {
+        case .adopt, .intent, .sleep, .wake, .command: false
+        case .create, .forward, .retry, .undo, .end, .park, .progress: true
+        }
     }
 
     /// What goes forward was decided before the deadline, and must not be written after it.
     private func isBoundByDeadline(_ status: SagaStatus, _ kind: SagaRecord.Kind) -> Bool {
-        switch (status, kind) {
-        case (_, .create), (_, .adopt): false
+        if self.isPastPivot { return false }
+        return switch (status, kind) {
+        case (_, .create), (_, .adopt), (_, .sleep), (_, .wake), (_, .command): false
         case (.running, _), (.completed, _): true
         case (.compensating, _), (.compensated, _), (.parked, _): false
         }
@@ -31,7 +50,7 @@ extension SagaMachine {
 
     /// Flush 1: SAGA_STARTED and everything up to the first intent.
     func firstRecord(_ new: NewSaga, now: Timestamp) -> SagaRecord {
-        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        var draft = self.draft(now: now)
         var event = JournalEvent(type: .sagaStarted, time: now, step: nil)
         event.birth = Self.birth(of: new, definition: self.definition, now: self.snapshot.createdAt)
         draft.emit(event)
@@ -43,7 +62,7 @@ extension SagaMachine {
     /// Goes forward from `index`; a database step on the way makes it a record of two outcomes.
     ///
     /// - Parameter withdrawn: a step that was started, did nothing, and waits for the database step.
-    private func forwardRecord(
+    func forwardRecord(
         _ draft: SagaDraft, from index: Int, kind: SagaRecord.Kind, withdrawn: (step: Int, error: StepError)? = nil
     ) -> SagaRecord {
         var granted = draft
@@ -69,12 +88,13 @@ extension SagaMachine {
             refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: refusal)
             refused.turnBack(cause: .stepFailed, step: step, error: refusal)
             record.refused = refused.outcome
+            if !refused.snapshot.status.isActive { record.commandsSeen = self.commandsSeen }
         }
         return record
     }
 
     func successRecord(step index: Int, output: String, isLate: Bool, now: Timestamp) -> SagaRecord {
-        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        var draft = self.draft(now: now)
         draft.succeed(
             step: index, attempt: self.executeCall(step: index).attempt, output: output,
             flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [], assumption: self.assumption)
@@ -83,16 +103,12 @@ extension SagaMachine {
             draft.turnBack(cause: .timedOut, step: index, error: Self.timedOut)
             return self.record(draft, kind: .undo)
         }
-        if let cancelled = self.isCancelled, index + 1 < self.definition.steps.count {
-            draft.turnBack(cause: .cancelled, step: index, error: cancelled)
-            return self.record(draft, kind: .undo)
-        }
         return self.forwardRecord(draft, from: index + 1, kind: .forward)
     }
 
     /// Goes on where nothing of step `index` can have happened.
     func resumeRecord(from index: Int, now: Timestamp) -> SagaRecord {
-        let draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        let draft = self.draft(now: now)
         let step = self.snapshot.steps[index]
         return self.forwardRecord(draft, from: step.isDone ? index + 1 : index, kind: .forward)
     }
@@ -105,10 +121,26 @@ extension SagaMachine {
         }
     }
 
-    func retryRecord(step index: Int, error: StepError, generation: Int, now: Timestamp) -> SagaRecord {
-        let step = self.definition.steps[index]
+    /// The other side works on it: what to ask about is durable before anything else happens.
+    func progressRecord(step index: Int, _ job: PendingJob, now: Timestamp) -> SagaRecord {
+        self.record(kind: .progress, now: now) { draft in
+            var event = JournalEvent(type: .stepProgress, time: now, step: index, flags: .outcomeUnknown)
+            event.attempt = self.executeCall(step: index).attempt
+            event.generation = max(self.snapshot.steps[index].generation, 1)
+            event.message = Text.sanitised(job.note)
+            event.retryAt = now + job.pollAfter
+            event.output = job.output
+            draft.emit(event)
+        }
+    }
+
+    func retryRecord(
+        step index: Int, error: StepError, generation: Int, policy: RetryPolicy, now: Timestamp
+    ) -> SagaRecord {
         let attempt = self.executeCall(step: index).attempt
-        let delay = step.retry.delay(afterAttempt: attempt, random: self.random(), atLeast: error.pause)
+        let delay = policy.delay(
+            afterAttempt: attempt - self.snapshot.steps[index].forgivenAttempts, random: self.random(),
+            atLeast: error.pause)
         return self.record(kind: .retry, now: now) { draft in
             draft.emit(
                 .stepRetrying, step: index, attempt: attempt, generation: generation,
@@ -128,7 +160,7 @@ extension SagaMachine {
     func redoRecord(
         step index: Int, redoing target: Int, attempt: Int, error: StepError, now: Timestamp
     ) -> SagaRecord {
-        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        var draft = self.draft(now: now)
         draft.emit(
             .stepRetrying, step: index, attempt: attempt, generation: self.snapshot.steps[index].generation + 1,
             flags: .withdrawn, error: error, retryAt: now)
@@ -137,8 +169,10 @@ extension SagaMachine {
 
     // MARK: Turning back
 
+    /// - Returns: past the pivot: the saga parks, as it is.
     func failRecord(step index: Int, error: StepError, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
-        self.record(kind: .undo, now: now) { draft in
+        if self.isPastPivot { return self.parkRecord(error, now: now) }
+        return self.record(kind: .undo, now: now) { draft in
             draft.emit(
                 .stepFailed, step: index, attempt: self.executeCall(step: index).attempt,
                 generation: self.snapshot.steps[index].generation, flags: outcomeUnknown ? .outcomeUnknown : [],
@@ -149,7 +183,8 @@ extension SagaMachine {
 
     /// The call of step `index` succeeded; the database step behind it is what the database refuses.
     func blameRecord(step index: Int, output: String, error: StepError, now: Timestamp) -> SagaRecord {
-        var draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now)
+        if self.isPastPivot { return self.parkRecord(error, now: now) }
+        var draft = self.draft(now: now)
         draft.succeed(
             step: index, attempt: self.executeCall(step: index).attempt, output: output,
             flags: self.doubt(.execute(index)).isSent ? .outcomeUnknown : [])
@@ -168,22 +203,11 @@ extension SagaMachine {
             cause: .timedOut, error: Self.timedOut, step: index, outcomeUnknown: outcomeUnknown, now: now)
     }
 
-    func cancelRecord(step index: Int, outcomeUnknown: Bool, now: Timestamp) -> SagaRecord {
-        let error = self.isCancelled ?? StepError(.refused, reason: "CANCELLED", message: "cancelled")
-        return self.turnBackRecord(
-            cause: .cancelled, error: error, step: index, outcomeUnknown: outcomeUnknown, now: now)
-    }
-
     private func turnBackRecord(
         cause: FailureCause, error: StepError, step index: Int, outcomeUnknown: Bool, now: Timestamp
     ) -> SagaRecord {
         self.record(kind: .undo, now: now) { draft in
-            if self.snapshot.steps[index].status == .running {
-                draft.emit(
-                    .stepFailed, step: index, attempt: self.snapshot.steps[index].attempts,
-                    flags: outcomeUnknown ? .outcomeUnknown : [], error: error)
-            }
-            draft.turnBack(cause: cause, step: index, error: error)
+            draft.turnBack(cause: cause, running: index, outcomeUnknown: outcomeUnknown, error: error)
         }
     }
 
@@ -209,13 +233,14 @@ extension SagaMachine {
     func undoFailedRecord(step index: Int, error: StepError, now: Timestamp) -> SagaRecord {
         let policy = self.definition.steps[index].undoRetry
         let attempt = self.undoAttempt(step: index)
+        let counted = attempt - self.snapshot.steps[index].forgivenUndoAttempts
         let mayRetry =
             Mutant.undoGivesUpWhenRefused.isActive ? error.isRetryable : error.errorClass != .undecidable
-        let isRetry = mayRetry && attempt <= policy.maximumRetries
+        let isRetry = mayRetry && counted <= policy.maximumRetries
         return self.record(kind: isRetry ? .retry : .undo, now: now) { draft in
             if isRetry {
                 let slow = error.isRetryable ? policy : policy.forRefusals
-                let delay = slow.delay(afterAttempt: attempt, random: self.random(), atLeast: error.pause)
+                let delay = slow.delay(afterAttempt: counted, random: self.random(), atLeast: error.pause)
                 draft.emit(
                     .stepRetrying, step: index, attempt: attempt, flags: self.retryFlags(.undo(index)), error: error,
                     retryAt: now + delay)
@@ -242,7 +267,7 @@ extension StepError {
 
 extension RetryPolicy {
     /// A refusal may be a mistake in somebody's settings, and people take minutes to mend them.
-    fileprivate var forRefusals: RetryPolicy {
+    var forRefusals: RetryPolicy {
         RetryPolicy(
             maximumRetries: self.maximumRetries, initialDelay: min(self.initialDelay * 8, self.maximumDelay),
             maximumDelay: self.maximumDelay)

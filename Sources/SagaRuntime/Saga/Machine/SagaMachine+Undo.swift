@@ -8,6 +8,7 @@ extension SagaMachine {
         if let index = self.undone.max() {
             return .write(self.undoneRecord(step: index, now: now.time))
         }
+        if let command = self.commands.first { return .write(self.commandRecord(command, now: now.time)) }
         var shortest: Duration?
         for index in self.snapshot.steps.indices.reversed() where self.snapshot.steps[index].status == .compensating {
             guard self.definition.steps[index].undoIsRemote else {
@@ -24,7 +25,7 @@ extension SagaMachine {
             shortest = min(shortest ?? pause, pause)
         }
         // Something else may be undone while one waits for its next attempt; or the saga is over.
-        let draft = SagaDraft(definition: self.definition, snapshot: self.snapshot, now: now.time)
+        let draft = self.draft(now: now.time)
         guard let shortest, draft.nextUndo(ignoringRetries: false) == nil else {
             return .write(self.record(kind: .undo, now: now.time) { $0.undo() })
         }
@@ -51,20 +52,23 @@ extension SagaMachine {
         case .undone(.assumed(let assumption)):
             self.undone.insert(call.step)
             self.undoAssumptions[call.step] = assumption
+        case .undone(.pending(let pollAfter)):
+            self.postpone(
+                .undo(call.step), until: now.uptime + max(pollAfter, .milliseconds(50)), SagaWait(reason: .job))
         case .undone:
             // Whatever it found: an unanswered call may bring something about until it is settled. So it is undone at once,
             // and looked for again.
             if let settled = self.tooEarly(.execute(call.step), asked: asked.uptime) {
-                self.due[.undo(call.step)] = settled
+                self.postpone(.undo(call.step), until: settled, SagaWait(reason: .settleTime))
             } else {
                 self.undone.insert(call.step)
             }
         case .notSent:
-            self.postponeUnsent(call, now: now)
+            self.askAgain(call, now: now)
         case .failed(let error):
             if error.errorClass == .unknownOutcome { self.becomeDoubtful(.undo(call.step), now: now) }
             self.undoErrors[call.step] = error
-        case .abandoned, .succeeded, .resolved:
+        case .abandoned, .succeeded, .pending, .resolved:
             self.becomeDoubtful(.undo(call.step), now: now)
             self.undoErrors[call.step] = StepError(
                 .unknownOutcome, reason: "TIMED_OUT", message: "the undo took longer than its limit")

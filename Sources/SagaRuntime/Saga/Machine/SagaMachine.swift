@@ -23,7 +23,7 @@ struct SagaMachine: Sendable {
 
     /// A call to a remote step.
     struct StepCall: Sendable, Equatable {
-        enum Kind: String, Sendable, CaseIterable { case execute, resolve, compensate }
+        enum Kind: String, Sendable, CaseIterable { case execute, resolve, poll, compensate }
         var kind: Kind
         var step: Int
         var attempt: Int
@@ -37,6 +37,8 @@ struct SagaMachine: Sendable {
     /// How a call ended.
     enum CallOutcome: Sendable {
         case succeeded(output: String)
+        /// The other side has accepted, or still works on it.
+        case pending(PendingJob)
         case resolved(Resolution)
         case undone(Undone)
         case failed(StepError)
@@ -45,11 +47,18 @@ struct SagaMachine: Sendable {
         /// Given up, or failed, before any request was authorized: certainly nothing was sent, and nothing will be.
         case notSent
 
+        static func executed(_ execution: Execution) -> CallOutcome {
+            switch execution {
+            case .done(let output): .succeeded(output: output)
+            case .pending(let job): .pending(job)
+            }
+        }
+
         /// Of a forward call: `nil` if it certainly did nothing; else what it made, where that is known.
         var mayHaveActed: String?? {
             switch self {
             case .succeeded(let output): .some(output)
-            case .abandoned: .some(nil)
+            case .abandoned, .pending: .some(nil)
             case .failed(let error) where error.errorClass == .unknownOutcome: .some(nil)
             case .failed, .resolved, .undone, .notSent: nil
             }
@@ -72,6 +81,8 @@ struct SagaMachine: Sendable {
         case repeatable
         /// A forward call came back with this.
         case returned(Result<String, StepError>)
+        /// The other side works on it; this is not recorded yet.
+        case progressed(PendingJob)
         /// The database refused the record. `output`: the call's result in it, where a database step of the same record
         /// may be to blame: it is tried without that step first.
         case rejected(StepError, output: String?)
@@ -86,6 +97,12 @@ struct SagaMachine: Sendable {
     var unanswered: [StepSide: UnansweredCalls] = [:]
     /// When the next attempt of a side may start, where that is later than at once.
     var due: [StepSide: BootTime] = [:]
+    /// What is waited for until then.
+    var waits: [StepSide: SagaWait] = [:]
+    /// Commands that were given and are not consumed, in the order in which they came.
+    var commands: [SagaCommand] = []
+    /// The newest that was ever received.
+    var newestCommand: Int64 = 0
     /// Questions about the current step that got no answer, in a row.
     var questionsAsked = 0
     /// Why the newest call ended without a definite answer.
@@ -99,7 +116,8 @@ struct SagaMachine: Sendable {
     private var birth: NewSaga?
     private var announceAdoption = false
     private var isPoisoned = false
-    private(set) var isCancelled: StepError?
+    /// It was claimed with intents that are unsent, which holds at that version alone.
+    private var needsTouch = false
     let random: @Sendable () -> Double
     /// Secrets say nothing to the machine, but the settle time may depend on options.
     private let secrets: [UInt8]
@@ -125,10 +143,11 @@ struct SagaMachine: Sendable {
     /// - Parameters:
     ///   - adoptions: how often it was taken up without progress, this time included.
     ///   - isPoisoned: it was taken up too often: park it.
-    ///   - isUnsent: whoever gave it back said that its intents are unsent.
+    ///   - isUnsent: whoever gave it back, or put it to sleep, said that its intents are unsent.
+    ///   - slept: how the one that slept was woken; `nil`: it was not asleep.
     init(
         definition: SagaDefinition, snapshot: SagaSnapshot, version: Int, adoptions: Int, isPoisoned: Bool,
-        isUnsent: Bool, announceAdoption: Bool, secrets: [UInt8], now: Moment,
+        isUnsent: Bool, slept: Awakening? = nil, secrets: [UInt8], now: Moment,
         random: @escaping @Sendable () -> Double
     ) {
         self.definition = definition
@@ -136,16 +155,30 @@ struct SagaMachine: Sendable {
         self.version = version
         self.adoptions = adoptions
         self.isPoisoned = isPoisoned
-        self.announceAdoption = announceAdoption
+        self.announceAdoption = slept == nil
+        self.needsTouch = slept != nil && isUnsent
         self.secrets = secrets
         self.random = random
-        self.inheritDoubt(isUnsent: isUnsent, now: now)
+        self.inheritDoubt(isUnsent: isUnsent, now: now, until: slept?.doubtUntil)
         for index in snapshot.steps.indices {
-            guard let retryAt = snapshot.steps[index].retryAt else { continue }
+            let step = snapshot.steps[index]
+            let side = StepSide(step: index, isUndo: snapshot.status == .compensating)
+            guard let next = step.retryAt ?? (side.isUndo ? nil : step.pollAt) else { continue }
+            // Whom it waited for is there again: the back-off was for that.
+            if slept?.dependencyIsBack == true { continue }
             // No longer than it was when it was written, whatever the database's clock has done since.
-            let rest = min(retryAt - now.time, retryAt - snapshot.updatedAt)
-            self.due[StepSide(step: index, isUndo: snapshot.status == .compensating)] = now.uptime + max(rest, .zero)
+            let rest = min(next - now.time, next - snapshot.updatedAt)
+            self.postpone(
+                side, until: now.uptime + max(rest, .zero), SagaWait(reason: step.isPending ? .job : .backOff))
         }
+    }
+
+    /// How a saga that slept was woken.
+    struct Awakening: Sendable {
+        /// The last instant at which a call without an answer may have gone out; `nil`: it can't be told any more.
+        var doubtUntil: BootTime?
+        /// It had waited for a dependency, not for an instant.
+        var dependencyIsBack: Bool
     }
 
     static func birth(of new: NewSaga, definition: SagaDefinition, now: Timestamp) -> SagaBirth {
@@ -160,8 +193,11 @@ struct SagaMachine: Sendable {
     func next(now: Moment) -> Action {
         if let birth = self.birth { return .write(self.firstRecord(birth, now: now.time)) }
         switch self.snapshot.status {
-        case .completed, .compensated, .parked:
+        case .completed, .compensated:
             return .finished
+        case .parked:
+            guard let command = self.commands.first else { return .finished }
+            return .write(self.commandRecord(command, now: now.time))
         case .running, .compensating:
             break
         }
@@ -171,6 +207,7 @@ struct SagaMachine: Sendable {
         if self.announceAdoption {
             return .write(self.record(kind: .adopt, now: now.time) { $0.emit(.sagaAdopted) })
         }
+        if self.needsTouch { return .write(self.record(kind: .wake, now: now.time) { _ in }) }
         return self.snapshot.status == .running ? self.nextForward(now: now) : self.nextUndo(now: now)
     }
 
@@ -192,20 +229,33 @@ struct SagaMachine: Sendable {
         switch call.kind {
         case .execute: self.executed(call, outcome, asked: asked, now: now)
         case .resolve: self.resolved(call, outcome, asked: asked, now: now)
+        case .poll: self.polled(call, outcome, now: now)
         case .compensate: self.compensated(call, outcome, asked: asked, now: now)
         }
     }
 
     /// The call that is due must not go out for a while, since its dependency is down. Nothing durable: no attempt is used
     /// up. What doesn't depend on it goes on.
-    mutating func postpone(_ call: StepCall, by pause: Duration, now: Moment) {
-        self.due[StepSide(step: call.step, isUndo: call.kind == .compensate)] = now.uptime + pause
+    ///
+    /// - Parameter isLong: nobody knows for how long.
+    mutating func postpone(_ call: StepCall, by pause: Duration, for dependency: String, isLong: Bool, now: Moment) {
+        self.postpone(
+            StepSide(step: call.step, isUndo: call.kind == .compensate), until: now.uptime + pause,
+            SagaWait(reason: .breakerOpen, dependency: dependency, until: isLong ? nil : now.time + pause))
     }
 
-    /// A call that was never sent is no attempt: it is made again after a moment.
-    mutating func postponeUnsent(_ call: StepCall, now: Moment) {
+    /// Nothing of this side happens before `instant`.
+    mutating func postpone(_ side: StepSide, until instant: BootTime, _ wait: SagaWait) {
+        self.due[side] = instant
+        self.waits[side] = wait
+    }
+
+    /// A call that got no answer, or was not sent, and is no attempt: it is made again after a moment.
+    mutating func askAgain(_ call: StepCall, now: Moment, atLeast: Duration? = nil) {
         self.questionsAsked += 1
-        self.postpone(call, by: self.questionDelay, now: now)
+        self.postpone(
+            StepSide(step: call.step, isUndo: call.kind == .compensate),
+            until: now.uptime + max(self.questionDelay, atLeast ?? .zero), SagaWait(reason: .backOff))
     }
 
     /// Between questions after an unknown outcome, and between calls that could not be sent.
@@ -228,9 +278,12 @@ struct SagaMachine: Sendable {
             self.version = record.expectedVersion + 1
             self.adoptions = record.adoptions
             self.announceAdoption = false
+            self.needsTouch = false
             self.isPoisoned = false
             self.questionsAsked = 0
-            if record.kind != .adopt {
+            switch record.kind {
+            case .adopt, .wake, .sleep: break
+            case .create, .forward, .intent, .retry, .undo, .end, .park, .progress, .command:
                 self.position = .idle
                 self.assumption = nil
             }
@@ -248,6 +301,10 @@ struct SagaMachine: Sendable {
             guard let seen = try? self.snapshot.apply(event, databaseOutput: databaseOutput) else { continue }
             events.append(seen)
             self.follow(event, generationBefore: generation, now: now)
+            if event.type == .commandReceived, !self.commands.isEmpty { self.commands.removeFirst() }
+            if event.type == .sagaResumed || event.type == .commandReceived && !event.flags.contains(.noEffect) {
+                self.due = [:]
+            }
             guard let step = event.step else { continue }
             if isUndo {
                 self.undone.remove(step)
@@ -256,14 +313,12 @@ struct SagaMachine: Sendable {
             }
             let side = StepSide(step: step, isUndo: isUndo)
             self.due[side] = event.retryAt.map { now.uptime + ($0 - event.time) }
+            self.waits[side] = SagaWait(reason: event.type == .stepProgress ? .job : .backOff)
             // Its back-off over, the same call goes out again: its outcome was asked about before this was written.
             if event.type == .stepRetrying, !isUndo, self.doubt(side).isSent { self.position = .repeatable }
         }
         return events
     }
-
-    /// An operator's wish to stop forward work (or a deletion that came while the device was being created).
-    mutating func cancel(_ error: StepError) { self.isCancelled = error }
 
     // MARK: What the driver asks about a call
 

@@ -1,0 +1,53 @@
+/// A wish about a saga: a row of `saga_command`, consumed exactly once, by whoever drives the saga, in one of its flushes.
+public struct SagaCommand: Sendable, Equatable {
+    public enum Kind: String, Sendable, CaseIterable {
+        /// Stop going forward, and undo: what a deletion wishes of a creation.
+        case cancel = "CANCEL"
+        /// The same, by an operator.
+        case compensate = "COMPENSATE"
+        /// Take a parked saga up again, in the direction in which it parked. One that waits goes on at once.
+        case resume = "RESUME"
+        /// Resume, and take the step that parked it for done: somebody has done it by hand.
+        case skip = "SKIP"
+    }
+
+    /// What became of it.
+    public enum Result: String, Sendable {
+        case done = "DONE"
+        /// There was nothing to do: the saga turns back already, or is not parked.
+        case noEffect = "NO_EFFECT"
+        /// The saga can only go forward.
+        case pastPivot = "PAST_PIVOT"
+        /// The saga ended, or parked, before it came to this.
+        case tooLate = "TOO_LATE"
+    }
+
+    public var id: Int64
+    public var kind: Kind
+    /// Who wishes it.
+    public var issuer: String
+    /// Why; up to 1,000 characters.
+    public var reason: String
+
+    public init(id: Int64, kind: Kind, issuer: String, reason: String) {
+        self.id = id
+        self.kind = kind
+        self.issuer = issuer
+        self.reason = reason
+    }
+}
+
+extension SagaCommand {
+    /// Marks it as consumed, in the flush that does so.
+    func consumption(_ result: Result) -> SideEffect {
+        let argument = #"{"id":\#(self.id),"result":"\#(result.rawValue)"}"#
+        return SideEffect(
+            name: "command_consume",
+            statement: """
+                UPDATE saga_command c SET consumed_at = saga_now(), result = a.argument->>'result'
+                FROM accepted a
+                WHERE c.command_id = (a.argument->>'id')::bigint AND c.saga_id = a.saga_id
+                """,
+            argument: { _ in argument })
+    }
+}

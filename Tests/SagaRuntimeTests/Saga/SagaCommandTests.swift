@@ -1,0 +1,128 @@
+@testable import SagaRuntime
+import Testing
+
+/// What commands do to sagas, wherever they meet them.
+struct SagaCommandTests {
+    private static let undecidable = StepError(.undecidable, reason: "WHO_KNOWS", message: "")
+    private static let refused = StepError(.refused, reason: "NO", message: "no")
+
+    @Test(arguments: [SagaCommand.Kind.cancel, .compensate])
+    func turnsBackWhatGoesForward(_ kind: SagaCommand.Kind) {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        let record = saga.command(kind)
+        #expect(record?.granted.events.first?.type == .commandReceived)
+        #expect(record?.granted.events.first?.message == "by ann: a test")
+        #expect(record?.granted.sideEffects.first?.name == "command_consume")
+        #expect(saga.snapshot.failure?.cause == .cancelled)
+        saga.report(.undone(.undone))
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func aResultInHandIsNotLost() {
+        let saga = MachineHarness.started()
+        saga.answer(.succeeded(output: #"{"id":1}"#))
+        saga.machine.receive([saga.newCommand(.cancel)])
+        saga.commit()
+        #expect(saga.snapshot.steps[1].status == .succeeded)
+        saga.commit()
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.snapshot.outputs["CREATE"] == #"{"id":1}"#)
+    }
+
+    /// The last step's success ends the saga: the command came too late, and says so before the end.
+    @Test func anEndAnswersWhatItKnows() {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"), times: 2)
+        saga.answer(.succeeded(output: "{}"))
+        saga.machine.receive([saga.newCommand(.cancel)])
+        let record = saga.commit()
+        #expect(record?.commandsSeen == 1)
+        #expect(record?.granted.events.map(\.type) == [.stepSucceeded, .commandReceived, .sagaCompleted])
+        #expect(record?.granted.events[1].flags == .noEffect)
+        #expect(saga.snapshot.status == .completed && saga.machine.commands.isEmpty)
+    }
+
+    @Test func onlyWhatEndsOrParksOrSleepsCompares() {
+        let saga = MachineHarness.started()
+        #expect(saga.report(.succeeded(output: "{}")) != nil)
+        saga.answer(.succeeded(output: "{}"))
+        #expect(saga.commit()?.commandsSeen == nil)
+        saga.answer(.failed(Self.undecidable))
+        #expect(saga.commit()?.commandsSeen == 0)
+    }
+
+    @Test func aParkedSagaGoesOnWhereItStopped() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.undecidable))
+        #expect(saga.snapshot.status == .parked && saga.snapshot.failure?.reason == "WHO_KNOWS")
+        saga.adopt()
+        saga.command(.resume)
+        #expect(saga.events.suffix(2).map(\.type) == [.commandReceived, .sagaResumed])
+        #expect(saga.snapshot.status == .running && saga.snapshot.failure == nil)
+        saga.report(.resolved(.happened(output: "{}")))
+        #expect(saga.snapshot.steps[1].status == .succeeded)
+    }
+
+    @Test func aSagaParkedOnItsWayForwardIsTurnedBack() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.undecidable))
+        saga.command(.compensate)
+        #expect(saga.snapshot.status == .compensating && saga.snapshot.failure?.cause == .cancelled)
+        #expect(saga.answer(.undone(.nothingFound))?.kind == .compensate)
+    }
+
+    private func parkedInTheUndo() -> MachineHarness {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.command(.cancel)
+        saga.report(.failed(Self.undecidable))
+        saga.commit()
+        return saga
+    }
+
+    @Test func anUndoThatFailedIsTriedAgain() {
+        let saga = self.parkedInTheUndo()
+        #expect(saga.snapshot.status == .parked)
+        saga.command(.resume)
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.report(.undone(.undone))?.kind == .compensate)
+        #expect(saga.snapshot.status == .compensated)
+    }
+
+    @Test func anUndoThatWasDoneByHandIsSkipped() {
+        let saga = self.parkedInTheUndo()
+        saga.command(.skip)
+        #expect(saga.snapshot.steps[1].status == .skipped)
+        #expect(saga.snapshot.status == .compensated)
+        #expect(saga.sideEffects.contains("remove") && saga.sideEffects.contains("release"))
+        #expect(saga.snapshot.stepsDone == 0)
+    }
+
+    @Test func commandsAreConsumedOnceAndInOrder() {
+        let saga = MachineHarness.started()
+        let cancel = saga.newCommand(.cancel)
+        saga.machine.receive([cancel, cancel])
+        saga.machine.receive([cancel])
+        saga.commit()
+        saga.machine.receive([cancel])
+        #expect(saga.machine.commands.isEmpty && saga.snapshot.commandsReceived == 1)
+    }
+
+    @Test func aResumeEndsABackOff() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(StepError(.unavailable, reason: "AWAY", message: "")))
+        #expect(saga.pause != nil)
+        saga.command(.resume)
+        #expect(saga.answer(.succeeded(output: "{}"))?.attempt == 2)
+    }
+
+    @Test func whatIsTurningBackAlreadyIsLeftAlone() {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.command(.cancel)
+        let record = saga.command(.compensate)
+        #expect(record?.granted.events.map(\.type) == [.commandReceived])
+        #expect(record?.granted.events.first?.flags == .noEffect)
+    }
+}

@@ -1,0 +1,92 @@
+@testable import SagaRuntime
+import Testing
+
+/// What a saga that slept still knows, and what it does not.
+struct SagaSleepTests {
+    private static let unknown = StepError(.unknownOutcome, reason: "LOST", message: "")
+    private static let unavailable = StepError(.unavailable, reason: "AWAY", message: "")
+    private let settle = Duration.seconds(10)
+
+    @Test func timeAsleepCountsInTheSameEpoch() {
+        for isSameEpoch in [true, false] {
+            let saga = MachineHarness.started()
+            saga.answer(.failed(Self.unknown))
+            saga.answer(.resolved(.absent))
+            #expect(saga.machine.waiting(now: saga.moment)?.reason == .settleTime)
+            #expect(saga.sleep(for: self.settle, isSameEpoch: isSameEpoch)?.doubtUntil == MachineHarness.start)
+            #expect(saga.answer(.resolved(.absent))?.kind == .resolve)
+            if isSameEpoch {
+                #expect(saga.commit()?.granted.events.last?.generation == 2)
+            } else {
+                #expect(saga.pause == self.settle)
+            }
+        }
+    }
+
+    @Test func theSameInTheUndo() {
+        for isSameEpoch in [true, false] {
+            let saga = MachineHarness.started()
+            saga.answer(.failed(Self.unknown))
+            saga.command(.cancel)
+            saga.answer(.undone(.undone))
+            saga.sleep(for: self.settle, isSameEpoch: isSameEpoch)
+            saga.report(.undone(.nothingFound))
+            #expect((saga.snapshot.status == .compensated) == isSameEpoch)
+        }
+    }
+
+    @Test func aBackOffGoesOnAsleep() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.unavailable))
+        let pause = saga.pause ?? .zero
+        #expect(saga.sleep(for: pause / 2)?.wait.reason == .backOff)
+        saga.commit()
+        #expect(saga.pause == pause - pause / 2)
+        saga.wait()
+        #expect(saga.answer(.succeeded(output: "{}"))?.attempt == 2)
+    }
+
+    @Test func wakingWritesNoEvent() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.unavailable))
+        saga.sleep(for: .seconds(100))
+        let count = saga.snapshot.lastSequence
+        // Its intent is unsent at that version alone, so the version is raised before anything is sent.
+        #expect(saga.commit()?.kind == .wake)
+        #expect(saga.snapshot.lastSequence == count)
+        #expect(saga.answer(.succeeded(output: "{}"))?.kind == .execute)
+    }
+
+    /// A dead dependency: nobody knows for how long, and whatever the back-off said is void once it is back.
+    @Test func theBackOffIsVoidOnceTheDependencyIsBack() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(StepError(.unknownOutcome, reason: "LOST", message: "")))
+        saga.command(.cancel)
+        saga.report(.failed(Self.unavailable), times: 6)
+        guard case .call(let call, _) = saga.next() else {
+            saga.wait()
+            return #expect(saga.sleep(for: .seconds(1), dependencyIsBack: true) != nil || true)
+        }
+        saga.machine.postpone(call, by: .seconds(30), for: "docker", isLong: true, now: saga.moment)
+        let sleep = saga.sleep(for: .seconds(1), dependencyIsBack: true)
+        #expect(sleep?.wait == SagaWait(reason: .breakerOpen, dependency: "docker"))
+        #expect(saga.answer(.undone(.undone))?.kind == .compensate)
+    }
+
+    @Test func sleepingNeitherClearsNorRaisesTheCountOfAdoptions() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.unavailable))
+        saga.adopt(adoptions: 3)
+        saga.commit()
+        guard let wait = saga.machine.waiting(now: saga.moment) else {
+            return #expect(Bool(false), "it waits for nothing")
+        }
+        #expect(saga.machine.sleepRecord(wait, now: saga.moment).adoptions == 3)
+    }
+
+    @Test func whatIsOverOrParkedNeverSleeps() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(StepError(.undecidable, reason: "WHO_KNOWS", message: "")))
+        #expect(saga.machine.waiting(now: saga.moment) == nil)
+    }
+}
