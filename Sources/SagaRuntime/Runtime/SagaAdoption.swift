@@ -116,20 +116,23 @@ struct SagaAdoption: Sendable {
                 limit = claimed.isEmpty ? 0 : min(free, Self.batchSize)
             }
         }
+        // A dependency is looked at once a sweep: what was woken for it has to show whether it is back.
+        var isFirst = true
         while free > 0, !Task.isCancelled {
-            let woken = try await self.wake(limit: min(free, Self.batchSize))
+            let woken = try await self.wake(limit: min(free, Self.batchSize), looksAtDependencies: isFirst)
             if woken == 0 { return }
             free -= woken
+            isFirst = false
         }
     }
 
     /// Goes on with sagas that slept.
     ///
     /// - Returns: how many were woken.
-    private func wake(limit: Int) async throws -> Int {
+    private func wake(limit: Int, looksAtDependencies: Bool) async throws -> Int {
         let woken = try await self.sleepers.wake(
             limit: limit, owner: self.lease.instanceID, definitions: self.registry.all.map { ($0.type, $0.version) },
-            rate: { self.worker.rate($0) })
+            rate: looksAtDependencies ? { self.worker.rate($0) } : nil)
         if !woken.isEmpty { FaultPoint.hit("wake.after") }
         let claims = woken.map {
             Claim(

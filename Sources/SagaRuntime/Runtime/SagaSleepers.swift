@@ -94,9 +94,9 @@ final class SagaSleepers: Sendable {
 
     /// Claims sagas that are to go on.
     ///
-    /// - Parameter rate: how many that wait for a dependency may be woken.
+    /// - Parameter rate: how many that wait for a dependency may be woken; `nil`: none of those, only what is due.
     func wake(
-        limit: Int, owner: Int64, definitions: [(type: String, version: Int)], rate: (String) -> Rate
+        limit: Int, owner: Int64, definitions: [(type: String, version: Int)], rate: ((String) -> Rate)?
     ) async throws(PostgresError) -> [Woken] {
         func parameters(_ limit: Int) -> SQLParameters {
             var parameters = SQLParameters()
@@ -106,13 +106,15 @@ final class SagaSleepers: Sendable {
             return parameters
         }
         var ids = try Self.ids(try await self.pool.run(SQLQuery(Self.due, parameters(limit))))
-        for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
-            let dependency = try row.text(0)
-            let share = self.share(of: dependency, rate(dependency))
-            guard share > 0, ids.count < limit else { continue }
-            var selection = parameters(min(share, limit - ids.count))
-            selection.append(dependency)
-            ids += try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+        if let rate {
+            for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
+                let dependency = try row.text(0)
+                let share = self.share(of: dependency, rate(dependency))
+                guard share > 0, ids.count < limit else { continue }
+                var selection = parameters(min(share, limit - ids.count))
+                selection.append(dependency)
+                ids += try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+            }
         }
         return try await self.claim(ids, owner: owner)
     }

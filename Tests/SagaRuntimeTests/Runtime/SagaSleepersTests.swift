@@ -1,0 +1,191 @@
+import TestSupport
+import Testing
+
+@testable import SagaRuntime
+
+/// Sleep, waking and commands on a real PostgreSQL.
+@Suite struct SagaSleepersTests {
+    private static let definitions = [(type: "TEST", version: 1)]
+
+    /// Sagas whose call is due, put to sleep.
+    private func asleep(
+        _ count: Int, _ wait: SagaWait, in fixture: JournalFixture, doubt: Bool = false
+    ) async throws -> [SagaMachine] {
+        var machines = await fixture.writeAll((0..<count).map { _ in fixture.machine() }).map(\.machine)
+        for index in machines.indices {
+            let now = fixture.clock.moment()
+            if doubt, case .call(let call, _) = machines[index].next(now: now) {
+                machines[index].callReturned(call, .abandoned, asked: now, now: now)
+            }
+            let outcome = await fixture.journal.write(machines[index].sleepRecord(wait, now: now))
+            #expect(outcome.isCommitted)
+        }
+        return machines
+    }
+
+    private func wake(
+        _ fixture: JournalFixture, limit: Int = 100, _ rate: ((String) -> SagaSleepers.Rate)? = nil
+    ) async throws -> [SagaSleepers.Woken] {
+        try await SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
+            .wake(limit: limit, owner: JournalFixture.owner, definitions: Self.definitions, rate: rate)
+    }
+
+    private func due(_ fixture: JournalFixture, in pause: Duration = .zero) -> SagaWait {
+        SagaWait(reason: .backOff, until: fixture.clock.now() + pause)
+    }
+
+    @Test func sleepersBelongToNobodyUntilTheyAreDue() async throws {
+        let fixture = try await JournalFixture.make()
+        let early = try await self.asleep(1, self.due(fixture), in: fixture)
+        _ = try await self.asleep(1, self.due(fixture, in: .seconds(100)), in: fixture)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state WHERE owner = -1 AND version = 2") == 2)
+        // Going to sleep writes no event.
+        #expect(try await fixture.count("SELECT count(*) FROM saga_event") == 2)
+        let woken = try await self.wake(fixture)
+        #expect(woken.map(\.id) == [early[0].snapshot.id] && woken[0].version == 4)
+        #expect(woken[0].isUnsent)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 1)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state WHERE owner = 7 AND version = 4") == 1)
+        #expect(try await self.wake(fixture).isEmpty)
+        await fixture.close()
+    }
+
+    @Test func timeAsleepCountsWithinTheEpochAlone() async throws {
+        for changes in [false, true] {
+            let fixture = try await JournalFixture.make()
+            _ = try await self.asleep(1, self.due(fixture), in: fixture, doubt: true)
+            if changes { try await fixture.pool.execute("UPDATE saga_clock SET epoch = epoch + 1") }
+            let woken = try await self.wake(fixture)
+            #expect(woken.count == 1 && !woken[0].isUnsent)
+            #expect((woken[0].awakening.doubtUntil == nil) == changes)
+            await fixture.close()
+        }
+    }
+
+    /// A clock that has stepped since, which nobody has noticed yet.
+    @Test func aClockThatIsOffEndsNoSettleTime() async throws {
+        let fixture = try await JournalFixture.make()
+        _ = try await self.asleep(1, self.due(fixture), in: fixture, doubt: true)
+        let now = BootTime.now
+        fixture.clock.learn(fixture.clock.now() + .seconds(-5), sent: now, received: now)
+        #expect(fixture.clock.hasStepped)
+        #expect(try await self.wake(fixture).first?.awakening.doubtUntil == nil)
+        await fixture.close()
+    }
+
+    @Test func oneProbeWhileADependencyIsDownAndThenMoreEachTime() async throws {
+        let fixture = try await JournalFixture.make()
+        _ = try await self.asleep(20, SagaWait(reason: .breakerOpen, dependency: "docker"), in: fixture)
+        #expect(try await self.wake(fixture).isEmpty)
+        #expect(try await self.wake(fixture) { _ in .none }.isEmpty)
+        let probes = try await self.wake(fixture) { _ in .probe }
+        #expect(probes.count == 1 && probes[0].awakening.dependencyIsBack)
+        let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
+        var counts: [Int] = []
+        for _ in 0..<6 {
+            counts.append(
+                try await sleepers.wake(
+                    limit: 100, owner: JournalFixture.owner, definitions: Self.definitions, rate: { _ in .all }
+                ).count)
+        }
+        #expect(counts == [1, 2, 4, 8, 4, 0])
+        await fixture.close()
+    }
+
+    @Test func onlyWhatIsServedIsWoken() async throws {
+        let fixture = try await JournalFixture.make()
+        _ = try await self.asleep(1, self.due(fixture), in: fixture)
+        try await fixture.pool.execute("UPDATE saga_waiting SET definition_version = 2")
+        #expect(try await self.wake(fixture).isEmpty)
+        await fixture.close()
+    }
+
+    @Test func twoThatWakeAtOnceShareThem() async throws {
+        let fixture = try await JournalFixture.make()
+        _ = try await self.asleep(50, self.due(fixture), in: fixture)
+        async let first = self.wake(fixture)
+        async let second = self.wake(fixture)
+        let ids = try await (first + second).map(\.id)
+        #expect(Set(ids).count == ids.count)
+        await fixture.close()
+    }
+
+    // MARK: Commands
+
+    private func commands(_ fixture: JournalFixture) -> SagaCommands {
+        SagaCommands(pool: fixture.pool, days: fixture.days)
+    }
+
+    /// No flush that ends, parks or puts to sleep overlooks a command that it doesn't know.
+    @Test func anEndThatOverlooksACommandIsRefused() async throws {
+        let fixture = try await JournalFixture.make()
+        var machine = await fixture.readyToEnd(1)[0]
+        let id = machine.snapshot.id
+        guard case .accepted = try await self.commands(fixture).issue(.cancel, to: id, by: "ann", reason: "test") else {
+            Issue.record("not accepted")
+            return
+        }
+        guard case .commanded = await fixture.write(&machine) else {
+            Issue.record("written all the same")
+            return
+        }
+        machine.receive(try await self.commands(fixture).open(of: [id])[id] ?? [])
+        #expect(await fixture.write(&machine)?.isCommitted == true)
+        #expect(machine.snapshot.status == .completed)
+        #expect(
+            try await fixture.count(
+                "SELECT count(*) FROM saga_command WHERE consumed_at IS NOT NULL AND result = 'TOO_LATE'") == 1)
+        #expect(try await self.commands(fixture).issue(.cancel, to: id, by: "ann", reason: "test") == .tooLate)
+        await fixture.close()
+    }
+
+    @Test func aSleepThatOverlooksACommandIsRefused() async throws {
+        let fixture = try await JournalFixture.make()
+        var machine = fixture.machine()
+        _ = await fixture.write(&machine)
+        _ = try await self.commands(fixture).issue(.cancel, to: machine.snapshot.id, by: "ann", reason: "test")
+        let record = machine.sleepRecord(self.due(fixture), now: fixture.clock.moment())
+        guard case .commanded = await fixture.journal.write(record) else {
+            Issue.record("asleep all the same")
+            return
+        }
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        await fixture.close()
+    }
+
+    @Test func aCommandWakesWhoSleeps() async throws {
+        let fixture = try await JournalFixture.make()
+        let machine = try await self.asleep(1, self.due(fixture, in: .seconds(1000)), in: fixture)[0]
+        #expect(try await self.wake(fixture).isEmpty)
+        _ = try await self.commands(fixture).issue(.resume, to: machine.snapshot.id, by: "ann", reason: "test")
+        #expect(try await self.wake(fixture).map(\.id) == [machine.snapshot.id])
+        await fixture.close()
+    }
+
+    @Test func aCommandWakesWhatIsParkedAndARunningSagaStaysItsOwners() async throws {
+        let fixture = try await JournalFixture.make()
+        let machines = await fixture.writeAll([fixture.machine(), fixture.machine()]).map(\.machine)
+        var parked = machines[0]
+        let now = fixture.clock.moment()
+        if case .call(let call, _) = parked.next(now: now) {
+            let error = StepError(.undecidable, reason: "WHO_KNOWS", message: "")
+            parked.callReturned(call, .failed(error), asked: now, now: now)
+        }
+        #expect(await fixture.write(&parked)?.isCommitted == true && parked.snapshot.status == .parked)
+        for machine in machines {
+            _ = try await self.commands(fixture).issue(.resume, to: machine.snapshot.id, by: "ann", reason: "test")
+        }
+        let woken = try await self.wake(fixture)
+        #expect(woken.map(\.id) == [parked.snapshot.id])
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        await fixture.close()
+    }
+
+    @Test func aCommandForNobodyIsNotFound() async throws {
+        let fixture = try await JournalFixture.make()
+        #expect(
+            try await self.commands(fixture).issue(.cancel, to: fixture.machine().snapshot.id, by: "ann", reason: "")
+                == .notFound)
+        await fixture.close()
+    }
+}
