@@ -6,6 +6,11 @@ public struct DeviceCursor: Sendable, Equatable {
         public var createdAt: Timestamp
         /// UUID text.
         public var deviceID: String
+
+        public init(createdAt: Timestamp, deviceID: String) {
+            self.createdAt = createdAt
+            self.deviceID = deviceID
+        }
     }
 
     /// `nil`: from the beginning.
@@ -15,6 +20,9 @@ public struct DeviceCursor: Sendable, Equatable {
     public init(_ record: DeviceRecord) {
         self.position = Position(createdAt: record.createdAt, deviceID: record.deviceID)
     }
+
+    /// After this position.
+    public init(_ position: Position) { self.position = position }
 
     /// Reads `text`; empty means the beginning, `nil` what is not a cursor.
     public init?(_ text: String) {

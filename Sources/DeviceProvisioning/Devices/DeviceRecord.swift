@@ -1,5 +1,17 @@
 public import SagaRuntime
 
+/// What a list shows of a row of `devices` that this binary can't read: damaged, or of a newer version.
+public struct DeviceOutline: Sendable, Equatable {
+    /// UUID text.
+    public var deviceID: String
+    public var name: String
+    public var userID: String
+    public var tenantID: String
+    public var createdAt: Timestamp
+    /// What is wrong with it, for the log.
+    public var problem: String
+}
+
 /// A row of `devices`.
 public struct DeviceRecord: Sendable, Equatable {
     /// UUID text.
@@ -31,6 +43,12 @@ extension DeviceRecord {
         d.storage_mb, d.width_px, d.height_px, d.dpi, d.android_version, d.tags, d.metadata, d.external_id, d.host, \
         d.adb_port, d.webrtc_port, d.attributes, d.saga_id, d.created_at, d.updated_at
         """
+
+    static func outline(_ row: SQLRow, _ problem: PostgresError) throws(PostgresError) -> DeviceOutline {
+        DeviceOutline(
+            deviceID: try row.uuid(0), name: try row.text(1), userID: try row.text(6), tenantID: try row.text(7),
+            createdAt: try row.timestamp(23), problem: "\(problem)")
+    }
 
     init(_ row: SQLRow) throws(PostgresError) {
         guard let type = DeviceType(name: try row.text(3)), let status = DeviceStatus(name: try row.text(4)),

@@ -19,7 +19,7 @@ public final class DeviceStore: Sendable {
         return try await self.lookups.submit(id)
     }
 
-    /// A page of devices, newest first.
+    /// A page of devices, newest first. It looks at `maximumCandidates` devices at most, and says where to go on.
     ///
     /// - Parameters:
     ///   - userID: empty: of every user.
@@ -32,39 +32,43 @@ public final class DeviceStore: Sendable {
         userID: String, statuses: [String] = [], provider: ProviderKind? = nil, visibility: Visibility = .all,
         after position: DeviceCursor.Position? = nil,
         limit: Int, until deadline: ContinuousClock.Instant? = nil
-    ) async throws(PostgresError) -> [DeviceRecord] {
+    ) async throws(PostgresError) -> DevicePage {
+        guard let owners = Owners(userID: userID, visibility: visibility) else {
+            return DevicePage(entries: [], next: nil)
+        }
+        let isRare = !statuses.isEmpty && !statuses.contains(DeviceStatus.running.name)
         var parameters = SQLParameters()
         parameters.append(position?.createdAt ?? Timestamp.infinity)
         parameters.append(uuid: position?.deviceID ?? "ffffffff-ffff-ffff-ffff-ffffffffffff")
-        parameters.append(array: statuses.isEmpty ? DeviceStatus.allCases.map(\.name) : statuses)
-        parameters.append(provider?.name)
-        parameters.append(Int64(max(limit, 0)))
-        let statement: SQLStatement
-        switch (visibility, userID.isEmpty) {
-        case (.all, true): statement = Self.listAll
-        case (.user(let user), true):
-            parameters.append(user)
-            statement = Self.listOfUser
-        case (.tenant(let tenant, let user), true):
-            parameters.append(user)
-            parameters.append(tenant)
-            statement = Self.listOfTenant
-        case (.user(let user), false):
-            guard Visibility.isSame(userID, user) else { return [] }
-            parameters.append(userID)
-            statement = Self.listOfUser
-        case (.tenant(let tenant, let user), false):
-            parameters.append(userID)
-            // One's own are seen in whatever tenant they are.
-            parameters.append(Visibility.isSame(userID, user) ? nil : tenant)
-            statement = Self.listOfTenantsUser
-        case (.all, false):
-            parameters.append(userID)
-            statement = Self.listOfUser
-        }
-        return try await self.database.run(SQLQuery(statement, parameters), until: deadline)
-            .map { (row) throws(PostgresError) in try DeviceRecord(row) }
+        owners.append(to: &parameters)
+        var page = parameters
+        page.append(Int64(Self.maximumCandidates))
+        page.append(array: statuses)
+        page.append(provider?.name)
+        page.append(Int64(max(limit, 0)))
+        let entries = try await self.database.run(SQLQuery(owners.page(isRare: isRare), page), until: deadline)
+            .map { (row) throws(PostgresError) -> DevicePage.Entry in
+                do throws(PostgresError) {
+                    return .device(try DeviceRecord(row))
+                } catch {
+                    // One that can't be read keeps nobody from the others.
+                    return .unreadable(try DeviceRecord.outline(row, error))
+                }
+            }
+        guard entries.count < limit else { return DevicePage(entries: entries, next: nil) }
+        // Short: that was all, or all among so many candidates.
+        parameters.append(Int64(Self.maximumCandidates - 1))
+        let last = try await self.database.run(
+            SQLQuery(owners.lastCandidate(isRare: isRare), parameters), until: deadline)
+        return DevicePage(
+            entries: entries,
+            next: try last.first.map { (row) throws(PostgresError) in
+                DeviceCursor.Position(createdAt: try row.timestamp(0), deviceID: try row.uuid(1))
+            })
     }
+
+    /// Devices that a page looks at.
+    static let maximumCandidates = 4096
 
     private static func devices(
         _ ids: [String], _ database: PostgresPool
@@ -95,34 +99,5 @@ public final class DeviceStore: Sendable {
         """
         SELECT \(DeviceRecord.columns)
         FROM unnest($1::uuid[]) AS i(device_id) JOIN devices d ON d.device_id = i.device_id
-        """)
-
-    private static func page(where condition: String) -> String {
-        """
-        SELECT \(DeviceRecord.columns)
-        FROM devices d
-        WHERE \(condition)(d.created_at, d.device_id) < ($1, $2) AND d.status = ANY ($3::text[])
-            AND ($4::text IS NULL OR d.provider = $4)
-        ORDER BY d.created_at DESC, d.device_id DESC
-        LIMIT $5
-        """
-    }
-
-    private static let listAll = SQLStatement("device_list", DeviceStore.page(where: ""))
-    private static let listOfUser = SQLStatement("device_list_user", DeviceStore.page(where: "d.user_id = $6 AND "))
-    private static let listOfTenantsUser = SQLStatement(
-        "device_list_tenants_user",
-        DeviceStore.page(where: "d.user_id = $6 AND ($7::text IS NULL OR d.tenant_id = $7) AND "))
-
-    /// A page from each of two indexes, and of both together the newest.
-    private static let listOfTenant = SQLStatement(
-        "device_list_tenant",
-        """
-        SELECT v.* FROM (
-            (\(DeviceStore.page(where: "d.tenant_id = $7 AND d.tenant_id <> '' AND d.user_id <> $6 AND ")))
-            UNION ALL (\(DeviceStore.page(where: "d.user_id = $6 AND ")))
-        ) AS v
-        ORDER BY v.created_at DESC, v.device_id DESC
-        LIMIT $5
         """)
 }

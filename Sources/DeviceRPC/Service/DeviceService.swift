@@ -217,7 +217,8 @@ public struct DeviceService: Sendable {
         // Known from CreateDevice's answer on, before its record exists too.
         let sagas = try await self.longReads.sagas.pass(Client(context)) {
             try await self.runtime.list(
-                SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1, until: context.deadline)
+                SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1, until: context.deadline
+            ).sagas
         }
         // The saga may have written the record between the two looks.
         if sagas.first?.status == .completed, let record = try await self.devices.device(id) {
@@ -242,21 +243,44 @@ public struct DeviceService: Sendable {
     ) async throws -> V1.ListDevicesResponse {
         let query = try ListDevicesQuery(validating: request)
         guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
-        let records = try await self.longReads.devices.pass(Client(context)) {
+        let found = try await self.longReads.devices.pass(Client(context)) {
             try await self.devices.list(
                 userID: query.userID, statuses: query.statuses.map(\.shortName),
                 provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
                 after: cursor.position, limit: query.page.size + 1, until: context.deadline)
         }
         var response = V1.ListDevicesResponse()
-        var page = Page(records, size: query.page.size)
-        while let record = page.next() {
-            let device = V1.Device(record)
+        var page = Page(found.entries, size: query.page.size)
+        while let entry = page.next() {
+            let device = self.listed(entry)
             guard page.fits(device) else { break }
             response.devices.append(device)
         }
-        if let last = page.last { response.nextPageToken = query.page.token(after: DeviceCursor(last).text) }
+        if let last = page.last {
+            response.nextPageToken = query.page.token(after: DeviceCursor(last.position).text)
+        } else if let next = found.next {
+            response.nextPageToken = query.page.token(after: DeviceCursor(next).text)
+        }
         return response
+    }
+
+    /// One that can't be read is listed with what can, and without a status.
+    private func listed(_ entry: DevicePage.Entry) -> V1.Device {
+        switch entry {
+        case .device(let record):
+            return V1.Device(record)
+        case .unreadable(let outline):
+            self.logger.log(
+                .error, cause: "rpc device row", "a device's row can't be read",
+                metadata: ["device_id": "\(outline.deviceID)", "error": "\(outline.problem)"])
+            var device = V1.Device()
+            device.deviceID = outline.deviceID
+            device.name = outline.name
+            device.userID = outline.userID
+            device.tenantID = outline.tenantID
+            device.createdAt = outline.createdAt
+            return device
+        }
     }
 
     private static let badPageToken = InvalidRequest([
@@ -307,17 +331,17 @@ public struct DeviceService: Sendable {
             statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
             userID: query.userID, resourceID: query.deviceID, batchID: query.batchID,
             visibility: caller.visibleSagas)
-        let snapshots = try await self.longReads.sagas.pass(Client(context)) {
+        let found = try await self.longReads.sagas.pass(Client(context)) {
             try await self.runtime.list(filter, before: before, limit: query.page.size + 1, until: context.deadline)
         }
         var response = V1.ListSagasResponse()
-        var page = Page(snapshots, size: query.page.size)
+        var page = Page(found.sagas, size: query.page.size)
         while let snapshot = page.next() {
             let saga = V1.Saga(snapshot)
             guard page.fits(saga) else { break }
             response.sagas.append(saga)
         }
-        if let last = page.last { response.nextPageToken = query.page.token(after: last.id.rawValue) }
+        if let next = page.last?.id ?? found.next { response.nextPageToken = query.page.token(after: next.rawValue) }
         return response
     }
 

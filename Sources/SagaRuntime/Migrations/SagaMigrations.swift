@@ -9,6 +9,13 @@ public enum SagaMigrations {
         Migration(version: 7, name: "saga_unsent", sql: Self.sagaUnsent),
         Migration(version: 8, name: "saga_features", sql: Self.sagaFeatures),
         Migration(version: 9, name: "saga_plan", sql: Self.sagaPlan),
+        // What is rare, newest first. (A change of status is no HOT update as it is, for saga_state_active and _parked.)
+        Migration(
+            version: 10, name: "saga_rare_statuses",
+            indexes: [
+                Migration.Index("open", on: "saga_state", "(saga_id) WHERE status IN ('RUNNING', 'COMPENSATING')"),
+                Migration.Index("compensated", on: "saga_state", "(saga_id) WHERE status = 'COMPENSATED'"),
+            ]),
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
     ]
 

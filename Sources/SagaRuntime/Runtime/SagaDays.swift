@@ -68,6 +68,15 @@ final class SagaDays: Sendable {
         self.whole(now).map { $0.open.map { SagaLeaf(day: $0) } } ?? [.parent]
     }
 
+    /// The leaves of all days, or those that hold every saga that isn't over, as far as ids before `position` may lie on them: in
+    /// groups, the newest first; the parents where they aren't known.
+    func groups(before position: String, isOpen: Bool = false, now: BootTime? = nil) -> [SagaLeafGroup] {
+        guard let whole = self.whole(now) else { return [.parents] }
+        let days = isOpen ? whole.open : Array(whole.days)
+        // Whole groups, so that few statements serve for all lists.
+        return SagaLeafGroup.groups(of: days.map { SagaLeaf(day: $0) }).reversed().filter { $0.bound < position }
+    }
+
     /// The list, if the leaves on it are all there are.
     private func whole(_ now: BootTime?) -> (days: Set<Int64>, open: [Int64])? {
         let now = now ?? self.surroundings.now

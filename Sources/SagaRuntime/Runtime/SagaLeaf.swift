@@ -54,6 +54,15 @@ struct SagaLeafGroup: Hashable, Sendable {
         return (0..<Self.length).filter { self.days & (1 << UInt16($0)) != 0 }.map { SagaLeaf(day: start + $0) }
     }
 
+    /// Every id on them is at or after it.
+    var bound: String { self.leaves.first?.day.map { PartitionKeeper.bound($0) } ?? "" }
+
+    /// A relation of `columns` of all these leaves, to be searched by an index of each, newest first.
+    func relation(_ table: (SagaLeaf) -> String, _ columns: String) -> String {
+        let parts = self.leaves.reversed().map { "SELECT \(columns) FROM \(table($0))" }
+        return "(" + parts.joined(separator: " UNION ALL ") + ")"
+    }
+
     /// Says which days they are. Empty for the parents.
     var suffix: String {
         self.start.map { "_" + PartitionKeeper.name(of: $0) + "_" + String(self.days, radix: 16) } ?? ""

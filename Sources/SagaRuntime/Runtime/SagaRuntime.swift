@@ -628,15 +628,17 @@ public final class SagaRuntime: Sendable {
         return try await self.reader.outlines(Array(problems.keys))
     }
 
-    /// Sagas newest first; see `SagaFilter`.
+    /// Sagas newest first; see `SagaFilter`. Fewer than `limit` if few of many that were looked at match; `SagaPage.next` tells
+    /// where to go on.
     ///
     /// - Parameter deadline: of the call that they are read for; PostgreSQL gives up then.
     public func list(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant? = nil
-    ) async throws(SagaRuntimeError) -> [SagaSnapshot] {
-        let ids = try await SagaList(pool: self.pool).ids(filter, before: before, limit: limit, until: deadline)
-        let snapshots = try await self.snapshots(ids, until: deadline)
-        return ids.compactMap { snapshots[$0] }
+    ) async throws(SagaRuntimeError) -> SagaPage {
+        let page = try await SagaList(pool: self.pool, days: self.days, statements: self.statements)
+            .page(filter, before: before, limit: limit, until: deadline)
+        let snapshots = try await self.snapshots(page.ids, until: deadline)
+        return SagaPage(sagas: page.ids.compactMap { snapshots[$0] }, next: page.next)
     }
 
     private static let digestKey = SQLStatement(

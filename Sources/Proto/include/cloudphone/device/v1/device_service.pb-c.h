@@ -232,7 +232,7 @@ struct  Cloudphone__Device__V1__ListDevicesResponse
   size_t n_devices;
   Cloudphone__Device__V1__Device **devices;
   /*
-   * empty on the last page
+   * empty on the last page; others may be short, even empty
    */
   char *next_page_token;
 };
@@ -320,6 +320,9 @@ struct  Cloudphone__Device__V1__ListSagasResponse
   ProtobufCMessage base;
   size_t n_sagas;
   Cloudphone__Device__V1__Saga **sagas;
+  /*
+   * as in ListDevicesResponse
+   */
   char *next_page_token;
 };
 #define CLOUDPHONE__DEVICE__V1__LIST_SAGAS_RESPONSE__INIT \
