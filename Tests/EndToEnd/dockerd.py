@@ -132,6 +132,9 @@ class DockerEngine:
             self.bridge = Bridge().name
             with open(self._path("bridge"), "w") as file:
                 file.write(self.bridge)
+            # A key, and so an id, of its own: by default the engines of a machine share one.
+            with open(self._path("daemon.json"), "w") as file:
+                json.dump({"deprecated-key-path": self._path("key.json")}, file)
             self.start()
             self._import_images()
         except BaseException:
@@ -158,7 +161,7 @@ class DockerEngine:
     def start(self):
         """Starts the engine's process; returns once it answers. Containers that ran before run again."""
         arguments = [
-            "dockerd", "--host", self.docker_host, "--data-root", self._path("data"), "--exec-root", self._path("exec"),
+            "dockerd", "--config-file", self._path("daemon.json"), "--host", self.docker_host, "--data-root", self._path("data"), "--exec-root", self._path("exec"),
             "--pidfile", self._path("pid"), "--storage-driver=vfs", "--iptables=false", "--ip6tables=false",
             "--ip-forward=false", "--ip-masq=false", f"--bridge={self.bridge}", "--userland-proxy=true",
             "--shutdown-timeout=3", "--log-level=warn",

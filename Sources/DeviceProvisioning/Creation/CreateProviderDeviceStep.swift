@@ -57,13 +57,15 @@ struct CreateProviderDeviceStep: RemoteStep {
         }
     }
 
-    func dependency(request: [UInt8]) -> String? { self.providers.dependency(of: request) }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? {
+        self.providers.dependency(of: request, outputs: outputs)
+    }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {
-        guard let request = try? DeviceRequest(decoding: request), let provider = self.providers[request.provider]
-        else {
-            return .seconds(30)
-        }
-        return provider.lag(options: (try? ProviderOptions.decode(secrets)) ?? [:])
+        guard let request = try? DeviceRequest(decoding: request),
+            let lag = self.providers.lag(
+                of: request.provider, options: (try? ProviderOptions.decode(secrets)) ?? [:])
+        else { return .seconds(30) }
+        return lag
     }
 }

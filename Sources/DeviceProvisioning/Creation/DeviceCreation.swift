@@ -15,7 +15,10 @@ public import SagaRuntime
 public enum DeviceCreation {
     /// `saga_state.saga_type`.
     public static let type = "DEVICE_CREATION"
-    public static let version = 1
+    /// New sagas name the site of their calls, once all live instances know what that is. Those of version 1 name none.
+    public static let version = 2
+    /// What all live instances must know before there are sagas of version 2.
+    static let feature = "sites"
 
     public struct Configuration: Sendable {
         /// How long a released pair of ports rests before it is granted again. Default: 30 s.
@@ -36,45 +39,76 @@ public enum DeviceCreation {
         public static let defaults = Configuration()
     }
 
+    /// All versions that there are sagas of.
+    ///
     /// - Parameters:
     ///   - providers: those that this server is configured for.
     ///   - quota: `nil` without a user service: REPORT_QUOTA_USAGE is skipped.
-    public static func definition(
+    public static func definitions(
         providers: ProviderRegistry, quota: QuotaClient?, configuration: Configuration = .defaults
+    ) -> [SagaDefinition] {
+        [1, Self.version].map {
+            Self.definition(version: $0, providers: providers, quota: quota, configuration: configuration)
+        }
+    }
+
+    static func definition(
+        version: Int, providers: ProviderRegistry, quota: QuotaClient?, configuration: Configuration = .defaults
     ) -> SagaDefinition {
-        let limits = providers.callLimits
-        return SagaDefinition(
-            type: Self.type, version: Self.version,
-            steps: [
-                StepDefinition(
-                    name: DeviceStep.allocatePorts,
-                    action: .database(PortStatements.allocate(pools: providers.portPools)),
-                    onCompensated: [PortStatements.release(coolDown: configuration.portCoolDown)],
-                    undoAfter: [DeviceStep.createProviderDevice],
-                    unavailableReason: DeviceFailureReason.portsExhausted),
-                StepDefinition(
-                    name: DeviceStep.createProviderDevice,
-                    action: .remote(CreateProviderDeviceStep(providers: providers)), undoIsRemote: true,
-                    onCompensated: [DeviceStatements.remove],
-                    undoAfter: [DeviceStep.createDatabaseRecord, DeviceStep.startDevice],
-                    retry: configuration.retry, undoRetry: configuration.undoRetry,
-                    callLimit: max(limits.create, limits.destroy + limits.find),
-                    unavailableReason: DeviceFailureReason.providerUnavailable),
-                StepDefinition(
-                    name: DeviceStep.createDatabaseRecord, action: .database(DeviceStatements.record),
-                    onCompensating: [DeviceStatements.markDeleting]),
-                StepDefinition(
-                    name: DeviceStep.reportQuotaUsage, action: .remote(ReportQuotaUsageStep(client: quota)),
-                    undoIsRemote: true, retry: configuration.retry, undoRetry: configuration.undoRetry,
-                    callLimit: ReportQuotaUsageStep.callLimit(quota),
-                    unavailableReason: DeviceFailureReason.quotaUnavailable),
-                StepDefinition(
-                    name: DeviceStep.startDevice, action: .remote(StartDeviceStep(providers: providers)),
-                    onSucceeded: [DeviceStatements.markRunning], retry: configuration.retry,
-                    undoRetry: configuration.undoRetry, callLimit: limits.start,
-                    unavailableReason: DeviceFailureReason.providerUnavailable),
-            ],
+        let allocate =
+            version == 1
+            ? PortStatements.allocate(pools: providers.portPools)
+            : SiteStatements.allocate(
+                refusal: { providers.refusal(of: $0) }, places: { providers.places($0, $1) })
+        var definition = SagaDefinition(
+            type: Self.type, version: version,
+            steps: Self.steps(allocate, providers: providers, quota: quota, configuration: configuration),
             // Everything but START_DEVICE.
             provisionedStep: 3)
+        if version == 1 {
+            definition.missing = { request, outputs in
+                guard let request = try? DeviceRequest(decoding: request) else { return nil }
+                let ports = try? PortPair(output: outputs[DeviceStep.allocatePorts])
+                return providers.missing(for: request.provider, portHost: ports?.host)
+            }
+        } else {
+            definition.requiredFeature = Self.feature
+            definition.site = { _, outputs in SiteOutput.site(outputs) }
+        }
+        return definition
+    }
+
+    private static func steps(
+        _ allocate: DatabaseStep, providers: ProviderRegistry, quota: QuotaClient?, configuration: Configuration
+    ) -> [StepDefinition] {
+        let limits = providers.callLimits
+        return [
+            StepDefinition(
+                name: DeviceStep.allocatePorts, action: .database(allocate),
+                onCompensated: [PortStatements.release(coolDown: configuration.portCoolDown)],
+                undoAfter: [DeviceStep.createProviderDevice],
+                unavailableReason: DeviceFailureReason.portsExhausted),
+            StepDefinition(
+                name: DeviceStep.createProviderDevice,
+                action: .remote(CreateProviderDeviceStep(providers: providers)), undoIsRemote: true,
+                onCompensated: [DeviceStatements.remove],
+                undoAfter: [DeviceStep.createDatabaseRecord, DeviceStep.startDevice],
+                retry: configuration.retry, undoRetry: configuration.undoRetry,
+                callLimit: max(limits.create, limits.destroy + limits.find),
+                unavailableReason: DeviceFailureReason.providerUnavailable),
+            StepDefinition(
+                name: DeviceStep.createDatabaseRecord, action: .database(DeviceStatements.record),
+                onCompensating: [DeviceStatements.markDeleting]),
+            StepDefinition(
+                name: DeviceStep.reportQuotaUsage, action: .remote(ReportQuotaUsageStep(client: quota)),
+                undoIsRemote: true, retry: configuration.retry, undoRetry: configuration.undoRetry,
+                callLimit: ReportQuotaUsageStep.callLimit(quota),
+                unavailableReason: DeviceFailureReason.quotaUnavailable),
+            StepDefinition(
+                name: DeviceStep.startDevice, action: .remote(StartDeviceStep(providers: providers)),
+                onSucceeded: [DeviceStatements.markRunning], retry: configuration.retry,
+                undoRetry: configuration.undoRetry, callLimit: limits.start,
+                unavailableReason: DeviceFailureReason.providerUnavailable),
+        ]
     }
 }

@@ -97,7 +97,7 @@ struct ReportQuotaUsageStep: RemoteStep {
             context.idempotencyKey, client, request, isInDoubt: true, authorize: context.authorize)
     }
 
-    func dependency(request: [UInt8]) -> String? { "user-service" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "user-service" }
 
     /// A request that was given up may lie in the service's own queue for about as long as we would have waited for it.
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {

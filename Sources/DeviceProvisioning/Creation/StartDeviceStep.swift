@@ -24,7 +24,9 @@ struct StartDeviceStep: RemoteStep {
 
     func discard(_ context: StepContext, output: String?) async throws(StepError) {}
 
-    func dependency(request: [UInt8]) -> String? { self.providers.dependency(of: request) }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? {
+        self.providers.dependency(of: request, outputs: outputs)
+    }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
 }

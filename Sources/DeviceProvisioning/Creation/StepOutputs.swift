@@ -2,11 +2,21 @@ import SagaRuntime
 
 // What the steps leave in the journal for those after them: JSON text, a few hundred bytes.
 
+/// The part of ALLOCATE_PORTS' output that names the site, from version 2 on.
+enum SiteOutput {
+    static func site(_ outputs: [String: String]) -> String? {
+        guard let output = outputs[DeviceStep.allocatePorts], output.hasPrefix("{\"site\":") else { return nil }
+        return (try? JSONValue(parsing: output))?["site"]?.string
+    }
+}
+
 extension PortPair {
     /// Reads the output of ALLOCATE_PORTS; `nil` for a provider without ports.
     init?(output: String?) throws(StoredDataError) {
         guard let output, !output.isEmpty, output != "{}" else { return nil }
-        guard let value = try? JSONValue(parsing: output), let host = value["host"]?.string,
+        let parsed = try? JSONValue(parsing: output)
+        if let parsed, parsed["site"] != nil, parsed["host"] == nil { return nil }
+        guard let value = parsed, let host = value["host"]?.string,
             let adb = value["adb"]?.integer, let webRTC = value["webrtc"]?.integer
         else { throw StoredDataError(message: "the output of \(DeviceStep.allocatePorts) is not a pair of ports") }
         self.init(host: host, adb: adb, webRTC: webRTC)

@@ -10,6 +10,8 @@ public enum DeviceMigrations {
         Migration(version: 110, name: "device_keys", sql: Self.deviceKeys),
         Migration(version: 120, name: "device_not_running", sql: Self.deviceNotRunning),
         Migration(version: 111, name: "simulated_device_order", sql: Self.simulatedDeviceOrder),
+        Migration(version: 125, name: "site", sql: Self.site),
+        Migration(version: 126, name: "site_room", sql: Self.siteRoom),
     ]
 
     /// Null in what older programs write: then the clock alone decides what has come about.
@@ -54,6 +56,25 @@ public enum DeviceMigrations {
             FOR EACH STATEMENT EXECUTE FUNCTION device_not_running_track();
         INSERT INTO device_not_running (user_id, created_at, device_id, tenant_id)
         SELECT user_id, created_at, device_id, tenant_id FROM devices WHERE status <> 'RUNNING';
+        """
+
+    /// What is used of a site that is limited. Each pair of ports says what its holder has of it, and goes on saying so after its
+    /// release until that is taken off.
+    private static let siteRoom = """
+        ALTER TABLE site ADD COLUMN devices_used int NOT NULL DEFAULT 0, ADD COLUMN memory_used_mb bigint NOT NULL DEFAULT 0;
+        ALTER TABLE port ADD COLUMN reserved_site text COLLATE "C", ADD COLUMN reserved_mb int;
+        CREATE INDEX port_returned ON port (reserved_site) WHERE saga_id IS NULL AND reserved_site IS NOT NULL;
+        """
+
+    /// Where devices are made, as any replica has ever been configured.
+    private static let site = """
+        CREATE TABLE site (
+            name text COLLATE "C" PRIMARY KEY,
+            provider text NOT NULL,
+            engine text,                           -- what it called itself when it was first met; null: not met yet
+            devices int,                           -- how many it may have, null: any number
+            memory_mb bigint                       -- what these may have together
+        );
         """
 
     /// By their bytes: an upgrade of the C library must not reorder what a unique key or an index holds.

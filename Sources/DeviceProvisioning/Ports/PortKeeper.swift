@@ -9,7 +9,7 @@ public struct PortKeeper: Sendable {
     private let database: PostgresPool
 
     public init(providers: ProviderRegistry, database: PostgresPool) {
-        self.init(pools: providers.all.compactMap(\.portPool), database: database)
+        self.init(pools: PortPool.merged(providers.sites.compactMap(\.provider.portPool)), database: database)
     }
 
     init(pools: [PortPool], database: PostgresPool) {
@@ -47,9 +47,9 @@ public struct PortKeeper: Sendable {
     }
     private static let maximumTries = 5
 
-    /// What lies outside the configured hosts and may go.
+    /// What lies outside the configured hosts and may go. Hosts that are sites of other replicas are these' to look after.
     private static let outside = """
-        p.pool = $1 AND p.saga_id IS NULL AND NOT EXISTS (
+        p.pool = $1 AND p.saga_id IS NULL AND (p.host = ANY ($2) OR p.host NOT IN (SELECT name FROM site)) AND NOT EXISTS (
             SELECT 1 FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
             WHERE p.host = h.host AND p.adb_port BETWEEN h.adb AND h.adb + h.pairs - 1
                 AND p.webrtc_port - p.adb_port = h.webrtc - h.adb)

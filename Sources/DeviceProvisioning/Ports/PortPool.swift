@@ -16,4 +16,14 @@ public struct PortPool: Sendable, Equatable {
         self.name = name
         self.supply = supply
     }
+
+    /// One for each name: the engines of a provider share a pool, each with a host of its own.
+    static func merged(_ pools: [PortPool]) -> [PortPool] {
+        Dictionary(grouping: pools, by: \.name).values.map { pools in
+            let hosts = pools.flatMap { pool -> [PortHost] in
+                if case .hosts(let hosts) = pool.supply { hosts } else { [] }
+            }
+            return hosts.isEmpty ? pools[0] : PortPool(name: pools[0].name, supply: .hosts(hosts))
+        }.sorted { $0.name < $1.name }
+    }
 }

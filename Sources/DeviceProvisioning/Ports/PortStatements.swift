@@ -13,14 +13,16 @@ enum PortStatements {
     /// that holds a pair already comes back because a stranger sits on it: that pair is blocked, and another granted. Pairs
     /// and sagas are matched by their number within the pool, by grouping: a join of two CTEs would be a nested loop.
     ///
-    /// Argument: `{"pool", "device", "mint"?}`; `{}`: no ports needed. Output: `{"host", "adb", "webrtc"}` or `{}`.
+    /// Only hosts of this process' own: a pool has those of other replicas' engines too.
+    ///
+    /// Argument: `{"pool", "device", "hosts"?, "mint"?}`; `{}`: no ports needed. Output: `{"host", "adb", "webrtc"}` or `{}`.
     static func allocate(pools: [ProviderKind: PortPool]) -> DatabaseStep {
         DatabaseStep(
             name: "allocate_ports",
             ctes: """
                 wanted AS (
                     SELECT a.saga_id, a.argument->>'pool' AS pool, a.argument->>'device' AS device,
-                        a.argument->>'mint' AS mint,
+                        a.argument->>'hosts' AS hosts, a.argument->>'mint' AS mint,
                         row_number() OVER (PARTITION BY a.argument->>'pool' ORDER BY a.ordinal) AS nth
                     FROM accepted a
                     WHERE a.argument ? 'pool'
@@ -33,14 +35,16 @@ enum PortStatements {
                     RETURNING 1
                 ), demand AS (
                     -- Reads `unusable`, so that a saga has let go of its pair before it is given another.
-                    SELECT w.pool, count(*) + 0 * (SELECT count(*) FROM unusable) AS pairs FROM wanted w GROUP BY w.pool
+                    SELECT w.pool, max(w.hosts)::jsonb AS hosts, count(*) + 0 * (SELECT count(*) FROM unusable) AS pairs
+                    FROM wanted w GROUP BY w.pool
                 ), free AS (
                     SELECT d.pool, f.host, f.adb_port,
                         row_number() OVER (PARTITION BY d.pool ORDER BY f.free_at, f.adb_port, f.host) AS nth
                     FROM demand d CROSS JOIN LATERAL (
                         SELECT p.host, p.adb_port, p.free_at
                         FROM port p
-                        WHERE p.pool = d.pool AND p.saga_id IS NULL AND p.free_at <= saga_now()
+                        WHERE p.pool = d.pool AND (d.hosts IS NULL OR d.hosts ? p.host) AND p.saga_id IS NULL
+                            AND p.free_at <= saga_now()
                         ORDER BY p.free_at
                         LIMIT d.pairs
                         FOR UPDATE SKIP LOCKED
@@ -89,11 +93,18 @@ enum PortStatements {
                 return JSONWriter.object(reserving: 96) { writer in
                     writer.member("pool", pool.name)
                     writer.member("device", request.deviceID)
-                    if case .endless(let prefix) = pool.supply { writer.member("mint", prefix) }
+                    Self.write(pool.supply, to: &writer)
                 }
             },
             refusal: StepError(
                 .refused, reason: DeviceFailureReason.portsExhausted, message: "no pair of ports is free"))
+    }
+
+    static func write(_ supply: PortPool.Supply, to writer: inout JSONWriter) {
+        switch supply {
+        case .endless(let prefix): writer.member("mint", prefix)
+        case .hosts(let hosts): writer.member("hosts", hosts.map(\.name))
+        }
     }
 
     /// The undo of ALLOCATE_PORTS: gives back whatever the saga holds, and nothing else.

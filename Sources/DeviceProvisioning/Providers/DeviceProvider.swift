@@ -29,6 +29,13 @@ public protocol DeviceProvider: Sendable {
     /// How its ports are granted; usually the pairs of `hosts`.
     var portPool: PortPool? { get }
 
+    /// False: what answers at its address is not what the site's name stands for, and nothing may be believed of it.
+    var canServe: Bool { get }
+    /// Whether what one of its sites made is seen by all of them.
+    var sitesShareDevices: Bool { get }
+    /// Looks who answers at its address, if that says anything. Called every few seconds.
+    func look() async
+
     /// What the provider will not do: an Android version that it lacks, an option that it doesn't know. Pure.
     func violations(spec: DeviceSpec, options: [String: String]) -> [ProviderViolation]
 
@@ -55,6 +62,10 @@ public protocol DeviceProvider: Sendable {
 }
 
 extension DeviceProvider {
+    public var canServe: Bool { true }
+    public var sitesShareDevices: Bool { false }
+    public func look() async {}
+
     public func createIsUniqueByKey(options: [String: String]) -> Bool { self.createIsUniqueByKey }
 
     /// The pairs of `hosts`; `nil` where there are none, because devices need no ports.

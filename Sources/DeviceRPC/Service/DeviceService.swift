@@ -142,13 +142,16 @@ public struct DeviceService: Sendable {
         (request.userID, request.tenantID) = try caller.owner(userID: request.userID, tenantID: request.tenantID)
         let specification = try self.checked(request)
         let deviceID = DeviceID.mint()
-        let new = NewSaga(
+        let candidates = try self.candidates(specification)
+        var new = NewSaga(
             id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID,
             tenantID: specification.tenantID, resourceID: deviceID, requestID: specification.requestID, method: 1,
             requestDigest: self.digest(specification),
             batchID: specification.batchID, request: DeviceRequest(specification, deviceID: deviceID).encoded(),
             secrets: ProviderOptions.encoded(specification.providerOptions), timeout: specification.sagaTimeout)
-        trail.note {
+        new.sites = candidates.map(\.name)
+        new.firstDependency = candidates.first.map { ProviderRegistry.dependency(ofSite: $0.name) }
+        trail.note { [new] in
             // Known before the saga is: whoever gives up waiting leaves one that goes on.
             $0 = AuditTrail.Subject(sagaID: new.id.rawValue, deviceID: deviceID, userID: specification.userID)
         }
@@ -169,6 +172,35 @@ public struct DeviceService: Sendable {
         }
     }
 
+    /// What a saga calls at its site before it is done: CREATE_PROVIDER_DEVICE and START_DEVICE.
+    private static let callsOfSaga = 2.0
+
+    /// Where the device may be made, the best site first.
+    ///
+    /// - Throws: OVERLOADED if it could not be begun before its deadline.
+    private func candidates(_ specification: CreateDeviceSpecification) throws -> [ProviderSite] {
+        guard let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)) else { return [] }
+        var waits: [Duration] = []
+        let sites = self.providers.candidates(
+            kind, spec: DeviceSpec(specification.spec), options: specification.providerOptions
+        ) { site in
+            let dependency = ProviderRegistry.dependency(ofSite: site.name)
+            // More replicas than it takes calls: others have it.
+            if self.runtime.share(of: dependency)?.concurrency == 0 { return nil }
+            let wait = self.runtime.outlook(dependency, callsOfSaga: Self.callsOfSaga) ?? .zero
+            // One that is full as of a second ago comes last: the database's word counts.
+            guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else { return 1e9 }
+            waits.append(wait)
+            return wait.inSeconds + (self.runtime.isDown(dependency) ? 1e6 : 0)
+        }
+        // Some time of it is left for the calls themselves.
+        let most = specification.sagaTimeout * 0.9
+        if let wait = waits.min(), wait > most {
+            throw SagaRuntimeError.overloaded(retryAfter: wait - most)
+        }
+        return sites
+    }
+
     private func checked(_ request: V1.CreateDeviceRequest) throws(InvalidRequest) -> CreateDeviceSpecification {
         let rules = CreateDeviceSpecification.Rules(
             defaultProvider: V1.Provider(rawValue: Int32(self.providers.defaultKind.rawValue)),
@@ -182,11 +214,9 @@ public struct DeviceService: Sendable {
                         $0.explanation = "must be set: the caller is no user to take it from"
                     })
             }
-            if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)),
-                let provider = self.providers[kind]
-            {
-                violations += provider.violations(
-                    spec: DeviceSpec(specification.spec), options: specification.providerOptions
+            if let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)) {
+                violations += self.providers.violations(
+                    kind, spec: DeviceSpec(specification.spec), options: specification.providerOptions
                 ).map { violation in
                     GoogleRPC.FieldViolation.with {
                         $0.field = violation.field
@@ -297,7 +327,15 @@ public struct DeviceService: Sendable {
         guard let snapshot = try await self.runtime.snapshot(id), caller.sees(snapshot) else {
             throw RPCError.notFound(V1.Saga.self, id.rawValue)
         }
-        return V1.Saga(snapshot)
+        return self.saga(snapshot)
+    }
+
+    /// With what only the engine knows: where its calls go, and whether they can.
+    private func saga(_ snapshot: SagaSnapshot) -> V1.Saga {
+        var saga = V1.Saga(snapshot)
+        saga.site = self.runtime.site(of: snapshot)
+        saga.isSiteServed = !saga.site.isEmpty && self.runtime.isServed(saga.site)
+        return saga
     }
 
     private func batchGetSagas(
@@ -310,7 +348,7 @@ public struct DeviceService: Sendable {
         return V1.BatchGetSagasResponse.with { response in
             for id in ids {
                 if let snapshot = snapshots[id], caller.sees(snapshot) {
-                    response.sagas.append(V1.Saga(snapshot))
+                    response.sagas.append(self.saga(snapshot))
                 } else {
                     response.missingSagaIDs.append(id.rawValue)
                 }
@@ -337,7 +375,7 @@ public struct DeviceService: Sendable {
         var response = V1.ListSagasResponse()
         var page = Page(found.sagas, size: query.page.size)
         while let snapshot = page.next() {
-            let saga = V1.Saga(snapshot)
+            let saga = self.saga(snapshot)
             guard page.fits(saga) else { break }
             response.sagas.append(saga)
         }

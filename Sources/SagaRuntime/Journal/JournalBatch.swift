@@ -78,7 +78,8 @@ struct JournalBatch {
     private func creation(_ step: DatabaseStep?, _ entries: [JournalEntry]) -> SQLQuery {
         let rows = entries.compactMap { entry in
             entry.record.birth.map {
-                JournalInput.Creation(entry: entry, saga: $0, argument: step?.argument(entry.view) ?? "null")
+                JournalInput.Creation(
+                    entry: entry, saga: $0, argument: step?.argument(entry.view(of: $0)) ?? "null")
             }
         }
         return SQLQuery(
@@ -218,6 +219,13 @@ final class JournalEntry: Sendable {
 
     /// What SQL arguments of a database step are made from.
     var view: SagaView { self.record.granted.snapshot.view }
+
+    /// The same of a saga that is inserted.
+    func view(of new: NewSaga) -> SagaView {
+        var view = self.view
+        view.sites = new.sites
+        return view
+    }
 
     /// Attempts of the current step beyond the first.
     var retryCount: Int {

@@ -37,10 +37,11 @@ struct JournalStatements: Sendable {
             ), state AS (
                 INSERT INTO saga_state (
                     saga_id, status, step_index, version, last_sequence, owner, timeout_at, started_at, created_at,
-                    updated_at, completed_at, definition_version, max_retries, saga_type, current_step, error_message)
+                    updated_at, completed_at, definition_version, max_retries, saga_type, current_step, error_message, site)
                 SELECT saga_id, status::saga_status, step_index, 1, last_sequence, $1, timeout_at, created_at, created_at,
                     created_at, CASE WHEN status IN ('COMPLETED', 'COMPENSATED') THEN created_at END,
-                    definition_version, max_retries, saga_type, current_step, error_message
+                    definition_version, max_retries, saga_type, current_step, error_message,
+                    \(step?.choosesSite == true ? "output::jsonb->>'site'" : "NULL")
                 FROM decided
             ), event AS (
                 INSERT INTO saga_event (
@@ -127,7 +128,8 @@ struct JournalStatements: Sendable {
                 SET status = d.status::saga_status, step_index = d.step_index, current_step = d.current_step,
                     version = s.version + 1, last_sequence = d.last_sequence, updated_at = d.now,
                     completed_at = CASE WHEN d.status IN ('COMPLETED', 'COMPENSATED') THEN d.now END,
-                    error_message = d.error_message, retry_count = d.retry_count, adoptions = d.adoptions
+                    error_message = d.error_message, retry_count = d.retry_count, adoptions = d.adoptions\(
+                        step.choosesSite ? ", site = coalesce(d.output::jsonb->>'site', s.site)" : "")
                 FROM decided d
                 WHERE s.saga_id = d.saga_id
             ), event AS (

@@ -16,6 +16,7 @@ public enum SagaMigrations {
                 Migration.Index("open", on: "saga_state", "(saga_id) WHERE status IN ('RUNNING', 'COMPENSATING')"),
                 Migration.Index("compensated", on: "saga_state", "(saga_id) WHERE status = 'COMPENSATED'"),
             ]),
+        Migration(version: 13, name: "saga_site", sql: Self.sagaSite),
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
     ]
 
@@ -126,6 +127,12 @@ public enum SagaMigrations {
 
     /// What an instance knows: see `ClusterFeatures`. One that doesn't know of this knows nothing.
     private static let sagaFeatures = "ALTER TABLE saga_instance ADD COLUMN features text[] NOT NULL DEFAULT '{}'"
+
+    /// Where a saga's calls go, and what each instance can call; null: it is of a program that knows no sites.
+    private static let sagaSite = """
+        ALTER TABLE saga_state ADD COLUMN site text COLLATE "C";
+        ALTER TABLE saga_instance ADD COLUMN sites text[];
+        """
 
     /// Sagas that sleep, and what they are told meanwhile.
     private static let waitingAndCommands = """

@@ -26,6 +26,8 @@ final class Breakers: Sendable {
         return self.breakers.withLock { $0[dependency]?.rate(now: now) ?? .all }
     }
 
+    func isOpen(_ dependency: String) -> Bool { self.breakers.withLock { $0[dependency]?.isOpen ?? false } }
+
     /// What a call's end says about its dependency.
     ///
     /// - Parameter wasCutShort: the saga's deadline ended it before its own limit did.

@@ -9,6 +9,8 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
 
     /// It publishes what it knows, and looks at what others do.
     static let features: ClusterFeature = "features"
+    /// Sagas name the site of their calls, and instances publish those that they serve (`Sites`).
+    static let sites: ClusterFeature = "sites"
 
     /// It reads event rows of a format (`JournalEventCodec`).
     static func events(format: Int) -> ClusterFeature { ClusterFeature(stringLiteral: "events-\(format)") }
@@ -16,7 +18,7 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
     static let commands: ClusterFeature = "commands"
 
     /// Everything that this program publishes. What isn't here is never on.
-    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands]
+    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands, .sites]
 }
 
 /// What all live instances of a database know (docs/architecture.md, "Two versions at a time").

@@ -29,6 +29,10 @@ struct SagaAdoption: Sendable {
     var commands: SagaCommands
     var registry: SagaRegistry
     var clock: DatabaseClock
+    /// What this process can go on with; `nil`: its definitions know no sites.
+    var sites: Sites?
+    /// Whether this process has a share of a site's calls: with more replicas than calls some have none, and take none of its sagas.
+    var mayCall: @Sendable (String) -> Bool
     var interval: Duration
     var maximumInFlight: Int
     /// Nobody knows which backends wrote for a fenced instance: they are found by what they hold.
@@ -40,7 +44,8 @@ struct SagaAdoption: Sendable {
     init(
         lease: InstanceLease, worker: SagaWorker, pool: PostgresPool, reader: SagaReader, days: SagaDays,
         features: ClusterFeatures, sleepers: SagaSleepers, commands: SagaCommands, registry: SagaRegistry,
-        clock: DatabaseClock, interval: Duration, maximumInFlight: Int,
+        clock: DatabaseClock, sites: Sites?, mayCall: @escaping @Sendable (String) -> Bool, interval: Duration,
+        maximumInFlight: Int,
         isTransactionPooled: Bool, logger: Logger
     ) {
         self.lease = lease
@@ -53,6 +58,8 @@ struct SagaAdoption: Sendable {
         self.commands = commands
         self.registry = registry
         self.clock = clock
+        self.sites = sites
+        self.mayCall = mayCall
         self.interval = interval
         self.maximumInFlight = maximumInFlight
         self.isTransactionPooled = isTransactionPooled
@@ -272,7 +279,7 @@ struct SagaAdoption: Sendable {
             SELECT s.saga_id, c.adoptions, s.adoptions AS before
             \(Self.claimable(leaf))
             ORDER BY s.adoptions, s.saga_id
-            LIMIT $9
+            LIMIT $10
             FOR UPDATE OF s SKIP LOCKED
         )
         UPDATE \(leaf.state) s
@@ -297,6 +304,7 @@ struct SagaAdoption: Sendable {
                 AND o.instance_id <> $1)
             AND (s.owner <> $1 OR (s.updated_at < $5 AND NOT s.saga_id = ANY ($2::text[])))
             AND (s.saga_type, s.definition_version) IN (SELECT * FROM unnest($3::text[], $4::int[]))
+            AND (s.site IS NULL OR s.site = ANY ($9::text[]))
             AND NOT (s.saga_id = ANY ($7::text[])
                 AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id))
             AND NOT s.saga_id = ANY ($8::text[])
@@ -332,6 +340,7 @@ struct SagaAdoption: Sendable {
         parameters.append(turn.rawValue)
         parameters.append(array: here(self.worker.quarantinedIDs))
         parameters.append(array: here(self.left.ids))
+        parameters.append(array: self.sites?.served.filter(self.mayCall) ?? [])
         return parameters
     }
 
@@ -392,6 +401,7 @@ struct SagaAdoption: Sendable {
         let secrets = try await self.secrets(claims.map(\.id))
         let commands = try await self.commands.open(of: claims.map(\.id))
         var machines: [(machine: SagaMachine, secrets: [UInt8])] = []
+        var unserved: [(claim: Claim, missing: String)] = []
         for claim in claims {
             switch histories[claim.id] {
             case .success(let history):
@@ -400,6 +410,10 @@ struct SagaAdoption: Sendable {
                         "[SAGA] quarantined: its events and its row name different definitions",
                         metadata: ["saga_id": "\(claim.id)"])
                     self.worker.quarantine(claim.id, .unreadable)
+                    continue
+                }
+                if let missing = definition.missing(history.snapshot.request, history.snapshot.outputs) {
+                    unserved.append((claim, missing))
                     continue
                 }
                 let secrets = secrets[claim.id] ?? []
@@ -434,7 +448,41 @@ struct SagaAdoption: Sendable {
         await self.leaveNewer()
         let readable = Set(machines.map(\.machine.snapshot.id))
         try await self.quarantine.end(claims.filter { $0.wasQuarantined && readable.contains($0.id) }.map(\.id))
+        try await self.leaveUnserved(unserved)
         return machines
+    }
+
+    private static func leaveUnserved(_ leaf: SagaLeaf) -> String {
+        """
+        UPDATE \(leaf.state) s
+        SET owner = 0, version = s.version + 2, site = q.site,
+            unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END
+        FROM unnest($2::text[], $3::text[], $4::bool[]) AS q(saga_id, site, is_unsent)
+        WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+        """
+    }
+
+    /// Gives back what this process can't go on with, and writes down what it lacks: from then on only those claim it who have
+    /// that. (Sagas of version 1 say it nowhere but in their events.)
+    private func leaveUnserved(_ sagas: [(claim: Claim, missing: String)]) async throws(PostgresError) {
+        if sagas.isEmpty { return }
+        for (claim, missing) in sagas {
+            self.logger.log(
+                .notice, cause: "adoption.missing \(missing)",
+                "[SAGA] left to others: this server doesn't serve \(missing)", metadata: ["saga_id": "\(claim.id)"])
+        }
+        _ = try await self.days.reading(sagas, of: \.claim.id) { parts throws(PostgresError) in
+            try await self.pool.run(
+                parts.map { part in
+                    var parameters = SQLParameters()
+                    parameters.append(self.lease.instanceID)
+                    parameters.append(array: part.elements.map(\.claim.id.rawValue))
+                    parameters.append(array: part.elements.map(\.missing))
+                    parameters.append(array: part.elements.map(\.claim.isUnsent))
+                    return SQLQuery(
+                        self.statements.statement("saga_leave_unserved", on: part.leaf, Self.leaveUnserved), parameters)
+                })
+        }
     }
 
     private static func giveBack(_ leaf: SagaLeaf) -> String {

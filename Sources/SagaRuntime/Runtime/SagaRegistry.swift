@@ -19,9 +19,9 @@ public struct SagaRegistry: Sendable {
 
     public subscript(type: String, version: Int) -> SagaDefinition? { self.definitions[type]?[version] }
 
-    /// What new sagas of a type run.
-    public func newest(_ type: String) -> SagaDefinition? {
-        self.definitions[type]?.max { $0.key < $1.key }?.value
+    /// What new sagas of a type run, given which features all live instances know.
+    public func newest(_ type: String, knowing isKnown: (String) -> Bool = { _ in true }) -> SagaDefinition? {
+        self.definitions[type]?.filter { $0.value.requiredFeature.map(isKnown) ?? true }.max { $0.key < $1.key }?.value
     }
 
     var all: [SagaDefinition] { self.definitions.values.flatMap(\.values) }

@@ -27,6 +27,12 @@ public struct SagaRuntimeConfiguration: Sendable {
     public var sleepsFrom: Duration = .seconds(5)
     /// How long a graceful shutdown waits for what sagas have under way.
     public var drainTimeout: Duration = .seconds(30)
+    /// The sites that this process can call, now (docs/sites.md); `nil`: its definitions know none.
+    public var sites: (@Sendable () -> Set<String>)?
+    /// The dependency that calls to a site go by; `nil`: none.
+    public var dependencyOfSite: @Sendable (_ site: String) -> String? = { _ in nil }
+    /// What a dependency of calls can take, over all replicas, and its site; `nil`: nobody limits it.
+    public var callLimits: @Sendable (_ dependency: String) -> (site: String, limits: CallLimits)? = { _ in nil }
 
     public init(connection: PostgresConfiguration, instanceName: String, dataDirectory: String?) {
         self.connection = connection
@@ -99,6 +105,7 @@ public final class SagaRuntime: Sendable {
     private let reader: SagaReader
     private let feed: EventFeed
     private let relay: EventRelay
+    private let sites: Sites?
     private let shared: Shared
 
     /// For everything that reads: the device tables, lists, look-ups.
@@ -131,6 +138,7 @@ public final class SagaRuntime: Sendable {
         self.clock = DatabaseClock(surroundings)
         self.days = days
         self.plans = plans
+        self.sites = configuration.sites.map { Sites(pool: pool, local: $0) }
         self.features = ClusterFeatures(pool: pool, logger: logger)
         self.commands = SagaCommands(pool: pool, days: days)
         self.sleepers = SagaSleepers(pool: pool, days: days, clock: self.clock)
@@ -307,6 +315,7 @@ public final class SagaRuntime: Sendable {
             owner: lease.instanceID, days: self.days, clock: self.clock, logger: self.logger, observer: self.observer,
             registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations(doubtful: $0) })
+        await self.lookAtSites(instance: lease.instanceID)
         let relay = self.relay
         let worker = SagaWorker(
             SagaWorker.Dependencies(
@@ -314,11 +323,11 @@ public final class SagaRuntime: Sendable {
                 registry: self.registry, commands: self.commands, sleepsFrom: self.configuration.sleepsFrom,
                 observer: self.observer,
                 announce: { relay.announce($0) },
-                logger: self.logger))
+                callLimits: self.share, logger: self.logger))
         let adoption = SagaAdoption(
             lease: lease, worker: worker, pool: self.pool, reader: self.reader, days: self.days,
             features: self.features, sleepers: self.sleepers, commands: self.commands, registry: self.registry,
-            clock: self.clock,
+            clock: self.clock, sites: self.sites, mayCall: self.mayCall,
             interval: self.configuration.sweepInterval,
             maximumInFlight: self.configuration.maximumInFlight,
             isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
@@ -387,8 +396,14 @@ public final class SagaRuntime: Sendable {
     private func measure() async {
         // A database that is away has not lost them.
         var (parked, quarantined) = (0, 0)
+        var round = 0
         while !Task.isCancelled {
             if let current = self.shared.current {
+                await self.lookAtSites(instance: current.lease.instanceID)
+                current.worker.refreshPermits()
+                // It looks at every saga under way, and people who are told of it need minutes.
+                if round % 3 == 0, let count = await self.unservedCount() { self.observer.unserved(count) }
+                round += 1
                 parked = await self.parkedCount() ?? parked
                 quarantined = (try? await SagaQuarantine(pool: self.pool).count()) ?? quarantined
                 self.observer.measured(
@@ -415,6 +430,62 @@ public final class SagaRuntime: Sendable {
             try? await self.surroundings.sleep(for: .milliseconds(500))
         }
     }
+
+    private func lookAtSites(instance: Int64) async {
+        guard let sites = self.sites else { return }
+        do throws(PostgresError) {
+            try await sites.refresh(instance: instance)
+        } catch {
+            self.logger.log(
+                .warning, cause: "runtime.sites", "[SAGA] can't tell others which sites are served here: \(error)")
+        }
+    }
+
+    /// Sagas under way that no live instance can go on with; `nil`: nobody knows.
+    private func unservedCount() async -> Int? {
+        guard self.sites != nil else { return nil }
+        var count: Int64 = 0
+        for group in SagaLeafGroup.groups(of: self.days.open()) {
+            let statement = self.statements.statement("sites_unserved", over: group, Sites.unserved)
+            guard let rows = try? await self.pool.run(SQLQuery(statement)), let some = try? rows.single().int64(0)
+            else { return nil }
+            count += some
+        }
+        return Int(count)
+    }
+
+    /// What this process may do at a dependency of calls, now; `nil`: nobody limits it.
+    public func share(of dependency: String) -> CallLimits? { self.share(dependency) }
+
+    /// The same, for the parts of an incarnation, which must not hold on to this.
+    private var share: @Sendable (_ dependency: String) -> CallLimits? {
+        { [sites, callLimits = self.configuration.callLimits] dependency in
+            callLimits(dependency).map { sites?.share(of: $0.limits, at: $0.site) ?? $0.limits }
+        }
+    }
+
+    /// Whether this process has a share of a site's calls.
+    private var mayCall: @Sendable (_ site: String) -> Bool {
+        { [share, dependencyOfSite = self.configuration.dependencyOfSite] site in
+            dependencyOfSite(site).flatMap { share($0)?.concurrency }.map { $0 > 0 } ?? true
+        }
+    }
+
+    /// How long a new saga would wait here for its first call at a dependency; `nil`: nobody knows.
+    public func outlook(_ dependency: String, callsOfSaga: Double) -> Duration? {
+        self.shared.current?.worker.outlook(dependency, callsOfSaga: callsOfSaga)
+    }
+
+    /// Whether calls to a dependency are held back because it is down.
+    public func isDown(_ dependency: String) -> Bool { self.shared.current?.worker.isDown(dependency) ?? false }
+
+    /// The site that a saga's calls go to; empty: it has none (yet).
+    public func site(of snapshot: SagaSnapshot) -> String {
+        self.registry[snapshot.type, snapshot.definitionVersion]?.site(snapshot.request, snapshot.outputs) ?? ""
+    }
+
+    /// Whether some live instance can call a site, as was seen a second or so ago.
+    public func isServed(_ site: String) -> Bool { self.sites?.isServed(site) ?? false }
 
     private func parkedCount() async -> Int? {
         var count: Int64 = 0
@@ -470,7 +541,9 @@ public final class SagaRuntime: Sendable {
     /// `milestone` (or is over). A caller that goes away does not stop it, once its first flush has left; until then it is
     /// withdrawn.
     public func start(_ new: NewSaga, until milestone: Milestone) async throws -> (Submission, SagaSnapshot) {
-        guard let definition = self.registry.newest(new.type) else { throw SagaRuntimeError.unknownType(new.type) }
+        guard let definition = self.registry.newest(new.type, knowing: self.isKnownByAll) else {
+            throw SagaRuntimeError.unknownType(new.type)
+        }
         let current = try self.admit(new.userID)
         let (outcome, handle) = await current.worker.create(new, definition: definition)
         switch outcome {
@@ -493,9 +566,15 @@ public final class SagaRuntime: Sendable {
         case .rejected(let error):
             throw SagaRuntimeError.refused(error.message)
         case .overloaded:
-            throw self.overloaded
+            // It has waited until its deadline: the next one is to come when it can be begun at once.
+            let wait = new.firstDependency.flatMap { self.outlook($0, callsOfSaga: 2) }
+            guard let wait, wait > .zero else { throw self.overloaded }
+            throw SagaRuntimeError.overloaded(retryAfter: wait)
         }
     }
+
+    /// Whether all live instances know a feature that new sagas need.
+    private func isKnownByAll(_ feature: String) -> Bool { self.features.isOn(ClusterFeature(stringLiteral: feature)) }
 
     private var overloaded: SagaRuntimeError {
         .overloaded(retryAfter: .milliseconds(self.surroundings.integer(in: 200...1000)))

@@ -18,6 +18,8 @@ final class SagaWorker: Sendable {
         var observer: any SagaRuntimeObserver
         /// Tells other replicas' watchers.
         var announce: @Sendable (SagaID) -> Void
+        /// What this process may do at a dependency of calls, now; `nil`: nobody limits it.
+        var callLimits: @Sendable (String) -> CallLimits?
         var logger: Logger
     }
 
@@ -80,7 +82,7 @@ final class SagaWorker: Sendable {
     private let surroundings: Surroundings
     /// The limits of calls.
     let deadlines: Deadlines
-    private let permits = Permits(limit: 1024)
+    private let permits: Permits
     private let breakers: Breakers
 
     init(_ dependencies: Dependencies) {
@@ -89,10 +91,18 @@ final class SagaWorker: Sendable {
         self.surroundings = surroundings
         self.random = { surroundings.fraction() }
         self.deadlines = Deadlines(surroundings)
+        self.permits = Permits(limit: 1024, surroundings: surroundings, limits: dependencies.callLimits)
         self.breakers = Breakers(
             clock: dependencies.clock, observer: dependencies.observer, logger: dependencies.logger)
         (self.assignments, self.assign) = AsyncStream.makeStream()
     }
+
+    /// The shares of what dependencies can take may have changed.
+    func refreshPermits() { self.permits.refresh() }
+    func outlook(_ dependency: String, callsOfSaga: Double) -> Duration? {
+        self.permits.outlook(dependency, callsOfSaga: callsOfSaga)
+    }
+    func isDown(_ dependency: String) -> Bool { self.breakers.isOpen(dependency) }
 
     /// Sagas that this process drives.
     var count: Int { self.state.withLock { $0.held.count } }
@@ -284,7 +294,7 @@ final class SagaWorker: Sendable {
     private func drive(_ assignment: Assignment) async {
         var drive = Drive(
             machine: assignment.machine, secrets: assignment.secrets, handle: assignment.handle,
-            permit: Permits.Holding(self.permits))
+            permit: Permits.Holding(self.permits, user: assignment.handle.userID))
         var goesOn = true
         while goesOn, !Task.isCancelled {
             drive.machine.receive(drive.handle.takeCommands())
@@ -302,7 +312,12 @@ final class SagaWorker: Sendable {
     /// - Returns: whether this process goes on with the saga.
     private func write(_ record: SagaRecord, _ drive: inout Drive) async -> Bool {
         // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-        let permit = drive.machine.definition.permit(after: record)
+        let permit = drive.machine.definition.permit(after: record, isLimited: self.permits.isLimited)
+        if record.birth != nil, self.dependencies.clock.now() >= drive.machine.snapshot.deadline {
+            // It has waited for a permit until it was too late.
+            self.created(drive.id, .overloaded)
+            return false
+        }
         if await drive.permit.hold(permit, isAdmission: record.birth != nil) { return true }
         if record.birth != nil, !self.handsToJournal(drive.id) { return false }
         let outcome = await self.dependencies.journal.write(record)
@@ -351,8 +366,10 @@ final class SagaWorker: Sendable {
             // That may take long: the machine is asked again, by the time that it is then.
             return await self.mayCall()
         }
-        if await drive.permit.hold(drive.machine.definition.permit(for: call)) { return true }
         let dependency = drive.machine.dependency(of: call)
+        let isLimited = self.permits.isLimited(dependency)
+        let permit = drive.machine.definition.permit(for: call, limitedAt: isLimited ? dependency : nil)
+        if await drive.permit.hold(permit) { return true }
         let asked = self.dependencies.clock.moment()
         if call.kind != .execute,
             case .wait(let until, let isLong) = self.breakers.admit(
@@ -362,6 +379,8 @@ final class SagaWorker: Sendable {
             return true
         }
         let outcome = await self.perform(call, drive.machine, secrets: drive.secrets, limit: limit)
+        // The next call counts anew.
+        if isLimited { drive.permit.release() }
         let now = self.dependencies.clock.moment()
         // The deadline cuts short what goes forward; an undo has all the time that its call may take.
         let wasCutShort = call.kind != .compensate && now.time >= drive.machine.snapshot.deadline

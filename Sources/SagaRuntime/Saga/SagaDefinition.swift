@@ -12,15 +12,27 @@ public struct SagaDefinition: Sendable {
     /// Whether its sagas go to sleep while they have nothing to do. Programs that know no sleep would take them up at once, so
     /// no definition that such a program knows may.
     public var sleeps: Bool
+    /// The feature that all live instances must know before new sagas are of this version; `nil`: none.
+    public var requiredFeature: String?
+    /// The site that a saga's calls go to, by its request and its outputs so far (`Sites`). Pure. `nil`: none is chosen.
+    public var site: @Sendable (_ request: [UInt8], _ outputs: [String: String]) -> String?
+    /// What this process lacks to go on with a saga that names no site in its row: a site, or what stands for one. `nil`: nothing.
+    public var missing: @Sendable (_ request: [UInt8], _ outputs: [String: String]) -> String?
 
     public init(
-        type: String, version: Int, steps: [StepDefinition], provisionedStep: Int, sleeps: Bool = false
+        type: String, version: Int, steps: [StepDefinition], provisionedStep: Int, sleeps: Bool = false,
+        requiredFeature: String? = nil,
+        site: @escaping @Sendable (_ request: [UInt8], _ outputs: [String: String]) -> String? = { _, _ in nil },
+        missing: @escaping @Sendable (_ request: [UInt8], _ outputs: [String: String]) -> String? = { _, _ in nil }
     ) {
         self.type = type
         self.version = version
         self.steps = steps
         self.provisionedStep = provisionedStep
         self.sleeps = sleeps
+        self.requiredFeature = requiredFeature
+        self.site = site
+        self.missing = missing
     }
 }
 
@@ -97,14 +109,21 @@ public struct DatabaseStep: Sendable {
     public var argument: @Sendable (SagaView) -> String
     /// What a refusal is called, e.g. `PORTS_EXHAUSTED`; `nil`: it never refuses, and has no output.
     public var refusal: StepError?
+    /// What a refusal of one saga is called, where that depends on the saga; `nil`: always as `refusal` says.
+    public var refusalOf: (@Sendable (SagaView) -> StepError)?
+    /// Its output is a JSON object whose `site` is the site of the saga's calls from then on; the same flush writes it into the
+    /// saga's row, for the claim.
+    public var choosesSite: Bool
 
     public init(
-        name: String, ctes: String, argument: @escaping @Sendable (SagaView) -> String, refusal: StepError?
+        name: String, ctes: String, argument: @escaping @Sendable (SagaView) -> String, refusal: StepError?,
+        choosesSite: Bool = false
     ) {
         self.name = name
         self.ctes = ctes
         self.argument = argument
         self.refusal = refusal
+        self.choosesSite = choosesSite
     }
 }
 
@@ -132,6 +151,8 @@ public struct SagaView: Sendable {
     public var resourceID: String
     public var request: [UInt8]
     public var outputs: [String: String]
+    /// Of a new saga: `NewSaga.sites`.
+    public var sites: [String] = []
     public var createdAt: Timestamp
     /// Of the flush's last event.
     public var updatedAt: Timestamp

@@ -67,6 +67,10 @@ public struct NewSaga: Sendable {
     /// Empty: none. Erased when the saga ends.
     public var secrets: [UInt8]
     public var timeout: Duration
+    /// Where its calls may go, the best first (`DatabaseStep.choosesSite`); empty: the definition knows no sites.
+    public var sites: [String] = []
+    /// Whom its first call most likely goes to: a new saga gets its permit there before its first flush.
+    public var firstDependency: String?
 
     public init(
         id: SagaID, type: String, userID: String, tenantID: String = "", resourceID: String, requestID: String,

@@ -225,7 +225,8 @@ extension SagaSnapshot {
                 step.status = .succeeded
                 step.pollAt = nil
                 step.attempts = max(step.attempts, event.attempt)
-                step.output = event.output ?? databaseOutput
+                // Done again, what it granted before stands until the database says what it grants now.
+                step.output = event.output ?? databaseOutput ?? step.output
                 // What one call made says nothing about another one that was not answered.
                 step.doubt = event.flags.contains(.outcomeUnknown) ? .sent : step.doubt.or(.none)
                 step.isDone = true

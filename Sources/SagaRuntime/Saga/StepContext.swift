@@ -119,7 +119,7 @@ public protocol RemoteStep: Sendable {
     /// - Parameter output: what the call made; `nil`: it got no answer, and whatever is there is to be looked for.
     func discard(_ context: StepContext, output: String?) async throws(StepError)
     /// What it calls; a dependency that is down is not hammered by every saga's undo (`Breaker`). Pure. Default: the step.
-    func dependency(request: [UInt8]) -> String?
+    func dependency(request: [UInt8], outputs: [String: String]) -> String?
     /// How long after this side gave up on a call its effect may still appear or stay invisible: what is left of the
     /// call on the other side plus the provider's own lag. "Not found" counts as "did not happen" only after it.
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration
@@ -132,5 +132,5 @@ extension RemoteStep {
         throw StepError(.undecidable, reason: "NO_JOBS", message: "\(context.step) leaves no jobs to ask about")
     }
 
-    public func dependency(request: [UInt8]) -> String? { nil }
+    public func dependency(request: [UInt8], outputs: [String: String]) -> String? { nil }
 }

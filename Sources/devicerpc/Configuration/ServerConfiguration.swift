@@ -41,6 +41,8 @@ struct ServerConfiguration: Sendable {
     struct Provisioning: Sendable {
         /// `nil`: a request must name its provider.
         var defaultProvider: String?
+        /// Those of DEVICERPC_SITES; `nil`: those that the settings below stand for.
+        var sites: [SiteConfiguration]?
         var isSimulatedEnabled: Bool
         var simulatedLatency: Duration
         var simulatedBoot: Duration
@@ -53,6 +55,9 @@ struct ServerConfiguration: Sendable {
         var isRedroidEnabled: Bool
         /// What the redroid provider reads, by environment name (`RedroidConfiguration.keys`).
         var redroidEnvironment: [String: String]
+
+        /// How many Docker engines there are.
+        var engines: Int { self.sites.map { $0.count { $0.kind == .redroid } } ?? (self.isRedroidEnabled ? 1 : 0) }
     }
 
     struct UserService: Sendable {
@@ -126,7 +131,9 @@ struct ServerConfiguration: Sendable {
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas),
             maximumSagasPerUser: reader.read(Settings.maximumSagasPerUser))
-        self.provisioning = Self.provisioning(reader, isDatabaseEmbedded: self.database.url == nil, for: purpose)
+        let sites = Self.sites(reader, installation: self.engine.installation)
+        self.provisioning = Self.provisioning(
+            reader, sites, isDatabaseEmbedded: self.database.url == nil, for: purpose)
         self.userService = Self.userService(reader)
         self.log = Log(
             level: reader.read(Settings.logLevel).level, format: reader.read(Settings.logFormat),
@@ -140,12 +147,62 @@ struct ServerConfiguration: Sendable {
         Self.checkNames(reader, self.engine, self.database)
     }
 
+    /// What DEVICERPC_SITES names.
+    private static func sites(_ reader: SettingsReader, installation: String) -> [SiteConfiguration]? {
+        guard let path = reader.read(Settings.sites) else { return nil }
+        let setting = Settings.sites.description
+        let single =
+            [
+                Settings.simulated.description, Settings.simulatedLatency.description,
+                Settings.simulatedBoot.description, Settings.simulatedHosts.description,
+                Settings.simulatedOptions.description, Settings.adbPortStart.description,
+                Settings.adbPortEnd.description, Settings.webRTCPortStart.description,
+                Settings.webRTCPortEnd.description, Settings.redroidEnabled.description,
+            ] + Settings.redroid.map(\.description)
+        for other in single where reader.rank(of: other) != nil {
+            reader.problem(withValueOf: other, "is of no use beside \(setting.environmentName) (allowed: unset)")
+        }
+        guard let bytes = try? Data(contentsOf: URL(filePath: path)) else {
+            reader.problem(withValueOf: setting, "\(path) can't be read (allowed: a file)")
+            return []
+        }
+        guard bytes.count <= SitesFile.maximumBytes, let text = String(validating: bytes, as: UTF8.self) else {
+            reader.problem(
+                withValueOf: setting, "\(path) is no UTF-8 text, or too long (allowed: \(SitesFile.maximumBytes) bytes)"
+            )
+            return []
+        }
+        let (file, problems) = SitesFile.read(text, installation: installation)
+        for problem in problems {
+            reader.problem(withValueOf: setting, "\(path), \(problem)")
+        }
+        return file.sites
+    }
+
     private static func provisioning(
-        _ reader: SettingsReader, isDatabaseEmbedded: Bool, for purpose: Purpose
+        _ reader: SettingsReader, _ sites: [SiteConfiguration]?, isDatabaseEmbedded: Bool, for purpose: Purpose
     ) -> Provisioning {
-        let isSimulatedEnabled = reader.read(Settings.simulated) ?? isDatabaseEmbedded
+        let isSimulatedEnabled =
+            sites.map { $0.contains { $0.kind == .simulated } } ?? reader.read(Settings.simulated) ?? isDatabaseEmbedded
         var defaultProvider = reader.read(Settings.provider)
+        if defaultProvider == nil, let sites {
+            // The only one that the file has.
+            let kinds = Set(sites.map(\.kind))
+            defaultProvider = kinds.count == 1 ? kinds.first?.name : nil
+        }
         switch defaultProvider {
+        case let name? where sites?.isEmpty == false && ProviderKind(name: name) != nil:
+            if sites?.contains(where: { $0.kind.name == name }) == false {
+                reader.problem(
+                    Settings.provider.description,
+                    "\(name) has no site in DEVICERPC_SITES (allowed: a provider that has)")
+            }
+        case nil where sites != nil:
+            if sites?.isEmpty == false, purpose == .serving {
+                reader.problem(
+                    Settings.provider.description,
+                    "required where DEVICERPC_SITES has several (allowed: simulated, redroid)")
+            }
         case nil:
             defaultProvider = isSimulatedEnabled ? "simulated" : nil
             if !isSimulatedEnabled, purpose == .serving {
@@ -168,9 +225,9 @@ struct ServerConfiguration: Sendable {
             redroidEnvironment[setting.description.environmentName] = reader.read(setting)
         }
         let isRedroidEnabled =
-            reader.read(Settings.redroidEnabled)
+            sites.map { $0.contains { $0.kind == .redroid } } ?? reader.read(Settings.redroidEnabled)
             ?? (defaultProvider == "redroid" || redroidEnvironment["REDROID_IMAGE"] != nil)
-        if defaultProvider == "redroid", !isRedroidEnabled {
+        if sites == nil, defaultProvider == "redroid", !isRedroidEnabled {
             reader.problem(Settings.redroidEnabled.description, "false with DEVICERPC_PROVIDER redroid (allowed: true)")
         }
         let adbPorts = Self.range(reader, Settings.adbPortStart, Settings.adbPortEnd)
@@ -185,7 +242,7 @@ struct ServerConfiguration: Sendable {
                 Settings.webRTCPortStart.description, "overlaps the adb ports (allowed: ranges that share no port)")
         }
         return Provisioning(
-            defaultProvider: defaultProvider, isSimulatedEnabled: isSimulatedEnabled,
+            defaultProvider: defaultProvider, sites: sites, isSimulatedEnabled: isSimulatedEnabled,
             simulatedLatency: reader.read(Settings.simulatedLatency),
             simulatedBoot: reader.read(Settings.simulatedBoot),
             simulatedHosts: reader.read(Settings.simulatedHosts),

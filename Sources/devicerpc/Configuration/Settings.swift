@@ -119,6 +119,11 @@ enum Settings {
         "provider", "DEVICERPC_PROVIDER", .provisioning,
         defaultText: "simulated where that exists; else required", allowed: "simulated, redroid",
         "The provider of requests that name none.")
+    static let sites = Setting<String?>.optionalText(
+        "sites", "DEVICERPC_SITES", .provisioning,
+        defaultText: "the settings of a single engine, below, and of the simulated provider", allowed: "a path",
+        "YAML or JSON file of the sites where devices are made (docs/sites.md): several Docker engines, say. Beside it the "
+            + "settings of a single engine, of the simulated provider and of port ranges must be unset.")
     static let simulated = Setting<Bool?>.optionalBoolean(
         "simulated.enabled", "DEVICERPC_SIMULATED", .provisioning,
         defaultText: "true with the embedded PostgreSQL, else false",
@@ -268,7 +273,8 @@ enum Settings {
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
             connectTimeout.description, acquireTimeout.description, transactionPooler.description,
-            provider.description, simulated.description, simulatedLatency.description, simulatedBoot.description,
+            provider.description, sites.description, simulated.description, simulatedLatency.description,
+            simulatedBoot.description,
             simulatedHosts.description, simulatedOptions.description, portCoolDown.description,
             adbPortStart.description, adbPortEnd.description, webRTCPortStart.description, webRTCPortEnd.description,
             redroidEnabled.description,

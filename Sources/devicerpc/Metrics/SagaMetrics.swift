@@ -13,6 +13,7 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let inProgress: GaugeSeries
     private let parked: GaugeSeries
     private let quarantined: GaugeSeries
+    private let unservedSagas: GaugeSeries
     private let leaseAge: GaugeSeries
     private let daysAhead: GaugeSeries
     private let flushDuration: HistogramSeries
@@ -31,6 +32,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.inProgress = registry.gauge("saga_in_progress")
         self.parked = registry.gauge("saga_parked")
         self.quarantined = registry.gauge("saga_quarantined")
+        self.unservedSagas = registry.gauge("saga_unserved")
         self.leaseAge = registry.gauge("saga_lease_age_seconds")
         self.daysAhead = registry.gauge("saga_partitions_ahead")
         self.flushDuration = registry.histogram("saga_flush_duration_seconds")
@@ -94,6 +96,8 @@ final class SagaMetrics: SagaRuntimeObserver {
         registry.counter("quota_assumed_total", [("operation", isIncrement ? "increment" : "decrement")]).increment(
             by: 1)
     }
+
+    func unserved(_ count: Int) { self.unservedSagas.set(Double(count)) }
 
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 

@@ -68,16 +68,16 @@ struct Server {
         let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
         let providers = try self.makeProviders(tools, budget)
         let quota = try self.makeQuotaClient(budget)
+        let sites = SiteKeeper(providers: providers, database: tools)
+        try await patience.run { try await sites.prepare() }
         try await patience.run { try await PortKeeper(providers: providers, database: tools).prepare() }
 
         let runtime = SagaRuntime(
-            configuration: self.runtimeConfiguration(connection),
-            definitions: [
-                DeviceCreation.definition(
-                    providers: providers, quota: quota,
-                    configuration: DeviceCreation.Configuration(
-                        portCoolDown: self.configuration.provisioning.portCoolDown))
-            ],
+            configuration: self.runtimeConfiguration(connection, providers),
+            definitions: DeviceCreation.definitions(
+                providers: providers, quota: quota,
+                configuration: DeviceCreation.Configuration(
+                    portCoolDown: self.configuration.provisioning.portCoolDown)),
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
         quota?.useClock { runtime.now }
         let audit = AuditLog(logger: self.logger)
@@ -102,7 +102,7 @@ struct Server {
         try await self.run(
             signals,
             Parts(
-                runtime: runtime, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
+                runtime: runtime, sites: sites, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
                 accessLog: accessLog, stopLimit: stopLimit))
 
         await providers.shutdown()
@@ -114,6 +114,7 @@ struct Server {
 
     private struct Parts: Sendable {
         let runtime: SagaRuntime
+        let sites: SiteKeeper
         let rpc: RPCServer
         let authenticator: Authenticator?
         let health: HealthService
@@ -151,7 +152,7 @@ struct Server {
         let services: [ServiceGroupConfiguration.ServiceConfiguration] =
             logging + [
                 .init(service: stop), .init(service: LogCausesService(causes: self.causes, logger: self.logger)),
-                .init(service: operators), .init(service: probe),
+                .init(service: operators), .init(service: probe), .init(service: SiteService(keeper: parts.sites)),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
                 .init(
                     service: RuntimeService(
@@ -229,8 +230,7 @@ struct Server {
             eventLoops: self.eventLoops + System.coreCount,
             userServiceConnections: self.configuration.userService == nil
                 ? 0 : QuotaConfiguration.usualMaximumConnections,
-            engineConnections: self.configuration.provisioning.isRedroidEnabled
-                ? RedroidConfiguration.usualMaximumConnections : 0)
+            engineConnections: self.configuration.provisioning.engines * RedroidConfiguration.usualMaximumConnections)
         do throws(DescriptorBudget.TooFew) {
             let budget = try DescriptorBudget(limit: self.fileLimit, wish)
             if budget.connections < wish.connections {
@@ -251,7 +251,32 @@ struct Server {
 
     private func makeProviders(_ tools: PostgresPool, _ budget: DescriptorBudget) throws -> ProviderRegistry {
         let settings = self.configuration.provisioning
-        var providers: [any DeviceProvider] = []
+        let memory = SiteStore(database: tools)
+        let sites = try settings.sites ?? self.shorthandSites()
+        let engines = max(sites.count { $0.kind == .redroid }, 1)
+        let provided = sites.map { site in
+            switch site.content {
+            case .simulated(let simulated):
+                return ProviderSite(
+                    name: site.name, provider: SimulatedProvider(configuration: simulated, database: tools),
+                    limits: site.limits)
+            case .redroid(var redroid):
+                redroid.maximumConnections = max(1, budget.engineConnections / engines)
+                return ProviderSite(
+                    name: site.name,
+                    provider: RedroidProvider(configuration: redroid, memory: memory, logger: self.logger),
+                    limits: site.limits)
+            }
+        }
+        // Validated: there is a default, and it is among them.
+        let kind = settings.defaultProvider.flatMap { ProviderKind(name: $0) } ?? .simulated
+        return ProviderRegistry(sites: provided, default: kind)
+    }
+
+    /// The sites that the settings of a single engine, and those of the simulated provider, stand for.
+    private func shorthandSites() throws -> [SiteConfiguration] {
+        let settings = self.configuration.provisioning
+        var sites: [SiteConfiguration] = []
         if settings.isSimulatedEnabled {
             var simulated = SimulatedConfiguration(
                 behaviour: SimulatedBehaviour(latency: settings.simulatedLatency, boot: settings.simulatedBoot))
@@ -263,18 +288,19 @@ struct Server {
                 try simulated.apply(
                     options: options, key: Settings.simulatedOptions.description.environmentName)
             }
-            providers.append(SimulatedProvider(configuration: simulated, database: tools))
+            sites.append(SiteConfiguration(name: ProviderKind.simulated.name, content: .simulated(simulated)))
         }
         if settings.isRedroidEnabled {
-            var redroid = try RedroidConfiguration(
+            let redroid = try RedroidConfiguration(
                 installation: self.configuration.engine.installation, adbPorts: settings.adbPorts,
                 webRTCPorts: settings.webRTCPorts, setting: { settings.redroidEnvironment[$0] })
-            redroid.maximumConnections = budget.engineConnections
-            providers.append(RedroidProvider(configuration: redroid, logger: self.logger))
+            if redroid.ports.name == ProviderKind.simulated.name {
+                throw ProviderConfigurationError(
+                    key: "DEVICERPC_REDROID_PORT_HOST", problem: "simulated is the simulated provider's site")
+            }
+            sites.append(SiteConfiguration(name: redroid.ports.name, content: .redroid(redroid)))
         }
-        // Validated: there is a default, and it is among them.
-        let kind = settings.defaultProvider.flatMap { ProviderKind(name: $0) } ?? .simulated
-        return ProviderRegistry(providers, default: kind)
+        return sites
     }
 
     private func makeQuotaClient(_ budget: DescriptorBudget) throws -> QuotaClient? {
@@ -298,7 +324,9 @@ struct Server {
         }
     }
 
-    private func runtimeConfiguration(_ connection: PostgresConfiguration) -> SagaRuntimeConfiguration {
+    private func runtimeConfiguration(
+        _ connection: PostgresConfiguration, _ providers: ProviderRegistry
+    ) -> SagaRuntimeConfiguration {
         var runtime = SagaRuntimeConfiguration(
             connection: connection, instanceName: self.configuration.engine.instance ?? Self.uniqueInstanceName(),
             dataDirectory: self.configuration.lockDirectory)
@@ -307,6 +335,9 @@ struct Server {
         runtime.journalWriters = self.configuration.database.journalConnections
         runtime.readers = self.configuration.database.queryConnections
         runtime.drainTimeout = self.configuration.listeners.drainTimeout
+        runtime.sites = { providers.served }
+        runtime.callLimits = { providers.callLimits($0) }
+        runtime.dependencyOfSite = { ProviderRegistry.dependency(ofSite: $0) }
         return runtime
     }
 

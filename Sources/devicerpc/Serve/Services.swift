@@ -1,3 +1,4 @@
+import DeviceProvisioning
 import DeviceRPC
 import Logging
 import RPCTransport
@@ -50,6 +51,15 @@ struct RPCServerService: Service {
             }
         }
         drain.withLock { $0 }?.cancel()
+    }
+}
+
+/// Follows the sites, as a part of the service group.
+struct SiteService: Service {
+    let keeper: SiteKeeper
+
+    func run() async throws {
+        await cancelWhenGracefulShutdown { await self.keeper.run() }
     }
 }
 

@@ -5,6 +5,7 @@ import Testing
 
 @Suite struct DeviceCreationTests {
     private static let definition = DeviceCreation.definition(
+        version: 1,
         providers: ProviderRegistry([], default: .simulated), quota: nil)
 
     @Test func stepsAreTheContracts() {

@@ -33,17 +33,18 @@ import Testing
             let providers = ProviderRegistry([provider], default: .simulated)
             try await PortKeeper(providers: providers, database: self.tables.pool).prepare()
             let quick = RetryPolicy(maximumRetries: 3, initialDelay: .milliseconds(20), maximumDelay: .milliseconds(50))
+            var configuration = SagaRuntimeConfiguration(
+                connection: self.tables.database.configuration, instanceName: "test", dataDirectory: nil)
+            configuration.sites = { providers.served }
             self.runtime = SagaRuntime(
-                configuration: SagaRuntimeConfiguration(
-                    connection: self.tables.database.configuration, instanceName: "test", dataDirectory: nil),
-                definitions: [
-                    DeviceCreation.definition(
-                        providers: providers, quota: self.quota,
-                        configuration: DeviceCreation.Configuration(
-                            portCoolDown: .zero, retry: quick,
-                            undoRetry: RetryPolicy(
-                                maximumRetries: 8, initialDelay: .milliseconds(20), maximumDelay: .milliseconds(50))))
-                ], logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
+                configuration: configuration,
+                definitions: DeviceCreation.definitions(
+                    providers: providers, quota: self.quota,
+                    configuration: DeviceCreation.Configuration(
+                        portCoolDown: .zero, retry: quick,
+                        undoRetry: RetryPolicy(
+                            maximumRetries: 8, initialDelay: .milliseconds(20), maximumDelay: .milliseconds(50)))),
+                logger: Logger(label: "test") { _ in SwiftLogNoOpLogHandler() })
             let runtime = self.runtime
             self.quota.useClock { runtime.now }
             self.running = Task { try await runtime.run() }

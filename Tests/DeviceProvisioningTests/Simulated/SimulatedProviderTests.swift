@@ -71,7 +71,7 @@ import Testing
             try await start.execute(Self.context(view, DeviceStep.startDevice, outputs: outputs))
         }
         #expect(gone?.errorClass == .notFound)
-        #expect(try await registry[.simulated]?.listOwned().isEmpty == true)
+        #expect(try await registry.sites(of: .simulated).first?.provider.listOwned().isEmpty == true)
         await fixture.close()
     }
 

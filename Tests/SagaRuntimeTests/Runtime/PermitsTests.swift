@@ -1,24 +1,28 @@
+import Synchronization
 import Testing
 
 @testable import SagaRuntime
 
 @Suite struct PermitsTests {
+    private static let create = PermitKind(gate: "CREATE", isUndo: false)
+    private static let undo = PermitKind(gate: "CREATE", isUndo: true)
+
     /// What waited is to ask its machine again: its deadline may have passed meanwhile.
     @Test func tellsWhetherItWaited() async {
         let permits = Permits(limit: 1)
         var first = Permits.Holding(permits)
-        #expect(await !first.hold("CREATE"))
-        #expect(await !first.hold("CREATE"), "the permit in hand is good for the next call too")
+        #expect(await !first.hold(Self.create))
+        #expect(await !first.hold(Self.create), "the permit in hand is good for the next call too")
         let second = Task {
             var second = Permits.Holding(permits)
-            let hasWaited = await second.hold("CREATE")
+            let hasWaited = await second.hold(Self.create)
             second.release()
             return hasWaited
         }
-        while permits.waiting("CREATE") == 0 { await Task.yield() }
+        while permits.waiting(Self.create) == 0 { await Task.yield() }
         first.release()
         #expect(await second.value)
-        #expect(await !first.hold("CREATE"))
+        #expect(await !first.hold(Self.create))
         first.release()
     }
 
@@ -28,9 +32,125 @@ import Testing
         saga.commit()
         saga.answer(.succeeded(output: "{}"))
         let created = try #require(saga.commit())
-        #expect(saga.machine.definition.permit(after: created) == "QUOTA")
+        let definition = saga.machine.definition
+        #expect(
+            definition.permit(after: created) { _ in false } == PermitKind(gate: "QUOTA", isUndo: false))
         saga.answer(.succeeded(output: "{}"))
         let reported = try #require(saga.commit())
-        #expect(saga.machine.definition.permit(after: reported) == nil)
+        #expect(definition.permit(after: reported) { _ in false } == nil)
+    }
+
+    /// Several wait, each for a permit of its kind; returns in which order they got it.
+    private static func order(
+        _ permits: Permits, _ waiting: [(name: String, kind: PermitKind, user: String, isAdmission: Bool)],
+        whileHolding first: inout [Permits.Holding]
+    ) async -> [String] {
+        let got = Order()
+        var tasks: [Task<Void, Never>] = []
+        for one in waiting {
+            let before = permits.waiting(one.kind)
+            tasks.append(
+                Task {
+                    var holding = Permits.Holding(permits, user: one.user)
+                    _ = await holding.hold(one.kind, isAdmission: one.isAdmission)
+                    got.append(one.name)
+                    holding.release()
+                })
+            while permits.waiting(one.kind) == before { await Task.yield() }
+        }
+        for index in first.indices { first[index].release() }
+        for task in tasks { await task.value }
+        return got.names
+    }
+
+    private final class Order: Sendable {
+        private let state = Mutex<[String]>([])
+        var names: [String] { self.state.withLock { $0 } }
+        func append(_ name: String) { self.state.withLock { $0.append(name) } }
+    }
+
+    @Test func usersTakeTurnsAndNewSagasComeLast() async {
+        let permits = Permits(limit: 1)
+        var holders = [Permits.Holding(permits)]
+        _ = await holders[0].hold(Self.create)
+        let waiting: [(String, PermitKind, String, Bool)] = [
+            ("ann, new", Self.create, "ann", true), ("ann 1", Self.create, "ann", false),
+            ("ann 2", Self.create, "ann", false), ("ann 3", Self.create, "ann", false),
+            ("bob 1", Self.create, "bob", false), ("bob, new", Self.create, "bob", true),
+        ]
+        #expect(
+            await Self.order(
+                permits, waiting.map { (name: $0.0, kind: $0.1, user: $0.2, isAdmission: $0.3) }, whileHolding: &holders
+            )
+                == ["ann 1", "bob 1", "ann 2", "ann 3", "ann, new", "bob, new"])
+    }
+
+    @Test func undoHasPermitsOfItsOwn() async {
+        let permits = Permits(limit: 1)
+        var forward = Permits.Holding(permits)
+        var undo = Permits.Holding(permits)
+        #expect(await !forward.hold(Self.create))
+        #expect(await !undo.hold(Self.undo))
+        forward.release()
+        undo.release()
+    }
+
+    @Test func aDependencysLimitGoesForAllOfIts() async {
+        let limits = Mutex(CallLimits(concurrency: 2))
+        let permits = Permits(limit: 1024) { gate in gate == "site-a" ? limits.withLock { $0 } : nil }
+        #expect(permits.isLimited("site-a") && !permits.isLimited("site-b"))
+        let kind = PermitKind(gate: "site-a", isUndo: false)
+        var holders = [Permits.Holding(permits), Permits.Holding(permits)]
+        for index in holders.indices { #expect(await !holders[index].hold(kind)) }
+        let third = Task {
+            var third = Permits.Holding(permits)
+            return await third.hold(kind)
+        }
+        while permits.waiting(kind) == 0 { await Task.yield() }
+        // A replica has left: this one's share is larger.
+        limits.withLock { $0.concurrency = 3 }
+        permits.refresh()
+        #expect(await third.value)
+        for index in holders.indices { holders[index].release() }
+    }
+
+    @Test func callsFollowEachOtherAtTheRate() async {
+        let permits = Permits(limit: 1024) { _ in CallLimits(callsPerSecond: 50) }
+        let kind = PermitKind(gate: "site-a", isUndo: false)
+        let start = BootTime.now
+        await withDiscardingTaskGroup { group in
+            for _ in 0..<25 {
+                group.addTask {
+                    var holding = Permits.Holding(permits)
+                    _ = await holding.hold(kind, isAdmission: true)
+                    holding.release()
+                }
+            }
+        }
+        // 25 at 50 a second, of which a tenth of a second's (5) and the first may come at once.
+        let took = BootTime.now - start
+        #expect(took >= .milliseconds(360), "\(took)")
+    }
+
+    @Test func whoWouldWaitIsToldForHowLong() async {
+        let permits = Permits(limit: 1024) { gate in gate == "site-a" ? CallLimits(callsPerSecond: 0.1) : nil }
+        let kind = PermitKind(gate: "site-a", isUndo: false)
+        #expect(permits.outlook("site-a", callsOfSaga: 2) == .zero)
+        #expect(permits.outlook("site-b", callsOfSaga: 2) == .zero)
+        var first = Permits.Holding(permits)
+        _ = await first.hold(kind, isAdmission: true)
+        let waiting = (0..<3).map { _ in
+            Task {
+                var holding = Permits.Holding(permits)
+                _ = await holding.hold(kind, isAdmission: true)
+                holding.release()
+            }
+        }
+        while permits.waiting(kind) < 3 { await Task.yield() }
+        // Three new sagas of two calls each, at a call in ten seconds.
+        #expect(permits.outlook("site-a", callsOfSaga: 2) == .seconds(60))
+        permits.endWaits()
+        for task in waiting { await task.value }
+        first.release()
     }
 }

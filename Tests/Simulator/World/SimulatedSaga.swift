@@ -86,7 +86,7 @@ private struct MakeStep: RemoteStep {
 
     func isNeeded(request: [UInt8]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { Provider.settleTime }
-    func dependency(request: [UInt8]) -> String? { "provider" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "provider" }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let (provider, machine) = (self.provider, self.machine)
@@ -181,7 +181,7 @@ private struct CountStep: RemoteStep {
 
     func isNeeded(request: [UInt8]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
-    func dependency(request: [UInt8]) -> String? { "counting" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "counting" }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         try await self.send(.increment(key: context.idempotencyKey), context)
@@ -248,7 +248,7 @@ private struct StartStep: RemoteStep {
     var isRepeatable: Bool { true }
     func isNeeded(request: [UInt8]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
-    func dependency(request: [UInt8]) -> String? { "provider" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "provider" }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         guard let number = MakeStep.number(context.outputs["MAKE"]) else {

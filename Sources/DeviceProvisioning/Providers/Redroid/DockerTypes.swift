@@ -4,6 +4,10 @@ struct DockerMessage: Decodable {
     var message: String?
 }
 
+struct DockerInfo: Decodable {
+    var ID: String?
+}
+
 struct DockerCreateContainer: Encodable {
     struct PortBinding: Codable, Equatable {
         var HostIp: String?

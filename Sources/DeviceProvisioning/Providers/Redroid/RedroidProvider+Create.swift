@@ -6,6 +6,7 @@ extension RedroidProvider {
         let container = try RedroidContainer.body(for: request, configuration: self.configuration)
         let names = RedroidNames(sagaID: request.sagaID, generation: request.generation)
         var call = self.call(request, limit: self.configuration.callLimit)
+        try await self.checkEngine(call)
         let id = try await self.ensureContainer(container, names, request, &call)
         try await self.ensureStarted(names, id: id, &call)
         return self.device(names, id: id, generation: request.generation, isUsable: true, labels: container.Labels)
@@ -124,6 +125,7 @@ extension RedroidProvider {
         } else {
             _ = try await self.remove(names, &call)
         }
+        try await self.checkAbsence(call)
         call.mayHaveActed = false
     }
 

@@ -5,11 +5,14 @@ extension RedroidProvider {
     public func stop(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
         let names = try self.names(of: device)
         var call = self.call(request, limit: self.configuration.callLimit)
+        try await self.checkEngine(call)
         // Five seconds for Android to go down by itself, then the engine kills it.
         let response = try await call.act(.post, "/containers/\(names.container)/stop", query: [("t", "5")])
         switch response.status {
         case 200..<300, 304: return  // 304: it was stopped already
-        case 404: throw StepError(.notFound, reason: "PROVIDER_REFUSED", message: "the container does not exist")
+        case 404:
+            try await self.checkAbsence(call)
+            throw StepError(.notFound, reason: "PROVIDER_REFUSED", message: "the container does not exist")
         default: throw call.failure(response, doing: "stop container")
         }
     }
@@ -21,7 +24,10 @@ extension RedroidProvider {
             try request.authorize()
             await self.disconnect(port: port, until: call.deadline)
         }
-        return try await self.remove(names, orID: try? self.containerID(of: device), &call) ? .undone : .nothingFound
+        let wasThere = try await self.remove(names, orID: try? self.containerID(of: device), &call)
+        // Containers are removed by name: whoever had one has it no more, and that there is none must be the engine's word.
+        try await self.checkAbsence(call)
+        return wasThere ? .undone : .nothingFound
     }
 
     public func discard(_ device: ProviderDevice, _ request: ProviderRequest) async throws(StepError) {
@@ -29,6 +35,7 @@ extension RedroidProvider {
         let id = try self.containerID(of: device)
         var call = self.call(request, limit: self.configuration.callLimit)
         _ = try await self.remove(names, id: id, &call)
+        try await self.checkAbsence(call)
     }
 
     /// Removes the container of this id, and its volume unless another container has the name, and so the volume, by

@@ -4,8 +4,9 @@ public import SagaRuntime
 extension RedroidProvider {
     public func find(_ request: ProviderRequest) async throws(StepError) -> [ProviderDevice] {
         let call = self.call(request, limit: self.configuration.callLimit)
-        return try await self.list(call, saga: request.sagaID.rawValue).map(\.device)
-            .sorted { $0.generation < $1.generation }
+        let found = try await self.list(call, saga: request.sagaID.rawValue).map(\.device)
+        try await self.checkAbsence(call)
+        return found.sorted { $0.generation < $1.generation }
     }
 
     public func listOwned() async throws(StepError) -> [OwnedDevice] {

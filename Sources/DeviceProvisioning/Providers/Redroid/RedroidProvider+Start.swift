@@ -11,11 +11,13 @@ extension RedroidProvider {
             throw StepError(.refused, reason: "BOOT_FAILED", message: "a redroid device needs its ports")
         }
         var call = self.call(request, limit: self.callLimits.start)
+        try await self.checkEngine(call)
         let response = try await call.act(.post, "/containers/\(id)/start")
         switch response.status {
         case 200..<300, 304:
             break
         case 404:
+            try await self.checkAbsence(call)
             throw StepError(.notFound, reason: "BOOT_FAILED", message: "the container does not exist any more")
         case _ where Self.saysPortTaken(response):
             // The device has its record by now: its ports can't be granted anew.
@@ -129,6 +131,7 @@ extension RedroidProvider {
         while true {
             let response = try await call.ask("/containers/\(names.container)/json")
             if response.status == 404 {
+                try await self.checkAbsence(call)
                 throw StepError(.notFound, reason: "BOOT_FAILED", message: "the container is gone")
             }
             if response.status == 200, let found = response.decoded(as: DockerInspected.self) {

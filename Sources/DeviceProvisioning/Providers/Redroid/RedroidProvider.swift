@@ -13,12 +13,32 @@ public final class RedroidProvider: DeviceProvider {
     let adb: ADBClient
     let logger: Logger
     let misdirections = Mutex(Occasionally())
+    private let identity: EngineIdentity?
 
-    public init(configuration: RedroidConfiguration, logger: Logger) {
+    /// - Parameter memory: where it is remembered which engine the site's name stands for; `nil`: nobody asks.
+    public init(configuration: RedroidConfiguration, memory: (any EngineMemory)? = nil, logger: Logger) {
         self.configuration = configuration
-        self.docker = DockerClient(endpoint: configuration.engine, maximumConnections: configuration.maximumConnections)
+        let docker = DockerClient(
+            endpoint: configuration.engine, maximumConnections: configuration.maximumConnections)
+        self.docker = docker
         self.adb = ADBClient(host: configuration.adbServerHost, port: configuration.adbServerPort)
         self.logger = logger
+        self.identity = memory.map {
+            EngineIdentity(site: configuration.ports.name, docker: docker, memory: $0, logger: logger)
+        }
+    }
+
+    public var canServe: Bool { self.identity?.isRight ?? true }
+    public func look() async { _ = await self.identity?.ask() }
+
+    /// Makes sure, before effects, that it is the site's own engine that answers: as of a second ago, at the latest.
+    func checkEngine(_ call: RedroidCall) async throws(StepError) {
+        if let problem = await self.identity?.problem() { throw call.unavailable(problem) }
+    }
+
+    /// The same after an answer that says what is not there: another engine would say that of everything.
+    func checkAbsence(_ call: RedroidCall) async throws(StepError) {
+        if let problem = await self.identity?.ask() { throw call.unavailable(problem) }
     }
 
     public var kind: ProviderKind { .redroid }

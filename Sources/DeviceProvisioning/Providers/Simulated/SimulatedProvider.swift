@@ -40,9 +40,12 @@ public final class SimulatedProvider: DeviceProvider {
 
     public var portPool: PortPool? {
         self.hosts.isEmpty
-            ? PortPool(name: self.kind.name, supply: .endless(prefix: "sim"))
-            : PortPool(name: "\(self.kind.name)-capped", supply: .hosts(self.hosts))
+            ? PortPool(name: self.configuration.pool, supply: .endless(prefix: "sim"))
+            : PortPool(name: "\(self.configuration.pool)-capped", supply: .hosts(self.hosts))
     }
+
+    /// One table has the devices of all sites.
+    public var sitesShareDevices: Bool { true }
 
     public func violations(spec: DeviceSpec, options: [String: String]) -> [ProviderViolation] {
         guard !options.isEmpty else { return [] }

@@ -38,6 +38,7 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
 
     public static let quotaRefused = Self("QUOTA_REFUSED", .resourceExhausted)
     public static let portsExhausted = Self("PORTS_EXHAUSTED", .resourceExhausted)
+    public static let capacityExhausted = Self("CAPACITY_EXHAUSTED", .resourceExhausted)
     public static let providerRefused = Self("PROVIDER_REFUSED", .invalidArgument)
     public static let providerUnavailable = Self("PROVIDER_UNAVAILABLE", .aborted)
     public static let quotaUnavailable = Self("QUOTA_UNAVAILABLE", .aborted)
@@ -51,7 +52,8 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
 
     /// The reasons that a saga that is undone may have failed for.
     public static let undone: [ErrorReason] = [
-        .quotaRefused, .portsExhausted, .providerRefused, .providerUnavailable, .quotaUnavailable, .bootFailed,
+        .quotaRefused, .portsExhausted, .capacityExhausted, .providerRefused, .providerUnavailable, .quotaUnavailable,
+        .bootFailed,
         .timedOut,
         .cancelled,
     ]

@@ -81,7 +81,7 @@ extension SagaMachine {
         }
         var record = self.record(granted, kind: kind)
         record.databaseStep = databaseStep
-        if let refusal = databaseStep.refusal {
+        if let refusal = databaseStep.refusalOf?(refused.snapshot.view) ?? databaseStep.refusal {
             if let (step, error) = withdrawn {
                 refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: error)
             }

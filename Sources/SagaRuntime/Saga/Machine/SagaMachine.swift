@@ -338,7 +338,7 @@ struct SagaMachine: Sendable {
     func dependency(of call: StepCall) -> String {
         let step = self.definition.steps[call.step]
         guard case .remote(let remote) = step.action else { return step.name }
-        return remote.dependency(request: self.snapshot.request) ?? step.name
+        return remote.dependency(request: self.snapshot.request, outputs: self.snapshot.outputs) ?? step.name
     }
 }
 

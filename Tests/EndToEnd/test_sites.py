@@ -1,0 +1,286 @@
+"""Sites: several Docker engines, of which each replica has its own (engine.md, rows 3 and 11)."""
+
+from __future__ import annotations
+
+import json
+import time
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from dockerd import REDROID_IMAGE, ADBServer, DockerEngine
+from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name
+from support.postgres import Cluster
+from support.server import Server
+from support.stubs import device_pb2
+from support.waiting import wait_until
+from support.world import World
+from test_redroid import _free_range
+
+pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("sites")]
+
+
+# What the tests' servers have of the simulated provider has no place beside a file of sites; empty counts as unset.
+ALONE = {"DEVICERPC_SIMULATED": "", "DEVICERPC_SIMULATED_LATENCY": "", "DEVICERPC_SIMULATED_BOOT": ""}
+
+
+@pytest.fixture(scope="module")
+def engines() -> Iterator[dict[str, DockerEngine]]:
+    with DockerEngine() as first, DockerEngine() as second:
+        yield {"engine-a": first, "engine-b": second}
+
+
+@pytest.fixture(scope="module")
+def adb(engines: dict[str, DockerEngine]) -> Iterator[ADBServer]:
+    with ADBServer(engines["engine-a"].directory) as server:
+        yield server
+
+
+class Sites:
+    """A world whose replicas have sites of their own."""
+
+    def __init__(self, world: World, engines: dict[str, DockerEngine], adb: ADBServer) -> None:
+        self.world = world
+        self.engines = engines
+        self.adb = adb
+        self.ports = {name: _free_range(40 * (number + 1)) for number, name in enumerate(engines)}
+
+    def redroid(self, name: str, **keys: Any) -> dict[str, Any]:
+        first = self.ports[name]
+        return {
+            "name": name, "provider": "redroid", "docker-host": self.engines[name].docker_host, "image": REDROID_IMAGE,
+            "adb-port": self.adb.port, "adb-ports": f"{first}-{first + 19}", "webrtc-ports": f"{first + 20}-{first + 39}",
+            "boot-timeout": 20, **keys,
+        }
+
+    def server(self, name: str, *sites: dict[str, Any], provider: str = "redroid") -> Server:
+        path = pathlib.Path(self.world.home) / f"{name}.json"
+        path.write_text(json.dumps({"sites": list(sites)}))
+        return self.world.server(
+            name, environment={**ALONE, "DEVICERPC_SITES": str(path), "DEVICERPC_PROVIDER": provider}
+        )
+
+    def held(self) -> dict[str, list[str]]:
+        """The sagas of the containers and volumes on each engine."""
+        return {
+            name: sorted(
+                one["Labels"]["devicerpc.saga"]
+                for one in engine.containers(devicerpc_managed="true") + engine.volumes(devicerpc_managed="true")
+            )
+            for name, engine in self.engines.items()
+        }
+
+    def running(self, name: str) -> set[str]:
+        """The sagas of the containers that run on an engine. (One that is killed in the middle of a creation leaves a name that
+        its engine may keep for a while.)"""
+        containers = self.engines[name].containers(devicerpc_managed="true")
+        return {one["Labels"]["devicerpc.saga"] for one in containers if one["State"] == "running"}
+
+
+@pytest.fixture
+def sites(
+    cluster: Cluster, template: str, engines: dict[str, DockerEngine], adb: ADBServer
+) -> Iterator[Sites]:
+    world = World(cluster, template)
+    try:
+        yield Sites(world, engines, adb)
+    finally:
+        print(world.log_tails())
+        for engine in engines.values():
+            for container in engine.containers(devicerpc_managed="true"):
+                engine.request("DELETE", f"/containers/{container['Id']}?force=1")
+            for volume in engine.volumes(devicerpc_managed="true"):
+                engine.request("DELETE", f"/volumes/{volume['Name']}?force=1")
+        world.close()
+
+
+def _wait_for_version(world: World, server: Server, version: int) -> None:
+    """New sagas are of version 2 once all live instances know what sites are."""
+    line = f'saga_feature_on{{feature="sites"}} {version - 1}'
+    wait_until(lambda: line in server.http("/metrics")[1].splitlines(), 10, line, interval=0.1)
+
+
+def _start_slow_ones(world: World, server: Server, version: int) -> list[str]:
+    """Four devices that take seconds to boot; returns their sagas."""
+    client = server.client()
+
+    def one() -> str:
+        return client.create(when="ACCEPTED", spec=device_pb2.DeviceSpec(android_version="14")).saga_id
+
+    _wait_for_version(world, server, version)
+    ids = [one() for _ in range(4)]
+    assert {world.saga_row(saga)["definition_version"] for saga in ids} == {version}
+    return ids
+
+
+def _wait_fenced(world: World, server: Server) -> None:
+    wait_until(
+        lambda: not world.database.value(
+            "SELECT count(*) FROM saga_instance WHERE name = %s AND NOT fenced", server.name
+        ), 12, "the dead one to be fenced",
+    )
+
+
+def _unserved(server: Server) -> float:
+    lines = [line for line in server.http("/metrics")[1].splitlines() if line.startswith("saga_unserved ")]
+    return float(lines[0].split()[1]) if lines else 0.0
+
+
+@pytest.mark.parametrize("version", [2, 1])
+@pytest.mark.parametrize("other", ["engine-b", "no provider"])
+def test_a_dead_replicas_sagas_wait_for_their_site(sites: Sites, other: str, version: int) -> None:
+    """Nobody but who has the engine goes on with its devices: not a replica with another engine, nor one without any."""
+    world = sites.world
+    if version == 1:
+        world.database.execute(
+            "INSERT INTO saga_instance (instance_id, name, nonce, lease_until)"
+            " VALUES (1000000, 'an older program', gen_random_uuid(), now() + interval '1 hour')"
+        )
+    owner = sites.server("owner", sites.redroid("engine-a"))
+    if other == "engine-b":
+        survivor = sites.server("survivor", sites.redroid("engine-b"))
+    else:
+        survivor = sites.server("survivor", {"name": "sim", "provider": "simulated"}, provider="simulated")
+    ids = _start_slow_ones(world, owner, version)
+    wait_until(lambda: set(ids) <= sites.running("engine-a"), 10, "containers")
+    owner.kill()
+    _wait_fenced(world, owner)
+    client = survivor.client()
+    # They are told of, and alerts go by it. (Those of version 1 say what they need once somebody has looked.)
+    wait_until(lambda: _unserved(survivor) >= len(ids), 8, "the metric")
+    assert world.database.value(
+        "SELECT count(*) FROM saga_state s JOIN saga_instance o ON o.instance_id = s.owner"
+        " WHERE NOT o.fenced AND s.saga_id = ANY(%s)", ids,
+    ) == 0
+    saga = client.saga(ids[0])
+    assert status_name(saga) == "RUNNING"
+    assert (saga.site, saga.is_site_served) == ("engine-a" if version == 2 else "", False)
+    owner.start()
+    world.wait_all_over(timeout=20)
+    sagas = client.sagas(ids).sagas
+    assert [status_name(saga) for saga in sagas] == ["COMPLETED"] * len(ids)
+    held = sites.held()
+    assert set(ids) <= set(held["engine-a"]) and not held["engine-b"]
+
+
+def test_another_engine_at_the_address(sites: Sites) -> None:
+    """Two engines under one name: the second one to be met is not served, and nothing of it is believed."""
+    world = sites.world
+    first = sites.redroid("engine-a")
+    owner = sites.server("owner", first)
+    wait_until(lambda: world.database.value("SELECT engine FROM site"), 5, "the engine to be remembered")
+    impostor = sites.server("impostor", {**first, "docker-host": sites.engines["engine-b"].docker_host})
+    ids = _start_slow_ones(world, owner, 2)
+    wait_until(lambda: set(ids) <= sites.running("engine-a"), 10, "containers")
+    wait_until(lambda: "another Docker engine" in impostor.log_text(), 5, "the impostor to be found out")
+    assert world.database.value("SELECT sites FROM saga_instance WHERE name = 'impostor' AND NOT fenced") == []
+    owner.kill()
+    _wait_fenced(world, owner)
+    owner.start()
+    world.wait_all_over(timeout=20)
+    assert [status_name(saga) for saga in owner.client().sagas(ids).sagas] == ["COMPLETED"] * len(ids)
+    assert not sites.held()["engine-b"]
+
+
+def test_two_engines_of_one_replica(sites: Sites) -> None:
+    server = sites.server("both", sites.redroid("engine-a"), sites.redroid("engine-b"))
+    _wait_for_version(sites.world, server, 2)
+    client = server.client()
+    calls = [client.start(create_request(spec=device_pb2.DeviceSpec(android_version="11")), 60) for _ in range(12)]
+    sagas = client.sagas([call.result().saga_id for call in calls]).sagas
+    held = sites.held()
+    for saga in sagas:
+        if saga.site:
+            assert saga.is_site_served and saga.saga_id in held[saga.site]
+    assert {saga.site for saga in sagas} >= {"engine-a", "engine-b"}
+
+
+def test_a_wrong_file_stops_the_start(sites: Sites) -> None:
+    path = pathlib.Path(sites.world.home) / "wrong.yaml"
+    path.write_text(
+        "sites:\n"
+        "  - {name: One, provider: simulated}\n"
+        "  - name: two\n"
+        "    provider: redroid\n"
+        "    docker-host: ssh://somewhere\n"
+        "    concurrency: many\n"
+        "    colour: red\n"
+        "  - {name: three, provider: nobody}\n"
+    )
+    server = sites.world.server("wrong", start=False, environment={
+        **ALONE, "DEVICERPC_SITES": str(path), "DEVICERPC_PROVIDER": "redroid", "DOCKER_HOST": "unix:///var/run/docker.sock",
+    })
+    server.launch()
+    assert server.wait_ended(10) == 64
+    log = server.log_text()
+    for words in (
+        "line 2: name: must be", "line 5: docker-host: must be", "line 6: concurrency: must be", "line 7: colour: no such key",
+        "line 8: provider: no such provider", "DOCKER_HOST: is of no use beside DEVICERPC_SITES",
+    ):
+        assert words in log, f"{words!r} is not in\n{log}"
+
+
+def test_a_sites_rate_is_kept_and_foretold(world: World) -> None:
+    """More than a site takes at once: nobody fails, and who can't be begun in time is told when it can."""
+    path = pathlib.Path(world.home) / "slow.yaml"
+    path.write_text(
+        "sites:\n  - {name: slow, provider: simulated, latency: 10ms, boot: 0s, calls-per-second: 40}\n"
+        "  - {name: spare, provider: simulated, latency: 10ms, boot: 0s, devices: 1}\n"
+    )
+    server = world.server("slow", environment={**ALONE, "DEVICERPC_SITES": str(path)})
+    client = server.client()
+    _wait_for_version(world, server, 2)
+    # The other site has room for one, which this is.
+    wait_until(lambda: client.saga(client.create().saga_id).site == "spare", 10, "a saga on the other site", interval=0.1)
+    time.sleep(1.5)  # that it is full is known within a second
+    started = time.monotonic()
+    calls = [client.start(create_request(), 60) for _ in range(100)]
+    soon = create_request(saga_timeout=1)
+    pushback = wait_until(lambda: max(_refused(client, soon) - 0.5, 0), 4, "one that can't be begun in time to be refused") + 0.5
+    told = time.monotonic()
+    time.sleep(pushback * 0.8)
+    assert _refused(client, soon), "it could have been begun earlier than was told"
+    time.sleep(max(0, told + pushback * 1.2 - time.monotonic()))
+    assert not _refused(client, soon), "it could be begun no sooner than was told, and 20 %"
+    for call in calls:
+        assert device_status(call.result().device) == "RUNNING"
+    took = time.monotonic() - started
+    # 200 calls at 40 a second; a tenth of a second's may come at once.
+    assert took > 4.5, took
+    world.audit(client)
+
+
+def _refused(client: DeviceClient, request: Any) -> float:
+    """The seconds after which a refused creation is to be tried again; 0: it was not refused."""
+    try:
+        client.start(request, 20).result()
+        return 0.0
+    except RPCFailure as failure:
+        assert failure.reason == "OVERLOADED", failure
+        return int(failure.trailers["grpc-retry-pushback-ms"]) / 1000
+
+
+def test_a_full_site_refuses(world: World) -> None:
+    path = pathlib.Path(world.home) / "small.yaml"
+    path.write_text(
+        "sites:\n  - {name: two, provider: simulated, latency: 0s, boot: 0s, devices: 2}\n"
+        "  - {name: large, provider: simulated, latency: 0s, boot: 0s, memory-mb: 5000}\n"
+    )
+    server = world.server("small", environment={**ALONE, "DEVICERPC_SITES": str(path)})
+    client = server.client()
+    _wait_for_version(world, server, 2)
+    # Undone ones give their places back.
+    for _ in range(6):
+        with pytest.raises(RPCFailure):
+            client.create(options={"fail": "start:refused"})
+    wait_until(lambda: world.database.value("SELECT sum(devices_used) FROM site") == 0, 5, "the places to be given back")
+    answers = [client.start(create_request(), 30) for _ in range(6)]
+    outcomes = [answer.outcome() for answer in answers]
+    refused = [one for one in outcomes if isinstance(one, RPCFailure)]
+    assert len(refused) == 3 and {one.reason for one in refused} == {"CAPACITY_EXHAUSTED"}, outcomes
+    sites = [client.saga(one.saga_id).site for one in outcomes if not isinstance(one, RPCFailure)]
+    assert sorted(sites) == ["large", "two", "two"]
+    assert world.database.rows("SELECT name, devices_used FROM site ORDER BY 1") == [("large", 1), ("two", 2)]
+    world.audit(client)
