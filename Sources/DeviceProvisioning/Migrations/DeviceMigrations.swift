@@ -8,8 +8,8 @@ public enum DeviceMigrations {
         Migration(version: 102, name: "simulated_device", sql: Self.simulatedDevice),
         Migration(version: 103, name: "devices_tenant", sql: Self.devicesTenant),
         Migration(version: 110, name: "device_keys", sql: Self.deviceKeys),
-        Migration(version: 120, name: "device_not_running", sql: Self.deviceNotRunning),
         Migration(version: 111, name: "simulated_device_order", sql: Self.simulatedDeviceOrder),
+        Migration(version: 120, name: "device_not_running", sql: Self.deviceNotRunning),
         Migration(version: 125, name: "site", sql: Self.site),
         Migration(version: 126, name: "site_room", sql: Self.siteRoom),
     ]
