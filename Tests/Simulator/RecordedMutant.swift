@@ -22,7 +22,7 @@ struct RecordedMutant {
             row: 1, mutant: .unsentIntentsAreDoubtful, seed: 55, finding: "PARKED for no reason",
             themes: [.stops]),
         Self(
-            row: 2, mutant: .refusalsAreAboutRecords, seed: 213, finding: "waits to this day",
+            row: 2, mutant: .refusalsAreAboutRecords, seed: 138, finding: "waits to this day",
             themes: [.database]),
         Self(
             row: 6, mutant: .locksHoldUpTheFlush, seed: 39, finding: "because of others' rows",
@@ -40,7 +40,7 @@ struct RecordedMutant {
             row: 12, mutant: .firstFindingEndsDoubt, seed: 127, finding: "COMPENSATED, with 1 things",
             themes: [.doubt]),
         Self(
-            row: 13, mutant: .intervalsFollowTheDatabase, seed: 89, finding: "things",
+            row: 13, mutant: .intervalsFollowTheDatabase, seed: 106, finding: "things",
             themes: [.clocks]),
         Self(
             row: 14, mutant: .answersCountWhenTheyCome, seed: 108, finding: "things",

@@ -83,10 +83,10 @@ final class Database: @unchecked Sendable {
                     ORDER BY 1
                     """), Self.parameters(day)))
         var names: [String] = []
-        for row in tables {
+        for (index, row) in tables.enumerated() {
             let name = try row.text(0)
             let count = try await pool.run(
-                SQLQuery(SQLStatement("sim_count_\(names.count)", "SELECT count(*) FROM \(name)"))
+                SQLQuery(SQLStatement("sim_count_\(index)", "SELECT count(*) FROM \(name)"))
             ).single().int64(0)
             // What a migration filled belongs to the schema.
             if count == 0 { names.append(name) }

@@ -24,7 +24,7 @@ struct Run {
         let limit = (plan.storm + Self.patience).nanoseconds
         var quietSince: Int64?
         let end = scheduler.run(until: limit) {
-            guard world.faults.isOver, world.clients.allSatisfy(\.isDone) else { return false }
+            guard world.isAtRest else { return false }
             let since = quietSince ?? scheduler.now
             quietSince = since
             return scheduler.now - since > Self.aftermath.nanoseconds

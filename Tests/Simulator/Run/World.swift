@@ -23,6 +23,9 @@ final class World: @unchecked Sendable {
     /// Sagas whose rows a stranger had locked.
     private(set) var locked: Set<String> = []
     private var damaged: [(id: String, event: String)] = []
+    private var isMended = false
+    private var looksAgainAt: Int64 = 0
+    private var wasAtRest = false
     /// What the operator found.
     private(set) var problems: [String] = []
 
@@ -115,6 +118,7 @@ final class World: @unchecked Sendable {
 
     /// An operator has a look at the quarantine, mends what is in there, and lets it go on.
     private func mend() {
+        self.isMended = true
         for (id, event) in self.damaged {
             let row = self.database.rows(
                 """
@@ -139,6 +143,20 @@ final class World: @unchecked Sendable {
         self.deadlyCrossings[replica.number] = nil
         self.anyoneTakenForDead = true
         self.scheduler.after(self.chance.milliseconds(0, 1.5)) { replica.kill() }
+    }
+
+    /// Nothing goes wrong any more, and everybody has what they wanted, also the sagas whose clients have given up.
+    var isAtRest: Bool {
+        guard self.faults.isOver, self.damaged.isEmpty || self.isMended, self.clients.allSatisfy(\.isDone) else {
+            return false
+        }
+        guard self.scheduler.now >= self.looksAgainAt else { return self.wasAtRest }
+        self.looksAgainAt = self.scheduler.now + Duration.seconds(1).nanoseconds
+        self.wasAtRest =
+            self.database.rows(
+                "SELECT 1::text FROM saga_state WHERE status IN ('RUNNING', 'COMPENSATING') LIMIT 1"
+            ).isEmpty
+        return self.wasAtRest
     }
 
     /// A replica that can be asked; not always the best one.

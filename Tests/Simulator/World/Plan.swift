@@ -76,7 +76,7 @@ struct Plan: Sendable {
         case stops
 
         /// All ask at once.
-        var isCrowded: Bool { self == .locks || self == .rows || self == .stops }
+        var isCrowded: Bool { self == .locks || self == .rows || self == .stops || self == .clocks }
 
         /// As often as they come.
         static let draw: [Theme] = [
@@ -119,7 +119,7 @@ struct Plan: Sendable {
         self.replicas = theme == .locks ? chance.pick([1, 1, 1, 2]) : chance.integer(1...3)
         let sagas = chance.integer(theme == .locks ? 6...10 : 3...10)
         self.countingHonoursKeys = chance.happens(theme == .stops ? 0.2 : 0.5)
-        self.providerIsUniqueByKey = chance.happens(theme == .doubt ? 0.6 : 0.4)
+        self.providerIsUniqueByKey = chance.happens(theme == .doubt ? 0.6 : theme == .clocks ? 0.1 : 0.4)
         let storm = chance.milliseconds(15_000, 40_000)
         let latest = Double(storm.nanoseconds) / 1e6
         self.storm = storm
@@ -175,10 +175,8 @@ struct Plan: Sendable {
                 add(lock, at: chance.milliseconds(3300, 4300), &chance)
             }
         case .clocks:
-            for _ in 0..<chance.integer(1...4) {
-                add(
-                    .clockStep(Self.step(0.9, &chance)), at: chance.pick(starts) + chance.milliseconds(0, 2500), &chance
-                )
+            for _ in 0..<chance.integer(2...4) {
+                add(.clockStep(Self.step(0.9, &chance)), at: chance.milliseconds(3100, 5000), &chance)
             }
         case .rows:
             let start = chance.milliseconds(3300, 4300)
