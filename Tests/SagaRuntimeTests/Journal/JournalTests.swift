@@ -393,7 +393,7 @@ import Testing
             DO $$
             DECLARE line text;
             BEGIN
-                FOR line IN EXECUTE 'EXPLAIN EXECUTE move (7, ''{a}'', ''{1}'', ''{2026-01-01}'', ''{0}'', ''{0}'', ''{RUNNING}'', ''{1}'', ''{X}'', ''{2}'', ''{""}'', ''{x}'')'
+                FOR line IN EXECUTE 'EXPLAIN EXECUTE move (7, ''{a}'', ''{1}'', ''{2026-01-01}'', ''{0}'', ''{0}'', ''{-1}'', ''{RUNNING}'', ''{1}'', ''{X}'', ''{2}'', ''{""}'', ''{x}'')'
                 LOOP INSERT INTO plan_line VALUES (line); END LOOP;
             END $$
             """)

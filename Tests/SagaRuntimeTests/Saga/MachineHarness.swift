@@ -165,6 +165,8 @@ final class MachineHarness {
             adoptions: record.adoptions, isPoisoned: false, isUnsent: sleep.isUnsent,
             slept: SagaMachine.Awakening(doubtUntil: until, dependencyIsBack: dependencyIsBack), secrets: [],
             now: self.moment, random: { 0.5 })
+        // What is unsent is so at that version alone.
+        if case .write(let record) = self.next(), record.kind == .wake { self.commit() }
         return sleep
     }
 

@@ -156,7 +156,8 @@ struct SagaMachine: Sendable {
         self.adoptions = adoptions
         self.isPoisoned = isPoisoned
         self.announceAdoption = slept == nil
-        self.needsTouch = slept != nil && isUnsent
+        self.needsTouch =
+            slept != nil && isUnsent && snapshot.steps.contains { $0.doubt == .intent || $0.undoDoubt == .intent }
         self.secrets = secrets
         self.random = random
         self.inheritDoubt(isUnsent: isUnsent, now: now, until: slept?.doubtUntil)
