@@ -90,13 +90,7 @@ def test_an_undo_that_can_not_be_written(world: World) -> None:
     """It holds up nobody else, and comes to an end once the database lets it."""
     server = world.server()
     client = server.client()
-    world.database.execute(
-        "CREATE FUNCTION e2e_refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF OLD.name = 'stuck' THEN RAISE EXCEPTION 'no' USING ERRCODE = '23001'; END IF; RETURN OLD; END $$"
-    )
-    world.database.execute(
-        "CREATE TRIGGER e2e_refuse BEFORE DELETE ON devices FOR EACH ROW EXECUTE FUNCTION e2e_refuse()"
-    )
+    world.database.refuse_removal_of("stuck")
     stuck = create_request("stuck", request_id=unique("stuck"), options={"fail": "start:refused"})
     pending = client.start(stuck, 5)
     for _ in range(5):
@@ -105,7 +99,7 @@ def test_an_undo_that_can_not_be_written(world: World) -> None:
             client.create(options={"fail": "start:refused"})
         assert caught.value.reason == "BOOT_FAILED"
     pending.outcome()
-    world.database.execute("DROP TRIGGER e2e_refuse ON devices")
+    world.database.allow_removal()
     server.kill()
     server.start()
     client = server.client()

@@ -64,13 +64,7 @@ def test_a_saga_whose_records_are_refused(world: World) -> None:
     """Visible too; whoever has mended the database takes it out of the table, and the same replica goes on."""
     server = world.server()
     client = server.client()
-    world.database.execute(
-        "CREATE FUNCTION e2e_refuse() RETURNS trigger LANGUAGE plpgsql AS"
-        " $$ BEGIN IF OLD.name = 'stuck' THEN RAISE EXCEPTION 'no' USING ERRCODE = '23001'; END IF; RETURN OLD; END $$"
-    )
-    world.database.execute(
-        "CREATE TRIGGER e2e_refuse BEFORE DELETE ON devices FOR EACH ROW EXECUTE FUNCTION e2e_refuse()"
-    )
+    world.database.refuse_removal_of("stuck")
     stuck = create_request("stuck", request_id=unique("stuck"), when="ACCEPTED", options={"fail": "start:refused"})
     saga_id = client.call("CreateDevice", stuck).saga_id
     wait_until(lambda: _is_shown(client, saga_id), 20, "it to be set aside")
@@ -78,7 +72,7 @@ def test_a_saga_whose_records_are_refused(world: World) -> None:
     assert world.database.value("SELECT reason FROM saga_quarantine WHERE saga_id = %s", saga_id) == "REFUSED"
     wait_until(lambda: _gauge(server) == 1, 5, "it to be counted")
     assert device_status(client.create().device) == "RUNNING"
-    world.database.execute("DROP TRIGGER e2e_refuse ON devices")
+    world.database.allow_removal()
     world.database.execute("DELETE FROM saga_quarantine WHERE saga_id = %s", saga_id)
     assert status_name(client.wait_finished(saga_id, timeout=20)) == "COMPENSATED"
     wait_until(lambda: _gauge(server) == 0, 5, "none to be counted")

@@ -67,18 +67,7 @@ enum PortStatements {
                     RETURNING p.saga_id, p.host, p.adb_port, p.webrtc_port
                 ), minted AS (
                     INSERT INTO port (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at)
-                    SELECT m.mint || '-' || repeat('0', 5 - length(m.host_number::text)) || m.host_number,
-                        5555 + m.pair % \(Self.pairsPerVirtualHost), 8080 + m.pair % \(Self.pairsPerVirtualHost),
-                        m.pool, m.saga_id, m.device_id, saga_now()
-                    FROM (
-                        SELECT n.*, n.pair / \(Self.pairsPerVirtualHost) + 1 AS host_number
-                        FROM (
-                            SELECT m.*, nextval('port_virtual_pair') AS pair
-                            FROM matched m
-                            WHERE m.mint IS NOT NULL AND m.host IS NULL
-                        ) n
-                    ) m
-                    RETURNING saga_id, host, adb_port, webrtc_port
+                    \(Self.mint())
                 ), granted AS (
                     SELECT g.saga_id,
                         format('{"host":%s,"adb":%s,"webrtc":%s}', to_json(g.host), g.adb_port, g.webrtc_port) AS output
@@ -98,6 +87,27 @@ enum PortStatements {
             },
             refusal: StepError(
                 .refused, reason: DeviceFailureReason.portsExhausted, message: "no pair of ports is free"))
+    }
+
+    /// Pairs of virtual hosts for those of `matched` that an endless pool has no free pair for: the SELECT of an INSERT into `port`
+    /// of (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at).
+    ///
+    /// - Parameter further: expressions over `m` for columns after these, each with a comma before it.
+    static func mint(further: String = "") -> String {
+        """
+        SELECT m.mint || '-' || repeat('0', 5 - length(m.host_number::text)) || m.host_number,
+            5555 + m.pair % \(Self.pairsPerVirtualHost), 8080 + m.pair % \(Self.pairsPerVirtualHost),
+            m.pool, m.saga_id, m.device_id, saga_now()\(further)
+        FROM (
+            SELECT n.*, n.pair / \(Self.pairsPerVirtualHost) + 1 AS host_number
+            FROM (
+                SELECT m.*, nextval('port_virtual_pair') AS pair
+                FROM matched m
+                WHERE m.mint IS NOT NULL AND m.host IS NULL
+            ) n
+        ) m
+        RETURNING saga_id, host, adb_port, webrtc_port
+        """
     }
 
     static func write(_ supply: PortPool.Supply, to writer: inout JSONWriter) {

@@ -136,18 +136,7 @@ enum SiteStatements {
         ), minted AS (
             INSERT INTO port (
                 host, adb_port, webrtc_port, pool, saga_id, device_id, free_at, reserved_mb, reserved_site)
-            SELECT m.mint || '-' || repeat('0', 5 - length(m.host_number::text)) || m.host_number,
-                5555 + m.pair % \(PortStatements.pairsPerVirtualHost), 8080 + m.pair % \(PortStatements.pairsPerVirtualHost),
-                m.pool, m.saga_id, m.device_id, saga_now(), m.reserved, CASE WHEN m.reserved IS NOT NULL THEN m.site END
-            FROM (
-                SELECT n.*, n.pair / \(PortStatements.pairsPerVirtualHost) + 1 AS host_number
-                FROM (
-                    SELECT m.*, nextval('port_virtual_pair') AS pair
-                    FROM matched m
-                    WHERE m.mint IS NOT NULL AND m.host IS NULL
-                ) n
-            ) m
-            RETURNING saga_id, host, adb_port, webrtc_port
+            \(PortStatements.mint(further: ", m.reserved, CASE WHEN m.reserved IS NOT NULL THEN m.site END"))
         ), granted AS (
             SELECT g.saga_id, format('{"site":%s,"host":%s,"adb":%s,"webrtc":%s}', to_json(max(g.site)),
                 to_json(max(g.host)), max(g.adb_port), max(g.webrtc_port)) AS output

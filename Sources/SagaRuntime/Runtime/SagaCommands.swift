@@ -73,8 +73,8 @@ struct SagaCommands: Sendable {
         SELECT \(Self.columns) FROM saga_command
         WHERE saga_id = ANY ($1::text[]) AND consumed_at IS NULL ORDER BY command_id LIMIT \(Self.batchSize)
         """)
-    private static let newest = SQLStatement(
-        "saga_commands_newest",
+    private static let openOfAll = SQLStatement(
+        "saga_commands_open",
         "SELECT \(Self.columns) FROM saga_command WHERE consumed_at IS NULL ORDER BY command_id LIMIT \(Self.batchSize)"
     )
 
@@ -88,7 +88,7 @@ struct SagaCommands: Sendable {
 
     /// Those of all sagas that are not consumed.
     func open() async throws(PostgresError) -> [SagaID: [SagaCommand]] {
-        try Self.commands(try await self.pool.run(SQLQuery(Self.newest)))
+        try Self.commands(try await self.pool.run(SQLQuery(Self.openOfAll)))
     }
 
     private static func commands(_ rows: SQLRows) throws(PostgresError) -> [SagaID: [SagaCommand]] {

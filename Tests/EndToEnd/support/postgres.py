@@ -179,6 +179,17 @@ class Database:
     def has_table(self, table: str) -> bool:
         return bool(self.value("SELECT to_regclass(%s) IS NOT NULL", table))
 
+    def refuse_removal_of(self, name: str) -> None:
+        """From now on the record of a device of this name can't be deleted (23001), until `allow_removal`."""
+        self.execute(
+            "CREATE FUNCTION e2e_refuse() RETURNS trigger LANGUAGE plpgsql AS"
+            f" $$ BEGIN IF OLD.name = '{name}' THEN RAISE EXCEPTION 'no' USING ERRCODE = '23001'; END IF; RETURN OLD; END $$"
+        )
+        self.execute("CREATE TRIGGER e2e_refuse BEFORE DELETE ON devices FOR EACH ROW EXECUTE FUNCTION e2e_refuse()")
+
+    def allow_removal(self) -> None:
+        self.execute("DROP TRIGGER e2e_refuse ON devices")
+
     def terminate_backends(self) -> int:
         """Ends every connection to this database but one's own. Returns how many there were."""
         return len(
