@@ -15,7 +15,8 @@ public import SagaRuntime
 public enum DeviceCreation {
     /// `saga_state.saga_type`.
     public static let type = "DEVICE_CREATION"
-    /// New sagas name the site of their calls, once all live instances know what that is. Those of version 1 name none.
+    /// New sagas name the site of their calls, and sleep while they have nothing to do, once all live instances know what that is.
+    /// Those of version 1 do neither.
     public static let version = 2
     /// What all live instances must know before there are sagas of version 2.
     static let feature = "sites"
@@ -73,6 +74,7 @@ public enum DeviceCreation {
             }
         } else {
             definition.requiredFeature = Self.feature
+            definition.sleeps = true
             definition.site = { _, outputs in SiteOutput.site(outputs) }
         }
         return definition

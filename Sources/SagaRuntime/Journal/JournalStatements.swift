@@ -92,15 +92,16 @@ struct JournalStatements: Sendable {
                     unsent_version = CASE WHEN i.is_unsent THEN s.version + 1 END
                 FROM \(JournalInput.sleep.relation("i"))
                 WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version AND s.commands = i.commands
-                RETURNING s.saga_id, s.saga_type, s.definition_version, i.due_at, i.dependency, i.reason, i.doubt_until
+                RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, i.due_at, i.dependency,
+                    i.reason, i.doubt_until
             ), waiting AS (
                 INSERT INTO saga_waiting (
-                    saga_id, saga_type, definition_version, due_at, dependency, reason, doubt_until, clock_epoch)
-                SELECT saga_id, saga_type, definition_version, due_at, dependency, reason, doubt_until,
+                    saga_id, saga_type, definition_version, site, due_at, dependency, reason, doubt_until, clock_epoch)
+                SELECT saga_id, saga_type, definition_version, site, due_at, dependency, reason, doubt_until,
                     (SELECT epoch FROM saga_clock)
                 FROM state
                 ON CONFLICT (saga_id) DO UPDATE
-                SET due_at = excluded.due_at, dependency = excluded.dependency, reason = excluded.reason,
+                SET site = excluded.site, due_at = excluded.due_at, dependency = excluded.dependency, reason = excluded.reason,
                     doubt_until = excluded.doubt_until, clock_epoch = excluded.clock_epoch
             )
             SELECT saga_id FROM state

@@ -18,6 +18,7 @@ public enum SagaMigrations {
             ]),
         Migration(version: 13, name: "saga_site", sql: Self.sagaSite),
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
+        Migration(version: 21, name: "saga_waiting_site", sql: Self.waitingSite),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -169,6 +170,14 @@ public enum SagaMigrations {
         CREATE INDEX saga_command_open ON saga_command (saga_id, command_id) WHERE consumed_at IS NULL;
         -- How many a saga was given. A flush that ends it, parks it or puts it to sleep compares.
         ALTER TABLE saga_state ADD COLUMN commands int NOT NULL DEFAULT 0;
+        """
+
+    /// Whoever wakes sagas looks at what it serves alone, however many wait elsewhere.
+    private static let waitingSite = """
+        ALTER TABLE saga_waiting ADD COLUMN site text COLLATE "C" NOT NULL DEFAULT '';   -- as saga_state's; '': none
+        DROP INDEX saga_waiting_due, saga_waiting_dependency;
+        CREATE INDEX saga_waiting_due ON saga_waiting (site, due_at) WHERE due_at IS NOT NULL;
+        CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, site, saga_id) WHERE due_at IS NULL;
         """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.

@@ -138,8 +138,11 @@ struct SagaAdoption: Sendable {
     /// - Returns: how many were woken.
     private func wake(limit: Int, looksAtDependencies: Bool) async throws -> Int {
         let woken = try await self.sleepers.wake(
-            limit: limit, owner: self.lease.instanceID, definitions: self.registry.all.map { ($0.type, $0.version) },
-            rate: looksAtDependencies ? { self.worker.rate($0) } : nil)
+            limit: limit,
+            by: SagaSleepers.Reach(
+                owner: self.lease.instanceID, definitions: self.registry.all.map { ($0.type, $0.version) },
+                sites: self.callableSites, newer: Array(self.left.ids), quarantined: Array(self.worker.quarantinedIDs)),
+            isHeld: { self.worker.handle($0) != nil }, rate: looksAtDependencies ? { self.worker.rate($0) } : nil)
         if !woken.isEmpty { FaultPoint.hit("wake.after") }
         let claims = woken.map {
             Claim(
@@ -299,7 +302,7 @@ struct SagaAdoption: Sendable {
             SELECT s.adoptions + (s.owner NOT IN (0, $1) AND NOT EXISTS (
                 SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND o.survived))::int AS adoptions) c
         WHERE s.status IN ('RUNNING', 'COMPENSATING')
-            AND s.owner <> \(SagaOwner.asleep)
+            AND s.owner >= 0
             AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE o.instance_id = s.owner AND NOT o.fenced
                 AND o.instance_id <> $1)
             AND (s.owner <> $1 OR (s.updated_at < $5 AND NOT s.saga_id = ANY ($2::text[])))
@@ -340,9 +343,11 @@ struct SagaAdoption: Sendable {
         parameters.append(turn.rawValue)
         parameters.append(array: here(self.worker.quarantinedIDs))
         parameters.append(array: here(self.left.ids))
-        parameters.append(array: self.sites?.served.filter(self.mayCall) ?? [])
+        parameters.append(array: self.callableSites)
         return parameters
     }
+
+    private var callableSites: [String] { self.sites?.served.filter(self.mayCall) ?? [] }
 
     /// The leaves on which something may be taken, the oldest first. One statement looks at several days: with nothing to take,
     /// that is all that a sweep costs.
@@ -454,13 +459,26 @@ struct SagaAdoption: Sendable {
 
     private static func leaveUnserved(_ leaf: SagaLeaf) -> String {
         """
-        UPDATE \(leaf.state) s
-        SET owner = 0, version = s.version + 2, site = q.site,
-            unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END
-        FROM unnest($2::text[], $3::text[], $4::bool[]) AS q(saga_id, site, is_unsent)
-        WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+        WITH given AS (
+            UPDATE \(leaf.state) s
+            SET owner = 0, version = s.version + 2, site = q.site,
+                unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END
+            FROM unnest($2::text[], $3::text[], $4::bool[]) AS q(saga_id, site, is_unsent)
+            WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING', 'PARKED')
+            RETURNING s.*
+        )
+        \(Self.commandsOfParked)
         """
     }
+
+    /// What is parked was woken by a command, which is for others now.
+    private static let commandsOfParked = """
+        INSERT INTO saga_waiting (saga_id, saga_type, definition_version, site, due_at, reason, clock_epoch)
+        SELECT saga_id, saga_type, definition_version, coalesce(site, ''), saga_now(), '\(SagaWait.Reason.command.rawValue)',
+            (SELECT epoch FROM saga_clock)
+        FROM given WHERE status = 'PARKED'
+        ON CONFLICT (saga_id) DO UPDATE SET site = excluded.site, due_at = excluded.due_at
+        """
 
     /// Gives back what this process can't go on with, and writes down what it lacks: from then on only those claim it who have
     /// that. (Sagas of version 1 say it nowhere but in their events.)
@@ -517,11 +535,15 @@ struct SagaAdoption: Sendable {
     /// As if this program had never looked at it.
     private static func leave(_ leaf: SagaLeaf) -> String {
         """
-        UPDATE \(leaf.state) s
-        SET owner = 0, version = s.version + 2, unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END,
-            adoptions = q.adoptions
-        FROM unnest($2::text[], $3::bool[], $4::int[]) AS q(saga_id, is_unsent, adoptions)
-        WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+        WITH given AS (
+            UPDATE \(leaf.state) s
+            SET owner = 0, version = s.version + 2, unsent_version = CASE WHEN q.is_unsent THEN s.version + 2 END,
+                adoptions = q.adoptions
+            FROM unnest($2::text[], $3::bool[], $4::int[]) AS q(saga_id, is_unsent, adoptions)
+            WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING', 'PARKED')
+            RETURNING s.*
+        )
+        \(Self.commandsOfParked)
         """
     }
 

@@ -402,7 +402,9 @@ public final class SagaRuntime: Sendable {
                 await self.lookAtSites(instance: current.lease.instanceID)
                 current.worker.refreshPermits()
                 // It looks at every saga under way, and people who are told of it need minutes.
-                if round % 3 == 0, let count = await self.unservedCount() { self.observer.unserved(count) }
+                if round % 3 == 0, let counts = await self.waitingCounts() {
+                    self.observer.waiting(asleep: counts.asleep, unserved: counts.unserved)
+                }
                 round += 1
                 parked = await self.parkedCount() ?? parked
                 quarantined = (try? await SagaQuarantine(pool: self.pool).count()) ?? quarantined
@@ -441,17 +443,18 @@ public final class SagaRuntime: Sendable {
         }
     }
 
-    /// Sagas under way that no live instance can go on with; `nil`: nobody knows.
-    private func unservedCount() async -> Int? {
-        guard self.sites != nil else { return nil }
-        var count: Int64 = 0
+    /// Sagas that sleep, and those under way that no live instance can go on with; `nil`: nobody knows.
+    private func waitingCounts() async -> (asleep: Int, unserved: Int)? {
+        guard let row = try? await self.pool.run(SQLQuery(SagaSleepers.count)).single(),
+            let asleep = try? row.int64(0), var unserved = try? row.int64(1)
+        else { return nil }
         for group in SagaLeafGroup.groups(of: self.days.open()) {
             let statement = self.statements.statement("sites_unserved", over: group, Sites.unserved)
             guard let rows = try? await self.pool.run(SQLQuery(statement)), let some = try? rows.single().int64(0)
             else { return nil }
-            count += some
+            unserved += some
         }
-        return Int(count)
+        return (Int(asleep), Int(unserved))
     }
 
     /// What this process may do at a dependency of calls, now; `nil`: nobody limits it.

@@ -11,8 +11,9 @@ public protocol SagaRuntimeObserver: Sendable {
     func breakerChanged(dependency: String, isOpen: Bool)
     /// A saga was asked for whose history this binary can't read.
     func sagaUnreadable()
-    /// Sagas under way whose site no live instance serves; told every few seconds.
-    func unserved(_ count: Int)
+    /// How many sagas sleep, in the whole cluster, and how many are under way whose site no live instance serves; told every few
+    /// seconds.
+    func waiting(asleep: Int, unserved: Int)
     /// Gauges, told every few seconds.
     func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
     /// Whether all live instances know a feature: only then newer programs do what older ones would misread. Told every second.
@@ -28,7 +29,7 @@ extension SagaRuntimeObserver {
     public func flushed(records: Int, duration: Duration) {}
     public func breakerChanged(dependency: String, isOpen: Bool) {}
     public func sagaUnreadable() {}
-    public func unserved(_ count: Int) {}
+    public func waiting(asleep: Int, unserved: Int) {}
     public func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {}
     public func featureSwitched(_ feature: String, isOn: Bool) {}
 }

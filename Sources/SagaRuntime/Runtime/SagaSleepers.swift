@@ -21,6 +21,39 @@ final class SagaSleepers: Sendable {
         var awakening: SagaMachine.Awakening
     }
 
+    /// What one who wakes sagas can go on with.
+    struct Reach: Sendable {
+        /// The instance that they belong to from then on.
+        var owner: Int64
+        var definitions: [(type: String, version: Int)]
+        /// The sites that it can call. Sagas that name none are everybody's.
+        var sites: [String] = []
+        /// These it has found to be of a newer format.
+        var newer: [SagaID] = []
+        /// These it has tried in vain: not as long as they are in quarantine.
+        var quarantined: [SagaID] = []
+    }
+
+    /// How many that wait for one dependency are under way at a time. What it can bear is found by doubling, as long as they
+    /// come through: nobody has asked it for long.
+    private struct Ramp {
+        static let steepest = 1024
+
+        private var size = 0
+        private var woken: Set<SagaID> = []
+
+        /// How many more may be woken now.
+        mutating func room(isHeld: (SagaID) -> Bool) -> Int {
+            self.woken = self.woken.filter(isHeld)
+            if self.woken.count <= self.size / 2 { self.size = min(max(self.size * 2, 1), Self.steepest) }
+            return max(self.size - self.woken.count, 0)
+        }
+
+        mutating func add(_ ids: [SagaID]) { self.woken.formUnion(ids) }
+    }
+
+    /// How long the command of a parked saga may take to be consumed, in seconds, before others try.
+    private static let patience = 30
     /// Once the clock is this far off, nobody knows how long a saga slept.
     private static let slack: Duration = .seconds(1)
 
@@ -28,8 +61,7 @@ final class SagaSleepers: Sendable {
     private let days: SagaDays
     private let clock: DatabaseClock
     private let statements = LeafStatements()
-    /// How many that wait for a dependency are woken next; doubles while it answers.
-    private let ramps = Mutex<[String: Int]>([:])
+    private let ramps = Mutex<[String: Ramp]>([:])
 
     init(pool: PostgresPool, days: SagaDays, clock: DatabaseClock) {
         self.pool = pool
@@ -37,17 +69,27 @@ final class SagaSleepers: Sendable {
         self.clock = clock
     }
 
-    private static let served = """
-        EXISTS (SELECT 1 FROM unnest($1::text[], $2::int[]) AS d(saga_type, version)
-            WHERE d.saga_type = w.saga_type AND d.version = w.definition_version)
+    /// What is read of one site by its index, for each site that is served and for those that name none: rows of other sites
+    /// cost nothing, however many there are.
+    private static func ofEachSite(_ condition: String, by order: String) -> String {
         """
+        SELECT f.saga_id
+        FROM (SELECT '' AS site UNION SELECT unnest($4::text[])) p, LATERAL (
+            SELECT w.saga_id, w.due_at FROM saga_waiting w
+            WHERE w.site = p.site AND \(condition)
+                AND EXISTS (SELECT 1 FROM unnest($1::text[], $2::int[]) AS d(saga_type, version)
+                    WHERE d.saga_type = w.saga_type AND d.version = w.definition_version)
+                AND NOT w.saga_id = ANY ($5::text[])
+                AND NOT (w.saga_id = ANY ($6::text[])
+                    AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = w.saga_id))
+            ORDER BY w.\(order) LIMIT $3) f
+        ORDER BY f.\(order) LIMIT $3
+        """
+    }
     private static let due = SQLStatement(
-        "saga_waiting_due",
-        """
-        SELECT w.saga_id FROM saga_waiting w
-        WHERE w.due_at <= saga_now() AND \(SagaSleepers.served)
-        ORDER BY w.due_at LIMIT $3
-        """)
+        "saga_waiting_due", SagaSleepers.ofEachSite("w.due_at <= saga_now()", by: "due_at"))
+    private static let waiting = SQLStatement(
+        "saga_waiting_for", SagaSleepers.ofEachSite("w.due_at IS NULL AND w.dependency = $7", by: "saga_id"))
     /// One look at the index for each of them.
     private static let dependencies = SQLStatement(
         "saga_waiting_dependencies",
@@ -61,30 +103,38 @@ final class SagaSleepers: Sendable {
         )
         SELECT dependency FROM d WHERE dependency IS NOT NULL
         """)
-    private static let waiting = SQLStatement(
-        "saga_waiting_for",
-        """
-        SELECT w.saga_id FROM saga_waiting w
-        WHERE w.due_at IS NULL AND w.dependency = $4 AND \(SagaSleepers.served)
-        ORDER BY w.saga_id LIMIT $3
-        """)
 
     /// The version rises by two, as at every claim. Nothing is counted: a saga that slept has killed nobody. A parked one is
     /// woken by a command.
+    ///
+    /// The row of a parked one stays until its command is consumed, and is due again later: no claim finds what is parked, so
+    /// whoever crashes here would take the command along.
+    ///
+    /// The saga's own row is locked first, as by the flush that puts it to sleep and by a command.
     private static func claim(_ leaf: SagaLeaf) -> String {
         """
-        WITH gone AS (
-            DELETE FROM saga_waiting w
-            WHERE w.saga_id IN (
-                    SELECT saga_id FROM saga_waiting WHERE saga_id = ANY ($2::text[]) ORDER BY saga_id FOR UPDATE SKIP LOCKED)
+        WITH taken AS (
+            SELECT s.saga_id, s.status = 'PARKED' AND EXISTS (
+                SELECT 1 FROM saga_command c WHERE c.saga_id = s.saga_id AND c.consumed_at IS NULL) AS is_commanded
+            FROM \(leaf.state) s
+            WHERE s.saga_id = ANY ($2::text[])
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > saga_now())
+            ORDER BY s.saga_id FOR UPDATE OF s SKIP LOCKED
+        ), gone AS (
+            DELETE FROM saga_waiting w USING taken t WHERE w.saga_id = t.saga_id AND NOT t.is_commanded
             RETURNING w.saga_id, w.due_at IS NULL AS is_back, w.doubt_until, w.clock_epoch
+        ), kept AS (
+            UPDATE saga_waiting w SET due_at = saga_now() + interval '\(Self.patience) seconds'
+            FROM taken t WHERE w.saga_id = t.saga_id AND t.is_commanded
+            RETURNING w.saga_id, false AS is_back, w.doubt_until, w.clock_epoch
+        ), woken AS (
+            SELECT * FROM gone UNION ALL SELECT * FROM kept
         )
         UPDATE \(leaf.state) s
         SET owner = $1, version = s.version + 2,
             unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
-        FROM gone g
+        FROM woken g
         WHERE s.saga_id = g.saga_id
             AND (s.owner = \(SagaOwner.asleep) AND s.status IN ('RUNNING', 'COMPENSATING') OR s.status = 'PARKED')
         RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false), g.is_back,
@@ -94,33 +144,39 @@ final class SagaSleepers: Sendable {
 
     /// Claims sagas that are to go on.
     ///
-    /// - Parameter rate: how many that wait for a dependency may be woken; `nil`: none of those, only what is due.
+    /// - Parameters:
+    ///   - isHeld: whether a saga that was woken before is still on its way here.
+    ///   - rate: how many that wait for a dependency may be woken; `nil`: none of those, only what is due.
     func wake(
-        limit: Int, owner: Int64, definitions: [(type: String, version: Int)], rate: ((String) -> Rate)?
+        limit: Int, by reach: Reach, isHeld: (SagaID) -> Bool = { _ in false }, rate: ((String) -> Rate)?
     ) async throws(PostgresError) -> [Woken] {
         func parameters(_ limit: Int) -> SQLParameters {
             var parameters = SQLParameters()
-            parameters.append(array: definitions.map(\.type))
-            parameters.append(array: definitions.map { Int32(clamping: $0.version) })
+            parameters.append(array: reach.definitions.map(\.type))
+            parameters.append(array: reach.definitions.map { Int32(clamping: $0.version) })
             parameters.append(Int64(limit))
+            parameters.append(array: reach.sites)
+            parameters.append(array: reach.newer.map(\.rawValue))
+            parameters.append(array: reach.quarantined.map(\.rawValue))
             return parameters
         }
         var ids = try Self.ids(try await self.pool.run(SQLQuery(Self.due, parameters(limit))))
         if let rate {
             for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
                 let dependency = try row.text(0)
-                let share = self.share(of: dependency, rate(dependency))
+                let share = self.share(of: dependency, rate(dependency), isHeld)
                 guard share > 0, ids.count < limit else { continue }
                 var selection = parameters(min(share, limit - ids.count))
                 selection.append(dependency)
-                ids += try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+                let waiting = try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+                self.ramps.withLock { $0[dependency]?.add(waiting) }
+                ids += waiting
             }
         }
-        return try await self.claim(ids, owner: owner)
+        return try await self.claim(ids, owner: reach.owner)
     }
 
-    /// What a dependency that was down can bear is found by doubling: it was not asked for long.
-    private func share(of dependency: String, _ rate: Rate) -> Int {
+    private func share(of dependency: String, _ rate: Rate, _ isHeld: (SagaID) -> Bool) -> Int {
         self.ramps.withLock { ramps in
             switch rate {
             case .none:
@@ -130,12 +186,19 @@ final class SagaSleepers: Sendable {
                 ramps[dependency] = nil
                 return 1
             case .all:
-                let share = min(ramps[dependency, default: 1], 1024)
-                ramps[dependency] = share * 2
-                return share
+                return ramps[dependency, default: Ramp()].room(isHeld: isHeld)
             }
         }
     }
+
+    /// Counts those that sleep, and those of them whose site no live instance serves.
+    static let count = SQLStatement(
+        "saga_waiting_count",
+        """
+        SELECT coalesce(sum(count), 0)::bigint, coalesce(sum(count) FILTER (WHERE site <> '' AND NOT EXISTS (
+            SELECT 1 FROM saga_instance o WHERE NOT o.fenced AND w.site = ANY (o.sites))), 0)::bigint
+        FROM (SELECT site, count(*) FROM saga_waiting GROUP BY site) w
+        """)
 
     private static func ids(_ rows: SQLRows) throws(PostgresError) -> [SagaID] {
         var ids: [SagaID] = []

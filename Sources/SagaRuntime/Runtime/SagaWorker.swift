@@ -402,7 +402,7 @@ final class SagaWorker: Sendable {
         drive.permit.release()
         let now = self.dependencies.clock.moment()
         if drive.machine.definition.sleeps, let wait = drive.machine.waiting(now: now),
-            wait.until == nil || pause >= self.dependencies.sleepsFrom
+            wait.until.map({ $0 - now.time >= self.dependencies.sleepsFrom }) ?? true
         {
             return await self.write(drive.machine.sleepRecord(wait, now: now), &drive)
         }

@@ -72,13 +72,13 @@ final class Sites: Sendable {
             callsPerSecond: limits.callsPerSecond.map { $0 / Double(count) })
     }
 
-    /// Counts the sagas under way on some leaves that no live instance can go on with.
+    /// Counts the sagas on some leaves that are awake and that no live instance can go on with.
     static func unserved(_ group: SagaLeafGroup) -> String {
         "SELECT "
             + group.leaves.map { leaf in
                 """
                 (SELECT count(*) FROM \(leaf.state) s
-                WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.site IS NOT NULL
+                WHERE s.status IN ('RUNNING', 'COMPENSATING') AND s.owner >= 0 AND s.site IS NOT NULL
                     AND NOT EXISTS (SELECT 1 FROM saga_instance o WHERE NOT o.fenced AND s.site = ANY (o.sites)))
                 """
             }.joined(separator: " + ")

@@ -45,6 +45,7 @@ enum KnownMetrics {
         .gauge("saga_device_creation_in_progress", "Device creations that this replica is working on."),
         .gauge("saga_in_progress", "Sagas of all types that this replica is working on."),
         .gauge("saga_parked", "Sagas in the database that wait for an operator."),
+        .gauge("saga_asleep", "Sagas of all replicas that wait for a while, and that no replica holds meanwhile."),
         .gauge("saga_unserved", "Sagas under way whose site no live replica serves: they wait."),
         .gauge("saga_quarantined", "Sagas in the database that nobody drives: they can't be read, or not written."),
         .counter("saga_parked_total", "Sagas that this replica parked, by reason."),

@@ -13,6 +13,7 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let inProgress: GaugeSeries
     private let parked: GaugeSeries
     private let quarantined: GaugeSeries
+    private let asleepSagas: GaugeSeries
     private let unservedSagas: GaugeSeries
     private let leaseAge: GaugeSeries
     private let daysAhead: GaugeSeries
@@ -32,6 +33,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.inProgress = registry.gauge("saga_in_progress")
         self.parked = registry.gauge("saga_parked")
         self.quarantined = registry.gauge("saga_quarantined")
+        self.asleepSagas = registry.gauge("saga_asleep")
         self.unservedSagas = registry.gauge("saga_unserved")
         self.leaseAge = registry.gauge("saga_lease_age_seconds")
         self.daysAhead = registry.gauge("saga_partitions_ahead")
@@ -97,7 +99,10 @@ final class SagaMetrics: SagaRuntimeObserver {
             by: 1)
     }
 
-    func unserved(_ count: Int) { self.unservedSagas.set(Double(count)) }
+    func waiting(asleep: Int, unserved: Int) {
+        self.asleepSagas.set(Double(asleep))
+        self.unservedSagas.set(Double(unserved))
+    }
 
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 

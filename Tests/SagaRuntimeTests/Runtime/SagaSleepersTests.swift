@@ -5,7 +5,7 @@ import Testing
 
 /// Sleep, waking and commands on a real PostgreSQL.
 @Suite struct SagaSleepersTests {
-    private static let definitions = [(type: "TEST", version: 1)]
+    private static let reach = SagaSleepers.Reach(owner: JournalFixture.owner, definitions: [(type: "TEST", version: 1)])
 
     /// Sagas whose call is due, put to sleep.
     private func asleep(
@@ -24,10 +24,11 @@ import Testing
     }
 
     private func wake(
-        _ fixture: JournalFixture, limit: Int = 100, _ rate: ((String) -> SagaSleepers.Rate)? = nil
+        _ fixture: JournalFixture, limit: Int = 100, by reach: SagaSleepers.Reach = reach,
+        _ rate: ((String) -> SagaSleepers.Rate)? = nil
     ) async throws -> [SagaSleepers.Woken] {
         try await SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
-            .wake(limit: limit, owner: JournalFixture.owner, definitions: Self.definitions, rate: rate)
+            .wake(limit: limit, by: reach, rate: rate)
     }
 
     private func due(_ fixture: JournalFixture, in pause: Duration = .zero) -> SagaWait {
@@ -83,12 +84,63 @@ import Testing
         let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
         var counts: [Int] = []
         for _ in 0..<6 {
-            counts.append(
-                try await sleepers.wake(
-                    limit: 100, owner: JournalFixture.owner, definitions: Self.definitions, rate: { _ in .all }
-                ).count)
+            counts.append(try await sleepers.wake(limit: 100, by: Self.reach, rate: { _ in .all }).count)
         }
         #expect(counts == [1, 2, 4, 8, 4, 0])
+        await fixture.close()
+    }
+
+    /// A dependency that answers slowly: what was woken for it and is still on its way makes room first.
+    @Test func noMoreAreWokenThanComeThrough() async throws {
+        let fixture = try await JournalFixture.make()
+        _ = try await self.asleep(40, SagaWait(reason: .breakerOpen, dependency: "docker"), in: fixture)
+        let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
+        var held: Set<SagaID> = []
+        func wake() async throws -> Int {
+            let woken = try await sleepers.wake(
+                limit: 100, by: Self.reach, isHeld: { held.contains($0) }, rate: { _ in .all })
+            held.formUnion(woken.map(\.id))
+            return woken.count
+        }
+        #expect(try await wake() == 1)
+        #expect(try await wake() == 0)
+        held = []
+        #expect(try await wake() == 2)
+        held.removeFirst()
+        #expect(try await wake() == 3)
+        #expect(try await wake() == 0)
+        await fixture.close()
+    }
+
+    @Test func whatWaitsForASiteIsWokenByWhoServesIt() async throws {
+        let fixture = try await JournalFixture.make()
+        let dependency = SagaWait(reason: .breakerOpen, dependency: "docker")
+        let machines = await fixture.writeAll((0..<4).map { _ in fixture.machine() }).map(\.machine)
+        for (index, (site, wait)) in [
+            ("here", self.due(fixture)), ("there", self.due(fixture)), ("here", dependency), ("there", dependency),
+        ].enumerated() {
+            let id = machines[index].snapshot.id
+            try await fixture.pool.execute("UPDATE saga_state SET site = '\(site)' WHERE saga_id = '\(id)'")
+            _ = await fixture.journal.write(machines[index].sleepRecord(wait, now: fixture.clock.moment()))
+        }
+        #expect(try await self.wake(fixture) { _ in .all }.isEmpty)
+        var reach = Self.reach
+        reach.sites = ["here", "elsewhere"]
+        let woken = try await self.wake(fixture, by: reach) { _ in .all }.map(\.id)
+        #expect(Set(woken) == [machines[0].snapshot.id, machines[2].snapshot.id])
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting WHERE site = 'there'") == 2)
+        await fixture.close()
+    }
+
+    @Test func whatIsOfANewerFormatOrInQuarantineIsLeftAlone() async throws {
+        let fixture = try await JournalFixture.make()
+        let machines = try await self.asleep(3, self.due(fixture), in: fixture)
+        var reach = Self.reach
+        reach.newer = [machines[0].snapshot.id]
+        reach.quarantined = [machines[1].snapshot.id, machines[2].snapshot.id]
+        try await fixture.pool.execute(
+            "INSERT INTO saga_quarantine (saga_id, instance_id, reason) VALUES ('\(machines[1].snapshot.id)', 7, 'REFUSED')")
+        #expect(try await self.wake(fixture, by: reach).map(\.id) == [machines[2].snapshot.id])
         await fixture.close()
     }
 
@@ -177,7 +229,37 @@ import Testing
         }
         let woken = try await self.wake(fixture)
         #expect(woken.map(\.id) == [parked.snapshot.id])
+        #expect(try await self.wake(fixture).isEmpty)
+        // Whoever took it up dies before it consumes the command: no claim finds what is parked, so it is due again.
+        try await fixture.pool.execute("UPDATE saga_waiting SET due_at = due_at - interval '1 minute'")
+        let again = try await self.wake(fixture)
+        #expect(again.map(\.id) == [parked.snapshot.id])
+        var machine = SagaMachine(
+            definition: parked.definition, snapshot: parked.snapshot, version: again[0].version, adoptions: 0,
+            isPoisoned: false, isUnsent: false, slept: again[0].awakening, secrets: [], now: fixture.clock.moment(),
+            random: { 0.5 })
+        machine.receive(try await self.commands(fixture).open(of: [parked.snapshot.id])[parked.snapshot.id] ?? [])
+        #expect(await fixture.write(&machine)?.isCommitted == true && machine.snapshot.status == .running)
+        // What is left of the row goes, and wakes nobody.
+        try await fixture.pool.execute("UPDATE saga_waiting SET due_at = due_at - interval '1 minute'")
+        #expect(try await self.wake(fixture).isEmpty)
         #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        await fixture.close()
+    }
+
+    /// Both lock the saga's own row first: neither waits for the other in a circle.
+    @Test func commandsAndWakingGetOnTogether() async throws {
+        let fixture = try await JournalFixture.make()
+        for _ in 0..<5 {
+            let machines = try await self.asleep(30, self.due(fixture), in: fixture)
+            let commands = self.commands(fixture)
+            async let woken = self.wake(fixture)
+            for machine in machines.reversed() {
+                _ = try await commands.issue(.resume, to: machine.snapshot.id, by: "ann", reason: "test")
+            }
+            let ids = try await (woken + self.wake(fixture)).map(\.id)
+            #expect(Set(ids) == Set(machines.map(\.snapshot.id)) && ids.count == machines.count)
+        }
         await fixture.close()
     }
 

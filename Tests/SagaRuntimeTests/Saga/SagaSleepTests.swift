@@ -73,6 +73,28 @@ struct SagaSleepTests {
         }
     }
 
+    /// A dead dependency keeps nothing from being tried that has to do with another.
+    @Test func whatWaitsForTwoThingsLooksAfterBoth() {
+        func waiting(_ waits: [(StepSide, Duration, SagaWait)]) -> (SagaWait?, Timestamp) {
+            let saga = MachineHarness.started()
+            saga.report(.succeeded(output: "{}"))
+            saga.command(.cancel)
+            for (side, pause, wait) in waits { saga.machine.postpone(side, until: saga.uptime + pause, wait) }
+            return (saga.machine.waiting(now: saga.moment), saga.moment.time)
+        }
+        let docker = SagaWait(reason: .breakerOpen, dependency: "docker")
+        let quota = SagaWait(reason: .breakerOpen, dependency: "user-service")
+        let backOff = SagaWait(reason: .backOff)
+        let one = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(7), docker)])
+        #expect(one.0 == docker)
+        let both = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(7), quota)])
+        #expect(both.0?.until == both.1 + .seconds(30) && both.0?.dependency == "docker")
+        let soon = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(7), backOff)])
+        #expect(soon.0?.until == soon.1 + .seconds(7) && soon.0?.reason == .backOff)
+        let late = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(100), backOff)])
+        #expect(late.0?.until == late.1 + .seconds(30))
+    }
+
     @Test func sleepingNeitherClearsNorRaisesTheCountOfAdoptions() {
         let saga = MachineHarness.started()
         saga.report(.failed(Self.unavailable))
