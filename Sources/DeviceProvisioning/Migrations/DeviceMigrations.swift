@@ -12,7 +12,17 @@ public enum DeviceMigrations {
         Migration(version: 120, name: "device_not_running", sql: Self.deviceNotRunning),
         Migration(version: 125, name: "site", sql: Self.site),
         Migration(version: 126, name: "site_room", sql: Self.siteRoom),
+        Migration(version: 127, name: "simulated_outage", sql: Self.simulatedOutage),
     ]
+
+    /// For drills: simulated sites that are away. Written by people.
+    private static let simulatedOutage = """
+        CREATE TABLE simulated_outage (
+            site text COLLATE "C" NOT NULL,
+            call text COLLATE "C" NOT NULL DEFAULT 'all' CHECK (call IN ('all', 'create', 'start', 'stop', 'destroy', 'find')),
+            PRIMARY KEY (site, call)
+        );
+        """
 
     /// Null in what older programs write: then the clock alone decides what has come about.
     private static let simulatedDeviceOrder = """

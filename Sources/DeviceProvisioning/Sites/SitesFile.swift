@@ -136,6 +136,7 @@ private struct SitesFileReader {
 
     private mutating func simulated(_ mapping: Node.Mapping, name: String) -> SiteConfiguration.Content? {
         var configuration = SimulatedConfiguration()
+        configuration.site = name
         configuration.pool = "\(ProviderKind.simulated.name)/\(name)"
         if let latency = self.duration(mapping, "latency") { configuration.behaviour.latency = latency }
         if let boot = self.duration(mapping, "boot") { configuration.behaviour.boot = boot }

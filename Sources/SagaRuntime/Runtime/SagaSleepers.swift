@@ -62,6 +62,8 @@ final class SagaSleepers: Sendable {
     private let clock: DatabaseClock
     private let statements = LeafStatements()
     private let ramps = Mutex<[String: Ramp]>([:])
+    /// The saga that looked after each dependency last, while it is down.
+    private let probes = Mutex<[String: String]>([:])
 
     init(pool: PostgresPool, days: SagaDays, clock: DatabaseClock) {
         self.pool = pool
@@ -89,7 +91,8 @@ final class SagaSleepers: Sendable {
     private static let due = SQLStatement(
         "saga_waiting_due", SagaSleepers.ofEachSite("w.due_at <= saga_now()", by: "due_at"))
     private static let waiting = SQLStatement(
-        "saga_waiting_for", SagaSleepers.ofEachSite("w.due_at IS NULL AND w.dependency = $7", by: "saga_id"))
+        "saga_waiting_for",
+        SagaSleepers.ofEachSite("w.due_at IS NULL AND w.dependency = $7 AND w.saga_id > $8", by: "saga_id"))
     /// One look at the index for each of them.
     private static let dependencies = SQLStatement(
         "saga_waiting_dependencies",
@@ -164,16 +167,31 @@ final class SagaSleepers: Sendable {
         if let rate {
             for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
                 let dependency = try row.text(0)
-                let share = self.share(of: dependency, rate(dependency), isHeld)
+                let rate = rate(dependency)
+                let share = self.share(of: dependency, rate, isHeld)
                 guard share > 0, ids.count < limit else { continue }
-                var selection = parameters(min(share, limit - ids.count))
-                selection.append(dependency)
-                let waiting = try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
-                self.ramps.withLock { $0[dependency]?.add(waiting) }
-                ids += waiting
+                ids += try await self.ids(
+                    waitingFor: dependency, parameters(min(share, limit - ids.count)), isProbe: rate == .probe)
             }
         }
         return try await self.claim(ids, owner: reach.owner)
+    }
+
+    /// Probes take turns: one whose own call never gets an answer must not keep the others waiting for good.
+    private func ids(
+        waitingFor dependency: String, _ parameters: SQLParameters, isProbe: Bool
+    ) async throws(PostgresError) -> [SagaID] {
+        let before = isProbe ? self.probes.withLock { $0[dependency] ?? "" } : ""
+        var ids: [SagaID] = []
+        for start in before.isEmpty ? [""] : [before, ""] where ids.isEmpty {
+            var selection = parameters
+            selection.append(dependency)
+            selection.append(start)
+            ids = try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+        }
+        self.probes.withLock { [ids] in $0[dependency] = isProbe ? ids.last?.rawValue : nil }
+        self.ramps.withLock { [ids] in $0[dependency]?.add(ids) }
+        return ids
     }
 
     private func share(of dependency: String, _ rate: Rate, _ isHeld: (SagaID) -> Bool) -> Int {

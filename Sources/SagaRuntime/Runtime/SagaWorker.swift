@@ -371,12 +371,17 @@ final class SagaWorker: Sendable {
         let permit = drive.machine.definition.permit(for: call, limitedAt: isLimited ? dependency : nil)
         if await drive.permit.hold(permit) { return true }
         let asked = self.dependencies.clock.moment()
-        if call.kind != .execute,
-            case .wait(let until, let isLong) = self.breakers.admit(
-                dependency, limit: drive.machine.callLimit(of: call))
-        {
-            drive.machine.postpone(call, by: until - asked.uptime, for: dependency, isLong: isLong, now: asked)
-            return true
+        var call = call
+        if call.kind != .execute {
+            switch self.breakers.admit(dependency, limit: drive.machine.callLimit(of: call)) {
+            case .go:
+                break
+            case .probe:
+                call.isProbe = true
+            case .wait(let until, let isLong):
+                drive.machine.postpone(call, by: until - asked.uptime, for: dependency, isLong: isLong, now: asked)
+                return true
+            }
         }
         let outcome = await self.perform(call, drive.machine, secrets: drive.secrets, limit: limit)
         // The next call counts anew.

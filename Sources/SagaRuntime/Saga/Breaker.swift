@@ -25,6 +25,8 @@ struct Breaker: Sendable, Equatable {
 
     enum Admission: Sendable, Equatable {
         case go
+        /// It is down, and this call looks whether it still is.
+        case probe
         /// Ask again at this instant.
         ///
         /// - Parameter isLong: the dependency has been down for a while, and nobody knows for how long.
@@ -63,7 +65,7 @@ struct Breaker: Sendable, Equatable {
                 return .wait(until: until, isLong: isLong)
             }
             self.state = .probing(until: now + limit, pause: pause)
-            return .go
+            return .probe
         }
     }
 

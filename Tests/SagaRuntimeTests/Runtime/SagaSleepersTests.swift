@@ -5,7 +5,8 @@ import Testing
 
 /// Sleep, waking and commands on a real PostgreSQL.
 @Suite struct SagaSleepersTests {
-    private static let reach = SagaSleepers.Reach(owner: JournalFixture.owner, definitions: [(type: "TEST", version: 1)])
+    private static let reach = SagaSleepers.Reach(
+        owner: JournalFixture.owner, definitions: [(type: "TEST", version: 1)])
 
     /// Sagas whose call is due, put to sleep.
     private func asleep(
@@ -112,6 +113,29 @@ import Testing
         await fixture.close()
     }
 
+    @Test func probesTakeTurns() async throws {
+        let fixture = try await JournalFixture.make()
+        let wait = SagaWait(reason: .breakerOpen, dependency: "docker")
+        var machines = try await self.asleep(3, wait, in: fixture)
+        let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
+        var asked: [SagaID] = []
+        for _ in 0..<6 {
+            let woken = try await sleepers.wake(limit: 100, by: Self.reach, rate: { _ in .probe })
+            #expect(woken.count == 1)
+            asked += woken.map(\.id)
+            // It is still down.
+            guard let index = machines.firstIndex(where: { $0.snapshot.id == woken.first?.id }) else { continue }
+            machines[index] = SagaMachine(
+                definition: machines[index].definition, snapshot: machines[index].snapshot, version: woken[0].version,
+                adoptions: 0, isPoisoned: false, isUnsent: true, slept: woken[0].awakening, secrets: [],
+                now: fixture.clock.moment(), random: { 0.5 })
+            _ = await fixture.journal.write(machines[index].sleepRecord(wait, now: fixture.clock.moment()))
+        }
+        let order = machines.map(\.snapshot.id).sorted { $0.rawValue < $1.rawValue }
+        #expect(asked == order + order)
+        await fixture.close()
+    }
+
     @Test func whatWaitsForASiteIsWokenByWhoServesIt() async throws {
         let fixture = try await JournalFixture.make()
         let dependency = SagaWait(reason: .breakerOpen, dependency: "docker")
@@ -139,7 +163,8 @@ import Testing
         reach.newer = [machines[0].snapshot.id]
         reach.quarantined = [machines[1].snapshot.id, machines[2].snapshot.id]
         try await fixture.pool.execute(
-            "INSERT INTO saga_quarantine (saga_id, instance_id, reason) VALUES ('\(machines[1].snapshot.id)', 7, 'REFUSED')")
+            "INSERT INTO saga_quarantine (saga_id, instance_id, reason) VALUES ('\(machines[1].snapshot.id)', 7, 'REFUSED')"
+        )
         #expect(try await self.wake(fixture, by: reach).map(\.id) == [machines[2].snapshot.id])
         await fixture.close()
     }

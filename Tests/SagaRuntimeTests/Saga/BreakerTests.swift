@@ -37,13 +37,13 @@ import Testing
         #expect(breaker.failed(now: self.start + .milliseconds(500)) == nil)
         #expect(
             breaker.admit(now: self.start + .milliseconds(999), limit: Self.limit) == .wait(until: over, isLong: false))
-        #expect(breaker.admit(now: over, limit: Self.limit) == .go)
+        #expect(breaker.admit(now: over, limit: Self.limit) == .probe)
     }
 
     @Test func oneProbeAtATime() {
         var breaker = self.opened()
         let now = self.start + .seconds(1)
-        #expect(breaker.admit(now: now, limit: Self.limit) == .go)
+        #expect(breaker.admit(now: now, limit: Self.limit) == .probe)
         #expect(breaker.admit(now: now, limit: Self.limit) == .wait(until: now + Breaker.glance, isLong: false))
         #expect(breaker.answered() == .closed)
         #expect(breaker.admit(now: now, limit: Self.limit) == .go)
@@ -54,7 +54,7 @@ import Testing
         var breaker = self.opened()
         var now = self.start + .seconds(1)
         for pause in [2, 4, 8, 16, 30, 30] {
-            #expect(breaker.admit(now: now, limit: Self.limit) == .go)
+            #expect(breaker.admit(now: now, limit: Self.limit) == .probe)
             #expect(breaker.failed(now: now) == nil)
             #expect(
                 breaker.admit(now: now, limit: Self.limit) == .wait(until: now + .seconds(pause), isLong: pause >= 2))
@@ -66,16 +66,16 @@ import Testing
     @Test func aProbeThatSaysNothingMakesRoomForTheNext() {
         var breaker = self.opened()
         let now = self.start + .seconds(1)
-        #expect(breaker.admit(now: now, limit: Self.limit) == .go)
+        #expect(breaker.admit(now: now, limit: Self.limit) == .probe)
         #expect(breaker.passed(now: now) == nil)
-        #expect(breaker.admit(now: now, limit: Self.limit) == .go)
+        #expect(breaker.admit(now: now, limit: Self.limit) == .probe)
     }
 
     @Test func aProbeThatIsNeverHeardOfAgainIsOverInTheEnd() {
         var breaker = self.opened()
         let now = self.start + .seconds(1)
-        #expect(breaker.admit(now: now, limit: Self.limit) == .go)
-        #expect(breaker.admit(now: now + Self.limit, limit: Self.limit) == .go)
+        #expect(breaker.admit(now: now, limit: Self.limit) == .probe)
+        #expect(breaker.admit(now: now + Self.limit, limit: Self.limit) == .probe)
     }
 
     /// An attempt of a forward step, which asks nobody, finds the dependency back.

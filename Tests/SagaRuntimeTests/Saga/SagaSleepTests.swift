@@ -73,6 +73,34 @@ struct SagaSleepTests {
         }
     }
 
+    /// However long a dependency is down, that uses up no attempt; nor is anything written each time.
+    @Test func aProbeThatFailsIsNoAttempt() {
+        for outcome: SagaMachine.CallOutcome in [.failed(Self.unavailable), .failed(Self.unknown), .abandoned] {
+            let saga = MachineHarness.started()
+            saga.report(.succeeded(output: "{}"))
+            saga.command(.cancel)
+            saga.adopt(adoptions: 3, isUnsent: true)
+            saga.commit()
+            let wasUnsent = saga.machine.isUnsent
+            let (count, attempts) = (saga.snapshot.lastSequence, saga.snapshot.steps[1].compensationAttempts)
+            for _ in 0..<200 {
+                guard case .call(var call, _) = saga.next() else { return #expect(Bool(false), "no call is due") }
+                call.isProbe = true
+                saga.machine.callReturned(call, outcome, asked: saga.moment, now: saga.moment)
+            }
+            #expect(saga.snapshot.lastSequence == count && saga.snapshot.steps[1].compensationAttempts == attempts)
+            #expect(saga.machine.adoptions == 0)
+            // What was sent without an answer is not forgotten.
+            if case .failed(let error) = outcome, error.errorClass == .unavailable {
+                #expect(wasUnsent && saga.machine.isUnsent)
+            } else {
+                #expect(!saga.machine.isUnsent && saga.machine.doubt(.undo(1)).isSent)
+            }
+            saga.report(.undone(.undone))
+            #expect(saga.snapshot.status == .compensated)
+        }
+    }
+
     /// A dead dependency keeps nothing from being tried that has to do with another.
     @Test func whatWaitsForTwoThingsLooksAfterBoth() {
         func waiting(_ waits: [(StepSide, Duration, SagaWait)]) -> (SagaWait?, Timestamp) {

@@ -5,6 +5,8 @@ public struct SimulatedConfiguration: Sendable {
     /// The hosts whose ports its devices are given. Default: none, which means as many virtual hosts as are needed, each
     /// with the full port ranges.
     public var hosts: [PortHost]
+    /// The name of its site.
+    public var site = ProviderKind.simulated.name
     /// The name of its pool of ports; sites have pools of their own.
     public var pool = ProviderKind.simulated.name
 

@@ -10,11 +10,13 @@ public import SagaRuntime
 public final class SimulatedProvider: DeviceProvider {
     private let configuration: SimulatedConfiguration
     private let store: SimulatedStore
+    private let outages: SimulatedOutages
 
     /// - Parameter database: where `simulated_device` lives; apart from the journal's connections.
     public init(configuration: SimulatedConfiguration, database: PostgresPool) {
         self.configuration = configuration
         self.store = SimulatedStore(database: database)
+        self.outages = SimulatedOutages(database: database)
     }
 
     public var kind: ProviderKind { .simulated }
@@ -143,6 +145,7 @@ public final class SimulatedProvider: DeviceProvider {
         #if FAULT_POINTS
             if behaviour.crash == call { kill(getpid(), SIGKILL) }
         #endif
+        try await self.checkOutage(call, request)
         if let failure = behaviour.failure(call, attempt: request.attempt) {
             // The provider's own answer, or its silence: the request has left.
             try request.authorize()
@@ -163,6 +166,20 @@ public final class SimulatedProvider: DeviceProvider {
         if behaviour.latency > .zero { try await Self.sleep(behaviour.latency / 2) }
         if behaviour.losesReply(call, attempt: request.attempt) { throw Self.lostReply }
         return answer
+    }
+
+    private func checkOutage(_ call: SimulatedBehaviour.Call, _ request: ProviderRequest) async throws(StepError) {
+        let isAway: Bool
+        do throws(PostgresError) {
+            isAway = try await self.outages.includes(call, at: self.configuration.site)
+        } catch {
+            throw Self.failure(error)
+        }
+        guard isAway else { return }
+        try request.authorize()
+        throw StepError(
+            .unavailable, reason: DeviceFailureReason.providerUnavailable,
+            message: "the simulated site \(self.configuration.site) is away (simulated_outage)")
     }
 
     private static func fail(

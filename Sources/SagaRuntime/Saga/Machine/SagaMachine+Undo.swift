@@ -65,6 +65,14 @@ extension SagaMachine {
             }
         case .notSent:
             self.askAgain(call, now: now)
+        case .failed(let error) where call.isProbe && error.errorClass == .unavailable:
+            self.survived()
+        case .failed(let error) where call.isProbe && error.errorClass == .unknownOutcome:
+            self.survived()
+            self.becomeDoubtful(.undo(call.step), now: now)
+        case .abandoned where call.isProbe:
+            self.survived()
+            self.becomeDoubtful(.undo(call.step), now: now)
         case .failed(let error):
             if error.errorClass == .unknownOutcome { self.becomeDoubtful(.undo(call.step), now: now) }
             self.undoErrors[call.step] = error

@@ -32,6 +32,8 @@ struct SagaMachine: Sendable {
         var isInDoubt: Bool
         /// This very call may have been sent before: by a process that is gone, or without an answer.
         var isRepeat = false
+        /// Whom it calls is down: that it still is uses up no attempt.
+        var isProbe = false
     }
 
     /// How a call ended.
@@ -264,6 +266,9 @@ struct SagaMachine: Sendable {
         RetryPolicy.question.delay(
             afterAttempt: self.questionsAsked, random: self.random(), atLeast: .milliseconds(50))
     }
+
+    /// A call came back, and this process lives: the saga has not killed it. Whatever is written next says so.
+    mutating func survived() { self.adoptions = 0 }
 
     // MARK: What was written
 
