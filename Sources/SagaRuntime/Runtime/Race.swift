@@ -53,13 +53,18 @@ enum Race {
         }
     }
 
-    /// - Parameter meanwhile: a fault point of test builds, hit while the operation is under way.
+    /// - Parameters:
+    ///   - stoppable: is given what ends the race before its time; may be called after that.
+    ///   - meanwhile: a fault point of test builds, hit while the operation is under way.
     /// - Returns: what the operation returned, or `nil` if the limit (or cancellation) came first.
     static func run<Value: Sendable>(
-        limit: Duration, _ deadlines: Deadlines, _ operation: @escaping @Sendable () async -> Value,
+        limit: Duration, _ deadlines: Deadlines,
+        stoppable: (_ stop: @escaping @Sendable () -> Void) -> Void = { _ in },
+        _ operation: @escaping @Sendable () async -> Value,
         meanwhile: @escaping @Sendable () -> Void
     ) async -> Value? {
         let contest = Contest<Value>(deadlines)
+        stoppable { contest.end(nil) }
         return await withTaskCancellationHandler {
             await withCheckedContinuation { continuation in
                 guard contest.begin(continuation) else { return }

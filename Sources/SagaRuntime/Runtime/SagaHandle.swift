@@ -43,6 +43,8 @@ final class SagaHandle: Sendable {
         var nextToken = 0
         /// What its driver has not looked at yet.
         var commands: [SagaCommand] = []
+        /// Ends the call that is under way, where its step allows that.
+        var stopCall: (@Sendable () -> Void)?
         var isOver = false
     }
 
@@ -71,8 +73,23 @@ final class SagaHandle: Sendable {
         for waiter in ready { waiter.continuation.resume(returning: snapshot) }
     }
 
-    /// Hands commands to the saga's driver.
-    func deliver(_ commands: [SagaCommand]) { self.state.withLock { $0.commands += commands } }
+    /// Hands commands to the saga's driver. One that turns it back ends the call that is under way, where its step allows that.
+    func deliver(_ commands: [SagaCommand]) {
+        let stop = self.state.withLock { state -> (@Sendable () -> Void)? in
+            state.commands += commands
+            return commands.contains { $0.turnsBack } ? state.stopCall : nil
+        }
+        stop?()
+    }
+
+    /// A call begins, or ends (`nil`). A command that came before it counts too.
+    func callIsUnderWay(stop: (@Sendable () -> Void)?) {
+        let isLate = self.state.withLock { state in
+            state.stopCall = stop
+            return state.commands.contains { $0.turnsBack }
+        }
+        if isLate { stop?() }
+    }
 
     /// Commands that came since this was asked last; some may have come twice.
     func takeCommands() -> [SagaCommand] {

@@ -383,12 +383,12 @@ final class SagaWorker: Sendable {
                 return true
             }
         }
-        let outcome = await self.perform(call, drive.machine, secrets: drive.secrets, limit: limit)
+        let (outcome, wasStopped) = await self.perform(call, drive, limit: limit)
         // The next call counts anew.
         if isLimited { drive.permit.release() }
         let now = self.dependencies.clock.moment()
-        // The deadline cuts short what goes forward; an undo has all the time that its call may take.
-        let wasCutShort = call.kind != .compensate && now.time >= drive.machine.snapshot.deadline
+        // The deadline and commands cut short what goes forward; an undo has all the time that its call may take.
+        let wasCutShort = wasStopped || call.kind != .compensate && now.time >= drive.machine.snapshot.deadline
         self.breakers.heard(outcome, from: dependency, wasCutShort: wasCutShort)
         if call.kind == .execute {
             drive.uncommitted = outcome.mayHaveActed.map { output in
@@ -494,25 +494,38 @@ final class SagaWorker: Sendable {
 
     /// Calls the other side, and gives up after `limit`. A call that was given up is cancelled and may still take effect;
     /// the machine counts it as unknown, unless nothing was sent: then nothing will be.
+    ///
+    /// A step whose doubt costs nothing is given up at once when a command turns its saga back.
     private func perform(
-        _ call: SagaMachine.StepCall, _ machine: SagaMachine, secrets: [UInt8], limit: Duration
-    ) async -> SagaMachine.CallOutcome {
-        guard case .remote(let step) = machine.definition.steps[call.step].action else { return .abandoned }
+        _ call: SagaMachine.StepCall, _ drive: Drive, limit: Duration
+    ) async -> (SagaMachine.CallOutcome, wasStopped: Bool) {
+        let machine = drive.machine
+        guard case .remote(let step) = machine.definition.steps[call.step].action else { return (.abandoned, false) }
         let name = machine.definition.steps[call.step].name
         let authority = CallAuthority(lease: self.dependencies.lease)
-        let context = self.context(call, machine, secrets) { () throws(StepError) in
+        let context = self.context(call, machine, drive.secrets) { () throws(StepError) in
             try authority.authorize()
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).sending")
         }
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).before")
-        let outcome = await Race.run(limit: max(limit, .milliseconds(1)), self.deadlines) {
+        let mayStop = call.kind == .execute && step.isRepeatable && !machine.isPastPivot
+        let wasStopped = Atomic(false)
+        let outcome = await Race.run(limit: max(limit, .milliseconds(1)), self.deadlines) { stop in
+            guard mayStop else { return }
+            drive.handle.callIsUnderWay {
+                wasStopped.store(true, ordering: .relaxed)
+                stop()
+            }
+        } _: {
             await Self.call(step, call.kind, context)
         } meanwhile: {
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).during")
         }
+        if mayStop { drive.handle.callIsUnderWay(stop: nil) }
         let wasSent = authority.end()
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).after")
-        return (outcome ?? .abandoned).knowing(wasSent: wasSent)
+        let isStopped = wasStopped.load(ordering: .relaxed) && outcome == nil
+        return ((outcome ?? .abandoned).knowing(wasSent: wasSent), isStopped)
     }
 
     private static func call(

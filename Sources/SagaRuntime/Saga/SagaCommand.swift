@@ -38,6 +38,9 @@ public struct SagaCommand: Sendable, Equatable {
 }
 
 extension SagaCommand {
+    /// Whether a saga that goes forward turns back.
+    var turnsBack: Bool { self.kind == .cancel || self.kind == .compensate }
+
     /// Marks it as consumed, in the flush that does so.
     func consumption(_ result: Result) -> SideEffect {
         let argument = #"{"id":\#(self.id),"result":"\#(result.rawValue)"}"#

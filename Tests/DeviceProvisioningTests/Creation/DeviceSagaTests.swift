@@ -59,7 +59,7 @@ import Testing
         }
 
         func create(
-            options: [String: String] = [:], timeout: Duration = .seconds(60)
+            options: [String: String] = [:], timeout: Duration = .seconds(60), until milestone: Milestone = .finished
         ) async throws -> SagaSnapshot {
             let device = DeviceID.mint()
             let request = DeviceRequest(deviceID: device, name: "phone", provider: .simulated, userID: "user-1")
@@ -67,7 +67,7 @@ import Testing
                 NewSaga(
                     id: self.runtime.mintID(), type: DeviceCreation.type, userID: "user-1", resourceID: device,
                     requestID: "", method: 1, requestDigest: [], batchID: "", request: request.encoded(),
-                    secrets: ProviderOptions.encoded(options), timeout: timeout), until: .finished)
+                    secrets: ProviderOptions.encoded(options), timeout: timeout), until: milestone)
             return snapshot
         }
 
@@ -307,6 +307,24 @@ import Testing
             #expect(saga.failure?.cause == .timedOut && saga.failure?.reason == "TIMED_OUT")
             try await fixture.expectNothingLeft(saga)
         }
+        await fixture.close()
+    }
+
+    /// A device that boots for half an hour is cancelled meanwhile: nobody waits for the boot.
+    @Test func aCommandEndsTheCallThatIsUnderWay() async throws {
+        let fixture = try await Fixture()
+        let options = ["boot_ms": "1800000"]
+        var saga = try await fixture.create(options: options, timeout: .seconds(3600), until: .provisioned)
+        // That all live servers know commands is seen within a second or so.
+        while (try? await fixture.runtime.command(.cancel, to: saga.id, by: "ann", reason: "not needed")) != true {
+            try await Task.sleep(for: .milliseconds(50))
+        }
+        saga = try await fixture.runtime.wait(for: saga.id, until: .finished)
+        #expect(saga.status == .compensated && saga.failure?.cause == .cancelled)
+        #expect(saga.failure?.step == DeviceStep.startDevice)
+        try await fixture.expectNothingLeft(saga)
+        // It says nothing about the provider.
+        #expect(!fixture.runtime.isDown("site-simulated"))
         await fixture.close()
     }
 
