@@ -22,7 +22,7 @@ from support.server import Server
 from support.waiting import wait_until
 from support.world import World
 
-# By hand: OUTAGE_SECONDS=30 ./dev test …
+# ./dev outages: 30 s.
 _SECONDS = [float(os.environ["OUTAGE_SECONDS"])] if "OUTAGE_SECONDS" in os.environ else [1.0, 5.0]
 _ROLE = "e2e_program"
 
