@@ -174,10 +174,11 @@ public enum SagaMigrations {
 
     /// Whoever wakes sagas looks at what it serves alone, however many wait elsewhere.
     private static let waitingSite = """
-        ALTER TABLE saga_waiting ADD COLUMN site text COLLATE "C" NOT NULL DEFAULT '';   -- as saga_state's; '': none
+        -- As saga_state's; '': none.
+        ALTER TABLE saga_waiting ADD COLUMN site text COLLATE "C" NOT NULL DEFAULT '';
         DROP INDEX saga_waiting_due, saga_waiting_dependency;
         CREATE INDEX saga_waiting_due ON saga_waiting (site, due_at) WHERE due_at IS NOT NULL;
-        CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, site, saga_id) WHERE due_at IS NULL;
+        CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, site, saga_id) WHERE dependency IS NOT NULL;
         """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.

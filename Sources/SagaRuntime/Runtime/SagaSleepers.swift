@@ -92,16 +92,15 @@ final class SagaSleepers: Sendable {
         "saga_waiting_due", SagaSleepers.ofEachSite("w.due_at <= saga_now()", by: "due_at"))
     private static let waiting = SQLStatement(
         "saga_waiting_for",
-        SagaSleepers.ofEachSite("w.due_at IS NULL AND w.dependency = $7 AND w.saga_id > $8", by: "saga_id"))
+        SagaSleepers.ofEachSite("w.dependency = $7 AND w.saga_id > $8", by: "saga_id"))
     /// One look at the index for each of them.
     private static let dependencies = SQLStatement(
         "saga_waiting_dependencies",
         """
         WITH RECURSIVE d AS (
-            (SELECT dependency FROM saga_waiting WHERE due_at IS NULL ORDER BY dependency LIMIT 1)
+            (SELECT dependency FROM saga_waiting WHERE dependency IS NOT NULL ORDER BY dependency LIMIT 1)
             UNION ALL
-            SELECT (SELECT w.dependency FROM saga_waiting w WHERE w.due_at IS NULL AND w.dependency > d.dependency
-                ORDER BY w.dependency LIMIT 1)
+            SELECT (SELECT w.dependency FROM saga_waiting w WHERE w.dependency > d.dependency ORDER BY w.dependency LIMIT 1)
             FROM d WHERE d.dependency IS NOT NULL
         )
         SELECT dependency FROM d WHERE dependency IS NOT NULL
@@ -126,7 +125,7 @@ final class SagaSleepers: Sendable {
             ORDER BY s.saga_id FOR UPDATE OF s SKIP LOCKED
         ), gone AS (
             DELETE FROM saga_waiting w USING taken t WHERE w.saga_id = t.saga_id AND NOT t.is_commanded
-            RETURNING w.saga_id, w.due_at IS NULL AS is_back, w.doubt_until, w.clock_epoch
+            RETURNING w.saga_id, coalesce(w.due_at > saga_now(), true) AS is_back, w.doubt_until, w.clock_epoch
         ), kept AS (
             UPDATE saga_waiting w SET due_at = saga_now() + interval '\(Self.patience) seconds'
             FROM taken t WHERE w.saga_id = t.saga_id AND t.is_commanded

@@ -113,6 +113,21 @@ import Testing
         await fixture.close()
     }
 
+    /// Whichever comes first: the dependency is back, or the instant.
+    @Test func whatWaitsForBothIsWokenByEither() async throws {
+        let fixture = try await JournalFixture.make()
+        func wait(_ pause: Duration) -> SagaWait {
+            SagaWait(reason: .breakerOpen, dependency: "docker", until: fixture.clock.now() + pause)
+        }
+        let due = try await self.asleep(1, wait(.zero), in: fixture)
+        let early = try await self.asleep(1, wait(.seconds(100)), in: fixture)
+        let first = try await self.wake(fixture) { _ in .none }
+        #expect(first.map(\.id) == due.map(\.snapshot.id) && first[0].awakening.dependencyIsBack == false)
+        let second = try await self.wake(fixture) { _ in .all }
+        #expect(second.map(\.id) == early.map(\.snapshot.id) && second[0].awakening.dependencyIsBack)
+        await fixture.close()
+    }
+
     @Test func probesTakeTurns() async throws {
         let fixture = try await JournalFixture.make()
         let wait = SagaWait(reason: .breakerOpen, dependency: "docker")

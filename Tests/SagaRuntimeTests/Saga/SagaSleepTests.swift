@@ -117,10 +117,18 @@ struct SagaSleepTests {
         #expect(one.0 == docker)
         let both = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(7), quota)])
         #expect(both.0?.until == both.1 + .seconds(30) && both.0?.dependency == "docker")
-        let soon = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(7), backOff)])
-        #expect(soon.0?.until == soon.1 + .seconds(7) && soon.0?.reason == .backOff)
-        let late = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(100), backOff)])
-        #expect(late.0?.until == late.1 + .seconds(30))
+        let timed = waiting([(.undo(1), .seconds(1), docker), (.undo(2), .seconds(100), backOff)])
+        #expect(timed.0?.until == timed.1 + .seconds(100) && timed.0?.dependency == "docker")
+    }
+
+    /// A dead dependency doesn't put off the deadline of what goes forward.
+    @Test func theDeadlineHoldsAsleep() {
+        let saga = MachineHarness.started()
+        saga.answer(.failed(Self.unknown))
+        guard case .call(let question, _) = saga.next() else { return #expect(Bool(false), "nothing is asked") }
+        saga.machine.postpone(question, by: .seconds(1), for: "docker", isLong: true, now: saga.moment)
+        let wait = saga.machine.waiting(now: saga.moment)
+        #expect(wait?.dependency == "docker" && wait?.until == saga.snapshot.deadline)
     }
 
     @Test func sleepingNeitherClearsNorRaisesTheCountOfAdoptions() {

@@ -1,28 +1,23 @@
 // Sagas that have nothing to do for a while.
 
 extension SagaMachine {
-    /// How long it sleeps at most where it waits for a dependency and for something else too.
+    /// How long it sleeps at most where it waits for several dependencies: a row names one.
     private static let longestGlance: Duration = .seconds(30)
 
-    /// What it waits for, while `next` says that it does.
+    /// What it waits for, while `next` says that it does: for an instant, for a dependency, or for whichever comes first.
     func waiting(now: Moment) -> SagaWait? {
         let isUndo = self.snapshot.status == .compensating
         guard self.snapshot.status.isActive else { return nil }
         let waits = self.due.filter { $0.key.isUndo == isUndo && $0.value > now.uptime }
             .map { (step: $0.key.step, instant: $0.value, wait: self.waits[$0.key] ?? SagaWait(reason: .backOff)) }
         // Those that nothing but their dependency ends.
-        let untimed = waits.filter { $0.wait.reason == .breakerOpen && $0.wait.until == nil }.min { $0.step < $1.step }
-        let isForOne = waits.allSatisfy { $0.wait == untimed?.wait }
-        if let untimed, isForOne { return untimed.wait }
+        let untimed = waits.filter { $0.wait.reason == .breakerOpen && $0.wait.until == nil }
         let timed = waits.filter { $0.wait.reason != .breakerOpen || $0.wait.until != nil }
             .min { ($0.instant, $0.step) < ($1.instant, $1.step) }
-        guard var (_, instant, wait) = timed ?? untimed else { return nil }
-        // A row waits for an instant or for one dependency: whoever waits for both looks after both now and then.
-        if untimed != nil {
-            let glance = now.uptime + Self.longestGlance
-            instant = timed == nil ? glance : min(instant, glance)
-        }
-        wait.until = now.time + (instant - now.uptime)
+        guard var wait = untimed.min(by: { $0.step < $1.step })?.wait ?? timed?.wait else { return nil }
+        let isForOne = untimed.allSatisfy { $0.wait == wait }
+        let instants = [timed?.instant, isForOne ? nil : now.uptime + Self.longestGlance].compactMap(\.self)
+        wait.until = instants.min().map { now.time + ($0 - now.uptime) }
         if !isUndo, !self.isPastPivot { wait.until = min(wait.until ?? self.snapshot.deadline, self.snapshot.deadline) }
         return wait
     }
