@@ -123,7 +123,7 @@ def _speed(server: Server, count: int) -> float:
 def test_many_asleep_cost_nothing(world: World) -> None:
     """Row 4: twice as many undos as a replica may drive wait for a dead site. Two replicas serve the other site as ever, a
     killed one's sagas are taken over as ever, and once the dead site is back everything is undone, at its rate."""
-    rate = max(SLEEPERS // 30, 200)
+    rate = max(SLEEPERS // 250, 200)
     dead = {**DEAD, "calls-per-second": rate}
     # What it is without any, on a machine that is as busy as it is then.
     fresh = _server(world, "fresh", LIVE)

@@ -126,7 +126,7 @@ struct SagaAdoption: Sendable {
         // A dependency is looked at once a sweep: what was woken for it has to show whether it is back.
         var isFirst = true
         while free > 0, !Task.isCancelled {
-            let woken = try await self.wake(limit: min(free, Self.batchSize), looksAtDependencies: isFirst)
+            let woken = try await self.wake(limit: min(free, SagaSleepers.batchSize), looksAtDependencies: isFirst)
             if woken == 0 { return }
             free -= woken
             isFirst = false

@@ -37,21 +37,21 @@ final class SagaSleepers: Sendable {
     /// How many that wait for one dependency are under way at a time. What it can bear is found by doubling, as long as they
     /// come through: nobody has asked it for long.
     private struct Ramp {
-        static let steepest = 1024
-
         private var size = 0
         private var woken: Set<SagaID> = []
 
         /// How many more may be woken now.
         mutating func room(isHeld: (SagaID) -> Bool) -> Int {
             self.woken = self.woken.filter(isHeld)
-            if self.woken.count <= self.size / 2 { self.size = min(max(self.size * 2, 1), Self.steepest) }
+            if self.woken.count <= self.size / 2 { self.size = min(max(self.size * 2, 1), SagaSleepers.batchSize) }
             return max(self.size - self.woken.count, 0)
         }
 
         mutating func add(_ ids: [SagaID]) { self.woken.formUnion(ids) }
     }
 
+    /// The most that are woken at once.
+    static let batchSize = 1024
     /// How long the command of a parked saga may take to be consumed, in seconds, before others try.
     private static let patience = 30
     /// Once the clock is this far off, nobody knows how long a saga slept.
