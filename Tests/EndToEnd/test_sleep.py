@@ -167,3 +167,50 @@ def test_many_asleep_cost_nothing(world: World) -> None:
     assert SLEEPERS / took < rate * 1.3, "faster than the site can bear"
     wait_until(lambda: world.count("COMPLETED") == made + 900, 30, "the others to be over")
     world.audit(servers[0].client())
+
+
+def _command(world: World, saga_id: str, kind: str) -> None:
+    """As the engine issues one (SagaCommands.issue)."""
+    world.database.execute("UPDATE saga_state SET commands = commands + 1 WHERE saga_id = %s", saga_id)
+    world.database.execute(
+        "INSERT INTO saga_command (saga_id, kind, issuer, reason) VALUES (%s, %s, 'ann', 'a test')", saga_id, kind
+    )
+    world.database.execute(
+        "INSERT INTO saga_waiting (saga_id, saga_type, definition_version, site, due_at, reason, clock_epoch)"
+        " SELECT saga_id, saga_type, definition_version, coalesce(site, ''), now(), 'COMMAND', 1 FROM saga_state"
+        " WHERE saga_id = %s", saga_id,
+    )
+
+
+def test_the_command_of_a_parked_saga_finds_who_serves_it(world: World) -> None:
+    """Whoever takes it up and lacks its provider gives it back with its command. (A saga of version 1 says only in its events
+    what it needs.)"""
+    world.database.execute(
+        "INSERT INTO saga_instance (instance_id, name, nonce, lease_until)"
+        " VALUES (1000000, 'an older program', gen_random_uuid(), now() + interval '1 hour')"
+    )
+    owner = _server(world, "owner", LIVE)
+    client = owner.client()
+    options = {"fail": "start:refused,destroy:undecidable"}
+    saga_id = client.create(when="ACCEPTED", options=options).saga_id
+    wait_until(lambda: world.count("PARKED") == 1, 10, "it to park")
+    assert world.saga_row(saga_id)["definition_version"] == 1
+    owner.terminate()
+    assert owner.wait_ended(20) == 0
+    elsewhere = {
+        "name": "elsewhere", "provider": "redroid", "docker-host": f"unix://{world.home}/nobody.sock", "image": "redroid:11",
+        "adb-ports": "5555-5574", "webrtc-ports": "8080-8099",
+    }
+    stranger = _server(world, "stranger", elsewhere, DEVICERPC_PROVIDER="redroid")
+    _command(world, saga_id, "RESUME")
+    wait_until(lambda: world.saga_row(saga_id)["site"], 10, "the stranger to say what it lacks")
+    assert world.saga_row(saga_id)["status"] == "PARKED"
+    assert world.database.rows(
+        "SELECT w.due_at <= now(), c.consumed_at IS NULL FROM saga_waiting w JOIN saga_command c USING (saga_id)"
+    ) == [(True, True)]
+    owner.start()
+    wait_until(lambda: world.database.value("SELECT result FROM saga_command") == "DONE", 15, "it to be resumed")
+    # The same call fails in the same way.
+    wait_until(lambda: world.count("PARKED") == 1, 10, "it to park again")
+    assert stranger.is_running
+    world.audit(client)

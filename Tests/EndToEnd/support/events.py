@@ -11,6 +11,7 @@ from .client import STEPS, event_name, status_name, step_statuses
 _STEP_STATUS_AFTER = {
     "STEP_STARTED": "RUNNING",
     "STEP_RETRYING": None,  # stays as it is: RUNNING forward, COMPENSATING in the undo
+    "STEP_PROGRESS": None,
     "STEP_SUCCEEDED": "SUCCEEDED",
     "STEP_FAILED": "FAILED",
     "STEP_SKIPPED": "SKIPPED",
@@ -39,6 +40,7 @@ def replay(events: Sequence[Any]) -> Replayed:
     """Checks that the events are whole and in order, and folds them."""
     state = Replayed("", {step: "PENDING" for step in STEPS}, 0, 0)
     done: set[str] = set()  # succeeded or skipped, and not undone
+    is_turned_back = False
     for event in events:
         name = event_name(event)
         where = f"event {event.sequence} {name} {event.step}"
@@ -58,10 +60,14 @@ def replay(events: Sequence[Any]) -> Replayed:
         elif name == "SAGA_ADOPTED":
             state.adoptions += 1
         elif name == "SAGA_RESUMED":
+            assert state.status == "PARKED", where
+            state.status = "COMPENSATING" if is_turned_back else "RUNNING"
+        elif name == "COMMAND_RECEIVED":
             pass
         else:
             assert name in _SAGA_STATUS_AFTER, f"{where}: unknown"
             state.status = _SAGA_STATUS_AFTER[name]
+            is_turned_back = is_turned_back or state.status == "COMPENSATING"
         shown = status_name_of(event)
         assert shown == state.status, f"{where} says {shown}, the events say {state.status}"
         assert event.steps_total == len(STEPS), where
