@@ -77,7 +77,7 @@ final class SagaSleepers: Sendable {
         """
         SELECT f.saga_id
         FROM (SELECT '' AS site UNION SELECT unnest($4::text[])) p, LATERAL (
-            SELECT w.saga_id, w.due_at FROM saga_waiting w
+            SELECT w.saga_id, w.\(order) AS place FROM saga_waiting w
             WHERE w.site = p.site AND \(condition)
                 AND EXISTS (SELECT 1 FROM unnest($1::text[], $2::int[]) AS d(saga_type, version)
                     WHERE d.saga_type = w.saga_type AND d.version = w.definition_version)
@@ -85,11 +85,16 @@ final class SagaSleepers: Sendable {
                 AND NOT (w.saga_id = ANY ($6::text[])
                     AND EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = w.saga_id))
             ORDER BY w.\(order) LIMIT $3) f
-        ORDER BY f.\(order) LIMIT $3
+        ORDER BY f.place LIMIT $3
         """
     }
     private static let due = SQLStatement(
         "saga_waiting_due", SagaSleepers.ofEachSite("w.due_at <= saga_now()", by: "due_at"))
+    /// The clock has stepped since: what it said when they are due says nothing any more, maybe for hours.
+    private static let outdated = SQLStatement(
+        "saga_waiting_outdated",
+        SagaSleepers.ofEachSite(
+            "w.due_at IS NOT NULL AND w.clock_epoch < (SELECT epoch FROM saga_clock)", by: "clock_epoch"))
     private static let waiting = SQLStatement(
         "saga_waiting_for",
         SagaSleepers.ofEachSite("w.dependency = $7 AND w.saga_id > $8", by: "saga_id"))
@@ -127,7 +132,8 @@ final class SagaSleepers: Sendable {
             DELETE FROM saga_waiting w USING taken t WHERE w.saga_id = t.saga_id AND NOT t.is_commanded
             RETURNING w.saga_id, coalesce(w.due_at > saga_now(), true) AS is_back, w.doubt_until, w.clock_epoch
         ), kept AS (
-            UPDATE saga_waiting w SET due_at = saga_now() + interval '\(Self.patience) seconds'
+            UPDATE saga_waiting w
+            SET due_at = saga_now() + interval '\(Self.patience) seconds', clock_epoch = (SELECT epoch FROM saga_clock)
             FROM taken t WHERE w.saga_id = t.saga_id AND t.is_commanded
             RETURNING w.saga_id, false AS is_back, w.doubt_until, w.clock_epoch
         ), woken AS (
@@ -163,6 +169,9 @@ final class SagaSleepers: Sendable {
             return parameters
         }
         var ids = try Self.ids(try await self.pool.run(SQLQuery(Self.due, parameters(limit))))
+        if ids.count < limit {
+            ids += try Self.ids(try await self.pool.run(SQLQuery(Self.outdated, parameters(limit - ids.count))))
+        }
         if let rate {
             for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
                 let dependency = try row.text(0)

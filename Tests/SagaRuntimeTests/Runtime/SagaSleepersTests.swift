@@ -113,6 +113,19 @@ import Testing
         await fixture.close()
     }
 
+    /// It fell asleep while the database's clock was an hour ahead.
+    @Test func whatIsDueByAClockThatHasSteppedIsLookedAt() async throws {
+        let fixture = try await JournalFixture.make()
+        let machines = try await self.asleep(2, self.due(fixture, in: .seconds(3600)), in: fixture)
+        #expect(try await self.wake(fixture).isEmpty)
+        try await fixture.pool.execute("UPDATE saga_clock SET epoch = epoch + 1")
+        let later = try await self.asleep(1, self.due(fixture, in: .seconds(3600)), in: fixture)
+        #expect(Set(try await self.wake(fixture).map(\.id)) == Set(machines.map(\.snapshot.id)))
+        #expect(try await self.wake(fixture).isEmpty)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting WHERE saga_id = '\(later[0].snapshot.id)'") == 1)
+        await fixture.close()
+    }
+
     /// Whichever comes first: the dependency is back, or the instant.
     @Test func whatWaitsForBothIsWokenByEither() async throws {
         let fixture = try await JournalFixture.make()
