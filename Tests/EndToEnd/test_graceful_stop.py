@@ -45,22 +45,24 @@ def test_nothing_to_do(world: World) -> None:
     assert _stop(server) < DRAIN_SECONDS
 
 
-@pytest.mark.parametrize("when", ["ACCEPTED", "FINISHED"])
-def test_a_provider_that_hangs(world: World, when: str) -> None:
-    """With callers that wait, and without."""
-    server = _server(world)
-    client = server.client()
-    calls = [
-        client.start(create_request(options={"fail": "create:hang", "fail_times": "1"}, when=when, saga_timeout=120))
-        for _ in range(10)
-    ]
-    wait_until(lambda: world.moving() == 10, 20, "sagas to be under way")
-    time.sleep(1)
-    _in_time(_stop(server))
-    for call in calls:
-        call.outcome()
-    server.start()
-    world.wait_all_over(90)
+def test_a_provider_that_hangs(make_world: Callable[..., World]) -> None:
+    """With callers that wait, and without. The two worlds wait for the calls' limit together."""
+    worlds: list[World] = []
+    for when in ("ACCEPTED", "FINISHED"):
+        world = make_world()
+        server = _server(world)
+        client = server.client()
+        options = {"fail": "create:hang", "fail_times": "1"}
+        calls = [client.start(create_request(options=options, when=when, saga_timeout=120)) for _ in range(10)]
+        wait_until(lambda world=world: world.moving() == 10, 20, "sagas to be under way")
+        time.sleep(1)
+        _in_time(_stop(server))
+        for call in calls:
+            call.outcome()
+        server.start()
+        worlds.append(world)
+    for world in worlds:
+        world.wait_all_over(90)
 
 
 def test_a_user_service_that_hangs(world: World) -> None:

@@ -5,10 +5,15 @@ from __future__ import annotations
 import re
 import subprocess
 
+import pytest
+
 from support.server import REPOSITORY, binary
 
 # A slow machine changes no run, only how long it takes.
 LIMIT = 900
+SIX = ("--from", "1", "--seeds", "6", "--history", "--verbose")
+# One worker runs these: they share a run.
+together = pytest.mark.xdist_group("simulator")
 
 
 def simulate(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -27,24 +32,31 @@ def history(*arguments: str) -> list[str]:
     return [line for line in done.stdout.splitlines() if " an hour)" not in line]
 
 
-def test_the_same_seed_gives_the_same_history_byte_for_byte() -> None:
-    # Kills, a freeze, lost answers and refusals are all among these.
-    seeds = ("--from", "1", "--seeds", "6", "--history", "--verbose")
-    first = history(*seeds)
-    assert len(first) > 500
-    assert first == history(*seeds)
+@pytest.fixture(scope="module")
+def first_six() -> list[str]:
+    """Kills, a freeze, lost answers and refusals are all among these."""
+    return history(*SIX)
 
 
-def test_what_ran_before_changes_nothing() -> None:
-    alone = history("--from", "5", "--seeds", "1", "--verbose", "--history")
-    after_others = history("--from", "3", "--seeds", "3", "--verbose", "--history")
+@together
+def test_the_same_seed_gives_the_same_history_byte_for_byte(first_six: list[str]) -> None:
+    assert len(first_six) > 500
+    assert first_six == history(*SIX)
+
+
+@together
+def test_what_ran_before_changes_nothing(first_six: list[str]) -> None:
+    alone = history("--from", "6", "--seeds", "1", "--verbose", "--history")
     seed = [line for line in alone if not line.startswith(("sums ", "ends "))]
-    assert [line for line in after_others if not line.startswith(("sums ", "ends "))][-len(seed) :] == seed
+    assert len(seed) > 50
+    assert [line for line in first_six if not line.startswith(("sums ", "ends "))][-len(seed) :] == seed
 
 
-def test_another_seed_gives_another_history() -> None:
-    digests = [line for line in history("--seeds", "4", "--verbose") if line.startswith("seed ")]
-    assert len({line.split()[2] for line in digests if "FAILED" not in line}) == 4
+@together
+def test_another_seed_gives_another_history(first_six: list[str]) -> None:
+    digests = [line for line in first_six if line.startswith("seed ")]
+    assert len(digests) == 6
+    assert len({line.split()[2] for line in digests if "FAILED" not in line}) == 6
 
 
 def test_two_hundred_seeds_find_nothing() -> None:
