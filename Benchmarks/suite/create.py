@@ -1,6 +1,7 @@
 """CreateDevice to COMPLETED: client, server, user service and PostgreSQL with fsync on the same cores; then DBOS.
 
-Outcomes are counted in the database, and against the user service's own count.
+Outcomes are counted in the database, and against the user service's own count. With DEVICERPC_BEFORE, a binary of the
+program before takes turns with this one.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import time
 
 import psycopg
 
+from . import turns
 from .figures import Figure, at_least, at_most, shown, table
 from .service import PEERS, Service, service
 
@@ -111,6 +113,16 @@ def dbos(service: Service) -> float:
     return result["workflows_per_second"]
 
 
+def beside_before() -> list[Figure]:
+    with turns.side("now") as now, turns.side("before", turns.BEFORE) as before:
+        measured = turns.measure({"this program": now, "the one before": before})
+    ours, theirs = measured.values()
+    return [
+        at_least("sagas/s, of the program before's", turns.ratio(ours, theirs, turns.RATE), 1, "×"),
+        at_most("… server CPU a saga, of the program before's", turns.ratio(ours, theirs, turns.SERVER), 1, "×"),
+    ]
+
+
 def run() -> list[Figure]:
     with service() as running:
         rate, _ = loaded(running)
@@ -121,4 +133,5 @@ def run() -> list[Figure]:
         at_least("… more than DBOS", rate / peer, 40, "×"),
         at_most("ACCEPTED, unloaded, p50", accepted, 3, "ms"),
         at_most("FINISHED, unloaded, p50", finished, 15, "ms"),
+        *(beside_before() if turns.BEFORE else []),
     ]

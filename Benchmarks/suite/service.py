@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
+import time
 import urllib.request
 from collections.abc import Iterator
 
@@ -23,7 +26,7 @@ WORK = pathlib.Path(os.environ["BENCH_WORK"])
 DATA = pathlib.Path(os.environ["BENCH_DATA"])
 BINARY = os.environ["DEVICERPC_BINARY"]
 
-_SECRET = "benchmarks-only-0123456789abcdefghij"
+SECRET = "benchmarks-only-0123456789abcdefghij"
 
 
 class Ledger:
@@ -52,16 +55,18 @@ class Usage:
 
 
 class Service:
-    def __init__(self, program: Program, ledger: Ledger) -> None:
+    def __init__(self, program: Program, ledger: Ledger, cluster: pathlib.Path) -> None:
         self.program = program
         self.ledger = ledger
+        self.cluster = cluster
         line = program.wait_for_text(" is ready: ")
         addresses = re.search(r"gRPC on (\S+), operators on http://([^\s/,]+)", line)
         assert addresses, line
         self.address, self.operators = addresses[1], addresses[2]
-        pid_file = (DATA / "postgres" / "postmaster.pid").read_text().splitlines()
+        pid_file = (cluster / "postmaster.pid").read_text().splitlines()
         self.postmaster = int(pid_file[0])
         self.conninfo = f"host={pid_file[4]} port={pid_file[3]} user=devicerpc dbname=devicerpc"
+        self.url = f"postgresql://devicerpc@/devicerpc?host={pid_file[4]}&port={pid_file[3]}"
 
     @property
     def pid(self) -> int:
@@ -103,28 +108,81 @@ def clean_environment() -> dict[str, str]:
 
 
 @contextlib.contextmanager
-def service(prefix: tuple[str, ...] = (), **settings: str) -> Iterator[Service]:
+def service(
+    prefix: tuple[str, ...] = (), *, name: str = "", binary: str = BINARY, beside: Service | None = None, **settings: str
+) -> Iterator[Service]:
     """The server on the data directory that all measurements of a run share.
 
-    `prefix`: e.g. taskset. `settings`: further environment.
+    `prefix`: e.g. taskset. `name`: on a data directory of its own, with its own PostgreSQL. `beside`: one more replica on
+    that server's database and user service. `settings`: further environment.
     """
-    with processes.running([str(WORK / "ledger"), "0"], WORK / "ledger.log") as ledger_program:
-        ledger = Ledger(ledger_program)
+    with contextlib.ExitStack() as stack:
+        suffix = f"-{name}" if name else ""
+        data = DATA / name if name else DATA
+        data.mkdir(parents=True, exist_ok=True)
+        if beside:
+            ledger = beside.ledger
+        else:
+            log = WORK / f"ledger{suffix}.log"
+            ledger = Ledger(stack.enter_context(processes.running([str(WORK / "ledger"), "0"], log)))
         environment = {
             **clean_environment(),
             "DEVICERPC_LISTEN": "127.0.0.1:0",
             "DEVICERPC_OPS_LISTEN": "127.0.0.1:0",
-            "DEVICERPC_DATA_DIR": str(DATA),
+            "DEVICERPC_DATA_DIR": str(data),
             "DEVICERPC_SIMULATED_LATENCY": "0ms",
             "DEVICERPC_SIMULATED_BOOT": "0ms",
             "USER_SERVICE_URL": ledger.url,
             "USER_SERVICE_IDEMPOTENT": "true",
-            "JWT_SECRET": _SECRET,
+            "JWT_SECRET": SECRET,
             **settings,
         }
         environment.pop("DATABASE_URL", None)
-        with processes.running([*prefix, BINARY, "serve"], WORK / "server.log", environment) as program:
-            yield Service(program, ledger)
+        if beside:
+            environment |= {"DATABASE_URL": beside.url, "DEVICERPC_SIMULATED": "true"}
+        program = stack.enter_context(
+            processes.running([*prefix, binary, "serve"], WORK / f"server{suffix}.log", environment))
+        yield Service(program, ledger, beside.cluster if beside else data / "postgres")
+
+
+@contextlib.contextmanager
+def clusters(*names: str) -> Iterator[None]:
+    """Data directories of one measurement's own: new ones, and gone afterwards."""
+
+    def remove() -> None:
+        for name in names:
+            shutil.rmtree(DATA / name, ignore_errors=True)
+
+    remove()
+    try:
+        yield
+    finally:
+        remove()
+
+
+_LEAF_OPTIONS = {
+    "saga_state": "fillfactor = 50, autovacuum_vacuum_scale_factor = 0.02",
+    "saga_event": "autovacuum_vacuum_insert_scale_factor = 0.05",
+}
+DAY_MS = 86_400_000
+
+
+def make_day(database: psycopg.Connection, day: int) -> None:
+    """A day's partitions (days since 1970), as every version of the program makes them."""
+    name = datetime.datetime.fromtimestamp(day * DAY_MS / 1000, datetime.UTC).strftime("%Y%m%d")
+    lower, upper = (f"saga_{bound * DAY_MS:013}" for bound in (day, day + 1))
+    for table, options in _LEAF_OPTIONS.items():
+        database.execute(
+            f"CREATE TABLE IF NOT EXISTS {table}_{name} PARTITION OF {table} "
+            f"FOR VALUES FROM ('{lower}') TO ('{upper}') WITH ({options})")
+
+
+def make_days(database: psycopg.Connection, count: int) -> None:
+    """So many days altogether: those that are missing lie before those that are there, which reach from yesterday to next week."""
+    have = database.execute("SELECT count(*) FROM pg_inherits WHERE inhparent = 'saga_state'::regclass").fetchone()[0]
+    yesterday = time.time_ns() // 1_000_000 // DAY_MS - 1
+    for number in range(count - have):
+        make_day(database, yesterday - 1 - number)
 
 
 FINISHED = 100_000

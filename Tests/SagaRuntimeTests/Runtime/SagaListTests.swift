@@ -207,6 +207,47 @@ import Testing
         await fixture.pool.shutdown()
     }
 
+    /// A page that has taken half of its call's time ends, and says where to go on: the other half is for reading what it has found.
+    @Test func pageEndsAtHalfOfItsCallsTime() async throws {
+        let fixture = try await Self.makeFixture(0)
+        var generator = SystemRandomNumberGenerator()
+        let slow = SagaLeaf(day: Self.today - 30)
+        // The first query sees today's alone. The second waits for the slow day, and has not seen all of it then.
+        let rows = [(day: Self.today - 30, count: 1000), (day: Self.today, count: 200)].flatMap { day, count in
+            (0..<count).map { number in
+                Row(
+                    id: SagaID(milliseconds: day * 86_400_000 + Int64(number), using: &generator), status: .completed,
+                    type: day < Self.today && number == 0 ? "RARE" : "A", user: "u", tenant: "", batch: "",
+                    resource: "00000000-0000-0000-0000-000000000001")
+            }
+        }
+        try await Self.insert(rows, fixture.pool)
+        let list = Fixture(pool: fixture.pool, days: Self.days, rows: rows).list(isByLeaves: true)
+        async let lock: Void = fixture.pool.execute(
+            "BEGIN; LOCK TABLE \(slow.state) IN ACCESS EXCLUSIVE MODE; SELECT pg_sleep(2.5); COMMIT")
+        let isLocked = SQLStatement(
+            "",
+            """
+            SELECT count(*) > 0 FROM pg_locks
+            WHERE relation = '\(slow.state)'::regclass AND mode = 'AccessExclusiveLock' AND granted
+            """)
+        while try await !fixture.pool.run(SQLQuery(isLocked)).single().bool(0) {
+            try await Task.sleep(for: .milliseconds(5))
+        }
+        let deadline = ContinuousClock.now + .seconds(4.5)
+        let first = try await list.page(SagaFilter(type: "RARE"), before: nil, limit: 10, until: deadline)
+        #expect(first.ids.isEmpty)
+        let next = try #require(first.next)
+        #expect(next < rows[1000].id && next > rows[0].id)
+        #expect(ContinuousClock.now < deadline)
+        // With time enough, the next one finds the rest.
+        let second = try await list.page(
+            SagaFilter(type: "RARE"), before: next, limit: 10, until: ContinuousClock.now + .seconds(30))
+        #expect(second.ids == [rows[0].id] && second.next == nil)
+        try await lock
+        await fixture.pool.shutdown()
+    }
+
     @Test func listGoesOnWithoutALeafThatHasGone() async throws {
         let fixture = try await Self.makeFixture(200)
         let list = fixture.list(isByLeaves: true)
