@@ -83,11 +83,14 @@ struct FlushFixture {
     }
 
     /// A saga that begins, for a provider of the given kind.
-    static func view(_ provider: ProviderKind = .redroid, userID: String = "user-1") -> SagaView {
+    static func view(
+        _ provider: ProviderKind = .redroid, userID: String = "user-1", memoryMB: Int? = nil
+    ) -> SagaView {
         var generator = SystemRandomNumberGenerator()
         let id = SagaID(milliseconds: 1_730_188_800_000, using: &generator)
         let device = DeviceID.mint()
-        let request = DeviceRequest(deviceID: device, name: "phone", provider: provider, userID: userID)
+        var request = DeviceRequest(deviceID: device, name: "phone", provider: provider, userID: userID)
+        if let memoryMB { request.spec.memoryMB = memoryMB }
         return SagaView(
             sagaID: id, userID: userID, resourceID: device, request: request.encoded(), outputs: [:],
             createdAt: Timestamp(milliseconds: 1_730_188_800_000))

@@ -80,11 +80,11 @@ public final class ProviderRegistry: Sendable {
         if let name = SiteOutput.site(view.outputs) {
             return self.site(named: name, kind: request.provider).map { [$0] } ?? []
         }
-        let wished = view.sites.compactMap { self.site(named: $0, kind: request.provider) }.filter(\.provider.canServe)
+        let wished = view.sites.compactMap { self.site(named: $0, kind: request.provider) }.filter(self.canServe)
         if !wished.isEmpty { return wished }
         return self.sites(of: request.provider).filter { site in
             // Options are secrets, and not at hand here: a site that won't have them says so when it is called.
-            site.provider.canServe && site.provider.violations(spec: request.spec, options: [:]).isEmpty
+            self.canServe(site) && site.provider.violations(spec: request.spec, options: [:]).isEmpty
         }.shuffled()
     }
 
@@ -94,11 +94,21 @@ public final class ProviderRegistry: Sendable {
     /// What this process can go on with: its sites, and what stands for them in sagas that name none.
     public var served: Set<String> {
         var served: Set<String> = []
-        for site in self.sites where site.provider.canServe {
+        for site in self.sites where self.canServe(site) {
             served.insert(site.name)
             served.insert(SiteName.any(of: site.provider.kind))
         }
         return served
+    }
+
+    /// Whether calls to a site can be made, and the site is what the cluster knows by its name.
+    func canServe(_ site: ProviderSite) -> Bool { site.provider.canServe && self.stranger(of: site) == nil }
+
+    /// The provider that another replica's site of the same name has; `nil`: none.
+    func stranger(of site: ProviderSite) -> ProviderKind? {
+        self.known.withLock { known in
+            known.first { $0.key != site.provider.kind && $0.value.contains(site.name) }?.key
+        }
     }
 
     /// The site that a saga of version 2 names.
@@ -126,7 +136,7 @@ public final class ProviderRegistry: Sendable {
 
     /// For want of what no site takes a device.
     func refusal(of request: DeviceRequest) -> StepError {
-        let sites = self.sites(of: request.provider).filter(\.provider.canServe)
+        let sites = self.sites(of: request.provider).filter(self.canServe)
         if sites.isEmpty { return SiteStatements.noSite }
         let isFull = sites.allSatisfy { $0.limitsBeforePorts || !self.hasRoom($0.name, for: request.spec) }
         return isFull ? SiteStatements.noRoom : SiteStatements.noPorts
@@ -154,20 +164,26 @@ public final class ProviderRegistry: Sendable {
         return limits == CallLimits() ? nil : (site.name, limits)
     }
 
-    /// Sites for a new saga, the best first: those that can serve it, by `cost`; of each two the better one comes first, so that
-    /// not all replicas choose the same.
+    /// What a site costs that is down, or full, as was seen last, beside how long a saga would wait there.
+    public static let downCost = 1e6
+    public static let fullCost = 1e9
+
+    /// Sites for a new saga, the best first: those that can serve it; then those that are down; then those that are full. Of two
+    /// random ones of the first kind the better comes first, so that not all replicas choose the same.
     ///
-    /// - Parameter cost: how long a saga would wait there, say; `nil`: not at all.
+    /// - Parameter cost: how long a saga would wait there, in seconds, and `downCost` or `fullCost`; `nil`: not at all.
     public func candidates(
         _ kind: ProviderKind, spec: DeviceSpec, options: [String: String], cost: (ProviderSite) -> Double?
     ) -> [ProviderSite] {
         var costs: [(site: ProviderSite, cost: Double)] = self.sites(of: kind).compactMap { site in
-            guard site.provider.canServe, site.provider.violations(spec: spec, options: options).isEmpty,
+            guard self.canServe(site), site.provider.violations(spec: spec, options: options).isEmpty,
                 let cost = cost(site)
             else { return nil }
             return (site, cost)
         }
+        func rank(_ cost: Double) -> Int { cost >= Self.fullCost ? 2 : cost >= Self.downCost ? 1 : 0 }
         costs.shuffle()
+        costs.sort { rank($0.cost) < rank($1.cost) }
         if costs.count > 1, costs[1].cost < costs[0].cost { costs.swapAt(0, 1) }
         return costs.map(\.site)
     }

@@ -47,9 +47,10 @@ public struct PortKeeper: Sendable {
     }
     private static let maximumTries = 5
 
-    /// What lies outside the configured hosts and may go. Hosts that are sites of other replicas are these' to look after.
+    /// What lies outside the configured hosts and may go. Hosts that are sites of other replicas are these' to look after. A pair whose
+    /// place at its site has not been taken off yet says that it is to be.
     private static let outside = """
-        p.pool = $1 AND p.saga_id IS NULL AND (p.host = ANY ($2) OR p.host NOT IN (SELECT name FROM site)) AND NOT EXISTS (
+        p.pool = $1 AND p.saga_id IS NULL AND p.reserved_site IS NULL AND (p.host = ANY ($2) OR p.host NOT IN (SELECT name FROM site)) AND NOT EXISTS (
             SELECT 1 FROM unnest($2::text[], $3::int[], $4::int[], $5::int[]) AS h(host, adb, webrtc, pairs)
             WHERE p.host = h.host AND p.adb_port BETWEEN h.adb AND h.adb + h.pairs - 1
                 AND p.webrtc_port - p.adb_port = h.webrtc - h.adb)

@@ -1,4 +1,4 @@
-import Logging
+public import Logging
 public import SagaRuntime
 
 /// Makes this process' sites known, and follows what becomes of them and of the others'.
@@ -7,10 +7,12 @@ public struct SiteKeeper: Sendable {
 
     private let providers: ProviderRegistry
     private let store: SiteStore
+    private let logger: Logger
 
-    public init(providers: ProviderRegistry, database: PostgresPool) {
+    public init(providers: ProviderRegistry, database: PostgresPool, logger: Logger) {
         self.providers = providers
         self.store = SiteStore(database: database)
+        self.logger = logger
     }
 
     /// To be called at each start, after the migrations and before the first request.
@@ -32,14 +34,36 @@ public struct SiteKeeper: Sendable {
                 }
             }
             group.addTask {
+                var (failures, strangers) = (Occasionally(), Occasionally())
                 while !Task.isCancelled {
-                    try? await self.store.register(self.providers.sites)
-                    try? await self.store.collect()
-                    if let room = try? await self.store.room() { self.providers.know(room: room) }
-                    if let names = try? await self.store.names() { self.providers.know(names) }
+                    do throws(PostgresError) {
+                        try await self.lookAfterRows()
+                    } catch {
+                        if let count = failures.occurred(now: .now) {
+                            self.logger.warning(
+                                "can't look after the sites' rows: \(error)", metadata: ["since_last_line": "\(count)"])
+                        }
+                    }
+                    for site in self.providers.sites {
+                        guard let other = self.providers.stranger(of: site), strangers.occurred(now: .now) != nil else {
+                            continue
+                        }
+                        self.logger.error(
+                            """
+                            not served: the site's name stands for another provider (\(other.name)) in this database; \
+                            give it another name
+                            """, metadata: ["site": "\(site.name)"])
+                    }
                     try? await Task.sleep(for: .seconds(1))
                 }
             }
         }
+    }
+
+    private func lookAfterRows() async throws(PostgresError) {
+        try await self.store.register(self.providers.sites)
+        try await self.store.collect()
+        self.providers.know(room: try await self.store.room())
+        self.providers.know(try await self.store.names())
     }
 }

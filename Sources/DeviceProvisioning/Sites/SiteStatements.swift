@@ -154,8 +154,8 @@ enum SiteStatements {
         )
         """
 
-    /// One for each choice: who fits beside those that were placed before. Who doesn't fit counts all the same for those after it,
-    /// so that a large device is not overtaken for ever.
+    /// One for each choice: who fits beside those that were placed before. The smallest are looked at first, so that one that doesn't
+    /// fit takes no room from those that do.
     private static let rounds: String = {
         var ctes: [String] = []
         for rank in 1...Self.maximumCandidates {
@@ -167,7 +167,7 @@ enum SiteStatements {
                         sum(CASE WHEN c.stays THEN 0 ELSE c.memory END) OVER w AS memory_sum
                     FROM choice c
                     WHERE c.rank = \(rank)\(isFirst ? "" : " AND c.saga_id NOT IN (SELECT saga_id FROM placed_\(rank - 1))")
-                    WINDOW w AS (PARTITION BY c.site ORDER BY c.ordinal)
+                    WINDOW w AS (PARTITION BY c.site ORDER BY CASE WHEN c.stays THEN 0 ELSE c.memory END, c.ordinal)
                 ), placed_\(rank) AS (
                     \(isFirst ? "" : "SELECT * FROM placed_\(rank - 1) UNION ALL")
                     SELECT t.saga_id, t.ordinal, t.site, t.device, t.memory, t.stays, t.pool, t.mint, s.is_limited

@@ -12,8 +12,8 @@ public struct SiteStore: EngineMemory {
         SELECT EXISTS (
             SELECT 1 FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS n(name, provider, devices, memory)
             WHERE NOT EXISTS (
-                SELECT 1 FROM site s WHERE s.name = n.name AND s.provider = n.provider
-                    AND s.devices IS NOT DISTINCT FROM n.devices AND s.memory_mb IS NOT DISTINCT FROM n.memory))
+                SELECT 1 FROM site s WHERE s.name = n.name AND (s.provider <> n.provider
+                    OR s.devices IS NOT DISTINCT FROM n.devices AND s.memory_mb IS NOT DISTINCT FROM n.memory)))
         """)
 
     private static let register = SQLStatement(
@@ -23,10 +23,11 @@ public struct SiteStore: EngineMemory {
         SELECT * FROM unnest($1::text[], $2::text[], $3::int[], $4::bigint[]) AS n(name, provider, devices, memory)
         ORDER BY 1
         ON CONFLICT (name) DO UPDATE
-        SET provider = excluded.provider, devices = excluded.devices, memory_mb = excluded.memory_mb
+        SET devices = excluded.devices, memory_mb = excluded.memory_mb
+        WHERE site.provider = excluded.provider
         """)
 
-    /// Makes sites known to all replicas. Where nothing is new nothing is written: the database may be read-only for a while.
+    /// Makes sites known to all replicas. A name stands for one provider, the first that had it. Where nothing is new nothing is written: the database may be read-only for a while.
     func register(_ sites: [ProviderSite]) async throws(PostgresError) {
         var parameters = SQLParameters()
         parameters.append(array: sites.map(\.name))

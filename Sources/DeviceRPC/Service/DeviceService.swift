@@ -189,9 +189,11 @@ public struct DeviceService: Sendable {
             if self.runtime.share(of: dependency)?.concurrency == 0 { return nil }
             let wait = self.runtime.outlook(dependency, callsOfSaga: Self.callsOfSaga) ?? .zero
             // One that is full as of a second ago comes last: the database's word counts.
-            guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else { return 1e9 }
+            guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else {
+                return ProviderRegistry.fullCost
+            }
             waits.append(wait)
-            return wait.inSeconds + (self.runtime.isDown(dependency) ? 1e6 : 0)
+            return wait.inSeconds + (self.runtime.isDown(dependency) ? ProviderRegistry.downCost : 0)
         }
         // Some time of it is left for the calls themselves.
         let most = specification.sagaTimeout * 0.9

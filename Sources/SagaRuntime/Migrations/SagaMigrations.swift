@@ -178,6 +178,7 @@ public enum SagaMigrations {
         ALTER TABLE saga_waiting ADD COLUMN site text COLLATE "C" NOT NULL DEFAULT '';
         DROP INDEX saga_waiting_due, saga_waiting_dependency;
         CREATE INDEX saga_waiting_due ON saga_waiting (site, due_at) WHERE due_at IS NOT NULL;
+        CREATE INDEX saga_command_waiting ON saga_command (command_id) WHERE consumed_at IS NULL;
         CREATE INDEX saga_waiting_epoch ON saga_waiting (site, clock_epoch) WHERE due_at IS NOT NULL;
         CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, site, saga_id) WHERE dependency IS NOT NULL;
         """

@@ -26,7 +26,8 @@ final class Breakers: Sendable {
         return self.breakers.withLock { $0[dependency]?.rate(now: now) ?? .all }
     }
 
-    func isOpen(_ dependency: String) -> Bool { self.breakers.withLock { $0[dependency]?.isOpen ?? false } }
+    /// Whether it is down, and it is too early to look again.
+    func isDown(_ dependency: String) -> Bool { self.rate(dependency) == .none }
 
     /// What a call's end says about its dependency.
     ///

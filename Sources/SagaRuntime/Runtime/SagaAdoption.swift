@@ -110,7 +110,7 @@ struct SagaAdoption: Sendable {
                 _ = try await self.pool.run(SQLQuery(statement))
             }
         }
-        var free = self.maximumInFlight - self.worker.count
+        var free = self.limit - self.worker.count
         if free <= 0 { return }
         for leaf in try await self.leaves(for: .together) {
             var limit = min(free, Self.batchSize)
@@ -167,7 +167,7 @@ struct SagaAdoption: Sendable {
         // First let what was taken up at the same time make its progress, which clears its count.
         try await self.clock.surroundings.sleep(for: Self.moment)
         var underWay: [Trial] = []
-        while self.worker.count < self.maximumInFlight, !Task.isCancelled {
+        while self.worker.count < self.limit, !Task.isCancelled {
             if let trial = try await self.begin(.afterAnother) {
                 await trial.wait(limit: Self.moment)
                 underWay.append(trial)
@@ -346,6 +346,9 @@ struct SagaAdoption: Sendable {
         parameters.append(array: self.callableSites)
         return parameters
     }
+
+    /// More than new sagas may fill: those that are there already find room however many come.
+    private var limit: Int { self.maximumInFlight + max(self.maximumInFlight / 8, 1) }
 
     private var callableSites: [String] { self.sites?.served.filter(self.mayCall) ?? [] }
 

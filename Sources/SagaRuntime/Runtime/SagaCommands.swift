@@ -21,11 +21,14 @@ struct SagaCommands: Sendable {
     }
 
     /// The row of the saga is locked first, so that a flush that ends it, parks it or puts it to sleep comes before or after,
-    /// and compares. What sleeps or is parked is due at once, and a resume ends a quarantine; this takes no ownership.
+    /// and compares. What sleeps or is parked is due at once, and a resume ends a quarantine, also of what was never read; this takes
+    /// no ownership.
     private static func issue(_ leaf: SagaLeaf) -> String {
         """
         WITH state AS (
-            UPDATE \(leaf.state) s SET commands = s.commands + 1
+            UPDATE \(leaf.state) s
+            SET commands = s.commands + 1,
+                adoptions = CASE WHEN $2 = '\(SagaCommand.Kind.resume.rawValue)' THEN 0 ELSE s.adoptions END
             WHERE s.saga_id = $1 AND s.status IN ('RUNNING', 'COMPENSATING', 'PARKED')
             RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, s.status, s.owner
         ), command AS (

@@ -43,6 +43,8 @@ final class SagaHandle: Sendable {
         var nextToken = 0
         /// What its driver has not looked at yet.
         var commands: [SagaCommand] = []
+        /// The newest that was ever handed over: they are told of again and again until they are consumed.
+        var newestCommand: Int64 = 0
         /// Ends the call that is under way, where its step allows that.
         var stopCall: (@Sendable () -> Void)?
         var isOver = false
@@ -76,8 +78,10 @@ final class SagaHandle: Sendable {
     /// Hands commands to the saga's driver. One that turns it back ends the call that is under way, where its step allows that.
     func deliver(_ commands: [SagaCommand]) {
         let stop = self.state.withLock { state -> (@Sendable () -> Void)? in
-            state.commands += commands
-            return commands.contains { $0.turnsBack } ? state.stopCall : nil
+            let new = commands.filter { $0.id > state.newestCommand }
+            state.newestCommand = max(state.newestCommand, new.map(\.id).max() ?? 0)
+            state.commands += new
+            return new.contains { $0.turnsBack } ? state.stopCall : nil
         }
         stop?()
     }

@@ -316,6 +316,8 @@ public final class SagaRuntime: Sendable {
             registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations(doubtful: $0) })
         await self.lookAtSites(instance: lease.instanceID)
+        // Its first sagas are of the version that all know, this one included.
+        try? await self.features.look()
         let relay = self.relay
         let worker = SagaWorker(
             SagaWorker.Dependencies(

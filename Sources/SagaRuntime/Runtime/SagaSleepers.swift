@@ -121,8 +121,10 @@ final class SagaSleepers: Sendable {
     private static func claim(_ leaf: SagaLeaf) -> String {
         """
         WITH taken AS (
+            -- As the row is once it is locked: what the snapshot says of it may be over.
             SELECT s.saga_id, s.status = 'PARKED' AND EXISTS (
-                SELECT 1 FROM saga_command c WHERE c.saga_id = s.saga_id AND c.consumed_at IS NULL) AS is_commanded
+                    SELECT 1 FROM saga_command c WHERE c.saga_id = s.saga_id AND c.consumed_at IS NULL) AS is_commanded,
+                s.owner = \(SagaOwner.asleep) AND s.status IN ('RUNNING', 'COMPENSATING') OR s.status = 'PARKED' AS wakes
             FROM \(leaf.state) s
             WHERE s.saga_id = ANY ($2::text[])
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
@@ -130,12 +132,12 @@ final class SagaSleepers: Sendable {
             ORDER BY s.saga_id FOR UPDATE OF s SKIP LOCKED
         ), gone AS (
             DELETE FROM saga_waiting w USING taken t WHERE w.saga_id = t.saga_id AND NOT t.is_commanded
-            RETURNING w.saga_id, coalesce(w.due_at > saga_now(), true) AS is_back, w.doubt_until, w.clock_epoch
+            RETURNING w.saga_id, t.wakes, w.doubt_until, w.clock_epoch
         ), kept AS (
             UPDATE saga_waiting w
             SET due_at = saga_now() + interval '\(Self.patience) seconds', clock_epoch = (SELECT epoch FROM saga_clock)
             FROM taken t WHERE w.saga_id = t.saga_id AND t.is_commanded
-            RETURNING w.saga_id, false AS is_back, w.doubt_until, w.clock_epoch
+            RETURNING w.saga_id, t.wakes, w.doubt_until, w.clock_epoch
         ), woken AS (
             SELECT * FROM gone UNION ALL SELECT * FROM kept
         )
@@ -143,9 +145,8 @@ final class SagaSleepers: Sendable {
         SET owner = $1, version = s.version + 2,
             unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
         FROM woken g
-        WHERE s.saga_id = g.saga_id
-            AND (s.owner = \(SagaOwner.asleep) AND s.status IN ('RUNNING', 'COMPENSATING') OR s.status = 'PARKED')
-        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false), g.is_back,
+        WHERE s.saga_id = g.saga_id AND g.wakes
+        RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
             CASE WHEN g.clock_epoch = (SELECT epoch FROM saga_clock) THEN g.doubt_until END, saga_now()
         """
     }
@@ -169,6 +170,8 @@ final class SagaSleepers: Sendable {
             return parameters
         }
         var ids = try Self.ids(try await self.pool.run(SQLQuery(Self.due, parameters(limit))))
+        /// Those that are woken for one.
+        var dependencies: [SagaID: String] = [:]
         if ids.count < limit {
             ids += try Self.ids(try await self.pool.run(SQLQuery(Self.outdated, parameters(limit - ids.count))))
         }
@@ -178,11 +181,13 @@ final class SagaSleepers: Sendable {
                 let rate = rate(dependency)
                 let share = self.share(of: dependency, rate, isHeld)
                 guard share > 0, ids.count < limit else { continue }
-                ids += try await self.ids(
+                let waiting = try await self.ids(
                     waitingFor: dependency, parameters(min(share, limit - ids.count)), isProbe: rate == .probe)
+                for id in waiting { dependencies[id] = dependency }
+                ids += waiting
             }
         }
-        return try await self.claim(ids, owner: reach.owner)
+        return try await self.claim(ids, owner: reach.owner, dependencies)
     }
 
     /// Probes take turns: one whose own call never gets an answer must not keep the others waiting for good.
@@ -232,7 +237,9 @@ final class SagaSleepers: Sendable {
         return ids
     }
 
-    private func claim(_ ids: [SagaID], owner: Int64) async throws(PostgresError) -> [Woken] {
+    private func claim(
+        _ ids: [SagaID], owner: Int64, _ dependencies: [SagaID: String]
+    ) async throws(PostgresError) -> [Woken] {
         if ids.isEmpty { return [] }
         let results = try await self.days.reading(ids, of: \.self) { parts throws(PostgresError) in
             try await self.pool.run(
@@ -248,15 +255,15 @@ final class SagaSleepers: Sendable {
         for row in results.joined() {
             guard let id = SagaID(try row.text(0)) else { continue }
             var doubtUntil: BootTime?
-            let theirs = try row.timestamp(6)
+            let theirs = try row.timestamp(5)
             let distance = max(theirs - now.time, now.time - theirs)
-            if let until = try row.optionalTimestamp(5), distance <= Self.slack {
+            if let until = try row.optionalTimestamp(4), distance <= Self.slack {
                 doubtUntil = now.uptime + min(until - now.time, .zero)
             }
             woken.append(
                 Woken(
                     id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2)), isUnsent: try row.bool(3),
-                    awakening: SagaMachine.Awakening(doubtUntil: doubtUntil, dependencyIsBack: try row.bool(4))))
+                    awakening: SagaMachine.Awakening(doubtUntil: doubtUntil, dependency: dependencies[id])))
         }
         return woken
     }

@@ -102,7 +102,7 @@ final class SagaWorker: Sendable {
     func outlook(_ dependency: String, callsOfSaga: Double) -> Duration? {
         self.permits.outlook(dependency, callsOfSaga: callsOfSaga)
     }
-    func isDown(_ dependency: String) -> Bool { self.breakers.isOpen(dependency) }
+    func isDown(_ dependency: String) -> Bool { self.breakers.isDown(dependency) }
 
     /// Sagas that this process drives.
     var count: Int { self.state.withLock { $0.held.count } }

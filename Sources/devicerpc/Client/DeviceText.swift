@@ -54,6 +54,7 @@ enum DeviceText {
             ("saga_id", saga.sagaID), ("type", saga.type), ("status", Self.status(saga)),
             ("current_step", "\(saga.stepIndex) \(saga.currentStep)"), ("waiting_for", Self.wait(saga.waitingFor)),
             ("in_doubt", saga.doubt.map { "\($0.step): what a call has done is not known" } ?? ""),
+            ("site", saga.site.isEmpty || saga.isSiteServed ? saga.site : "\(saga.site) (no live replica serves it)"),
             ("device_id", saga.deviceID),
             ("user_id", saga.userID), ("request_id", saga.requestID), ("batch_id", saga.batchID),
             ("failure", saga.failure.map { "\($0.cause.shortName) in \($0.step): \($0.reason): \($0.message)" } ?? ""),

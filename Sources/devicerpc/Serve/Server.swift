@@ -68,7 +68,7 @@ struct Server {
         let tools = PostgresPool(connection, size: Self.toolConnections, maximumWaiters: Self.maximumWaiters)
         let providers = try self.makeProviders(tools, budget)
         let quota = try self.makeQuotaClient(budget)
-        let sites = SiteKeeper(providers: providers, database: tools)
+        let sites = SiteKeeper(providers: providers, database: tools, logger: self.logger)
         try await patience.run { try await sites.prepare() }
         try await patience.run { try await PortKeeper(providers: providers, database: tools).prepare() }
 

@@ -25,6 +25,27 @@ import Testing
         await registry.shutdown()
     }
 
+    private static let spec = DeviceSpec(
+        cpuCores: 2, memoryMB: 2048, storageMB: 8192, widthPixels: 720, heightPixels: 1280, dpi: 320,
+        androidVersion: "11")
+
+    @Test func whatIsDownOrFullComesLast() async throws {
+        let sites = try ["a", "b", "c", "d", "e"].map { try Self.redroid($0) }
+        let registry = ProviderRegistry(sites: sites, default: .redroid)
+        let costs = ["a": ProviderRegistry.fullCost, "b": 3, "c": ProviderRegistry.downCost + 1, "d": 1]
+        var first: Set<String> = []
+        for _ in 0..<100 {
+            let names = registry.candidates(
+                .redroid, spec: Self.spec, options: [:], cost: { costs[$0.name] }
+            ).map(\.name)
+            #expect(names == ["d", "b", "c", "a"])
+            let equal = registry.candidates(.redroid, spec: Self.spec, options: [:], cost: { $0.name == "a" ? nil : 0 })
+            first.insert(equal[0].name)
+        }
+        #expect(first == ["b", "c", "d", "e"])
+        await registry.shutdown()
+    }
+
     /// Sagas of version 1: "not found" may be believed only where the site is certain.
     @Test func aSagaThatNamesNoneGoesWhereItsPortsAre() async throws {
         let registry = ProviderRegistry(sites: [try Self.redroid("a")], default: .redroid)

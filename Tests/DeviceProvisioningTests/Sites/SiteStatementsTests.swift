@@ -57,6 +57,31 @@ import Testing
         await fixture.tables.close()
     }
 
+    /// Whoever asks for more than there is takes nothing from those who don't.
+    @Test func whoDoesNotFitTakesNoRoom() async throws {
+        let fixture = try await Fixture([SiteLimits(memoryMB: 30_000)])
+        let large = (0..<3).map { _ in FlushFixture.view(memoryMB: 32_768) }
+        let middling = (0..<2).map { _ in FlushFixture.view(memoryMB: 20_000) }
+        let small = (0..<4).map { _ in FlushFixture.view(memoryMB: 512) }
+        let places = try await fixture.place(large + middling + small)
+        #expect(places.map { $0 != nil } == [false, false, false, true, false, true, true, true, true])
+        #expect(try await fixture.used() == ["s0 5 22048"])
+        await fixture.tables.close()
+    }
+
+    /// A name stands for the provider that had it first.
+    @Test func aNameKeepsItsProvider() async throws {
+        let fixture = try await Fixture([SiteLimits(devices: 2)])
+        try await fixture.tables.pool.execute("UPDATE site SET provider = 'redroid'")
+        try await fixture.store.register(fixture.sites)
+        #expect(try await fixture.store.names() == [.redroid: ["s0"]])
+        let registry = ProviderRegistry(sites: fixture.sites, default: .simulated)
+        #expect(registry.served == ["s0", "provider:simulated"])
+        registry.know(try await fixture.store.names())
+        #expect(registry.served == [])
+        await fixture.tables.close()
+    }
+
     @Test func memoryIsRoomToo() async throws {
         let fixture = try await Fixture([SiteLimits(memoryMB: 10_000)])
         #expect(try await fixture.place(fixture.views(3)) == ["s0", "s0", nil])

@@ -81,7 +81,7 @@ import Testing
         #expect(try await self.wake(fixture).isEmpty)
         #expect(try await self.wake(fixture) { _ in .none }.isEmpty)
         let probes = try await self.wake(fixture) { _ in .probe }
-        #expect(probes.count == 1 && probes[0].awakening.dependencyIsBack)
+        #expect(probes.count == 1 && probes[0].awakening.dependency == "docker")
         let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
         var counts: [Int] = []
         for _ in 0..<6 {
@@ -122,7 +122,8 @@ import Testing
         let later = try await self.asleep(1, self.due(fixture, in: .seconds(3600)), in: fixture)
         #expect(Set(try await self.wake(fixture).map(\.id)) == Set(machines.map(\.snapshot.id)))
         #expect(try await self.wake(fixture).isEmpty)
-        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting WHERE saga_id = '\(later[0].snapshot.id)'") == 1)
+        #expect(
+            try await fixture.count("SELECT count(*) FROM saga_waiting WHERE saga_id = '\(later[0].snapshot.id)'") == 1)
         await fixture.close()
     }
 
@@ -135,9 +136,9 @@ import Testing
         let due = try await self.asleep(1, wait(.zero), in: fixture)
         let early = try await self.asleep(1, wait(.seconds(100)), in: fixture)
         let first = try await self.wake(fixture) { _ in .none }
-        #expect(first.map(\.id) == due.map(\.snapshot.id) && first[0].awakening.dependencyIsBack == false)
+        #expect(first.map(\.id) == due.map(\.snapshot.id) && first[0].awakening.dependency == nil)
         let second = try await self.wake(fixture) { _ in .all }
-        #expect(second.map(\.id) == early.map(\.snapshot.id) && second[0].awakening.dependencyIsBack)
+        #expect(second.map(\.id) == early.map(\.snapshot.id) && second[0].awakening.dependency == "docker")
         await fixture.close()
     }
 

@@ -150,10 +150,10 @@ final class MachineHarness {
     ///
     /// - Parameters:
     ///   - isSameEpoch: what was known of time still counts.
-    ///   - dependencyIsBack: it had waited for that, and for no instant.
+    ///   - dependency: it is woken for that.
     @discardableResult
     func sleep(
-        for duration: Duration, isSameEpoch: Bool = true, dependencyIsBack: Bool = false
+        for duration: Duration, isSameEpoch: Bool = true, dependency: String? = nil
     ) -> SagaSleep? {
         guard let wait = self.machine.waiting(now: self.moment) else { return nil }
         let record = self.machine.sleepRecord(wait, now: self.moment)
@@ -163,7 +163,7 @@ final class MachineHarness {
         self.machine = SagaMachine(
             definition: self.machine.definition, snapshot: self.snapshot, version: record.expectedVersion + 3,
             adoptions: record.adoptions, isPoisoned: false, isUnsent: sleep.isUnsent,
-            slept: SagaMachine.Awakening(doubtUntil: until, dependencyIsBack: dependencyIsBack), secrets: [],
+            slept: SagaMachine.Awakening(doubtUntil: until, dependency: dependency), secrets: [],
             now: self.moment, random: { 0.5 })
         // What is unsent is so at that version alone.
         if case .write(let record) = self.next(), record.kind == .wake { self.commit() }

@@ -67,7 +67,7 @@ struct SagaSleepTests {
             #expect(pause > .zero)
             saga.machine.postpone(
                 .undo(1), until: saga.uptime + .seconds(60), SagaWait(reason: .breakerOpen, dependency: "docker"))
-            let sleep = saga.sleep(for: .zero, dependencyIsBack: isBack)
+            let sleep = saga.sleep(for: .zero, dependency: isBack ? "CREATE" : "QUOTA")
             #expect(sleep?.wait == SagaWait(reason: .breakerOpen, dependency: "docker"))
             #expect(saga.pause == (isBack ? nil : pause))
         }

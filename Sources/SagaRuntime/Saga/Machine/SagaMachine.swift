@@ -168,7 +168,7 @@ struct SagaMachine: Sendable {
             let side = StepSide(step: index, isUndo: snapshot.status == .compensating)
             guard let next = step.retryAt ?? (side.isUndo ? nil : step.pollAt) else { continue }
             // Whom it waited for is there again: the back-off was for that.
-            if slept?.dependencyIsBack == true { continue }
+            if let dependency = slept?.dependency, dependency == self.dependency(ofStep: index) { continue }
             // No longer than it was when it was written, whatever the database's clock has done since.
             let rest = min(next - now.time, next - snapshot.updatedAt)
             self.postpone(
@@ -180,8 +180,8 @@ struct SagaMachine: Sendable {
     struct Awakening: Sendable {
         /// The last instant at which a call without an answer may have gone out; `nil`: it can't be told any more.
         var doubtUntil: BootTime?
-        /// It had waited for a dependency, not for an instant.
-        var dependencyIsBack: Bool
+        /// The dependency that it was woken for, which may be there again; `nil`: it was due, or given a command.
+        var dependency: String?
     }
 
     static func birth(of new: NewSaga, definition: SagaDefinition, now: Timestamp) -> SagaBirth {
@@ -341,8 +341,10 @@ struct SagaMachine: Sendable {
     var longestCall: Duration { self.definition.steps.map(\.callLimit).max() ?? .zero }
 
     /// Whom it calls.
-    func dependency(of call: StepCall) -> String {
-        let step = self.definition.steps[call.step]
+    func dependency(of call: StepCall) -> String { self.dependency(ofStep: call.step) }
+
+    private func dependency(ofStep index: Int) -> String {
+        let step = self.definition.steps[index]
         guard case .remote(let remote) = step.action else { return step.name }
         return remote.dependency(request: self.snapshot.request, outputs: self.snapshot.outputs) ?? step.name
     }
