@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import collections
 import json
-import time
+import os
 import pathlib
+import statistics
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -222,45 +225,195 @@ def test_a_wrong_file_stops_the_start(sites: Sites) -> None:
         assert words in log, f"{words!r} is not in\n{log}"
 
 
-def test_a_sites_rate_is_kept_and_foretold(world: World) -> None:
-    """More than a site takes at once: nobody fails, and who can't be begun in time is told when it can."""
+# What a site takes, how long its calls take, how many sagas are more than it takes at once, and on how many replicas.
+PACES = {
+    "rate": ({"calls-per-second": 40}, "10ms", 160, 1),
+    "concurrency": ({"concurrency": 2}, "120ms", 100, 1),
+    "both": ({"calls-per-second": 14, "concurrency": 3}, "120ms", 60, 1),
+    "two replicas": ({"calls-per-second": 40}, "10ms", 160, 2),
+    "two replicas, concurrency": ({"concurrency": 4}, "120ms", 120, 2),
+}
+
+
+@pytest.mark.parametrize("pace", PACES)
+def test_a_sites_pace_is_kept_and_foretold(world: World, pace: str) -> None:
+    """More than a site takes at once: nobody fails, and who can't be begun in time is told when it can, within 20 %."""
+    limits, latency, count, replicas = PACES[pace]
     path = pathlib.Path(world.home) / "slow.yaml"
-    path.write_text(
-        "sites:\n  - {name: slow, provider: simulated, latency: 10ms, boot: 0s, calls-per-second: 40}\n"
-        "  - {name: spare, provider: simulated, latency: 10ms, boot: 0s, devices: 1}\n"
-    )
-    server = world.server("slow", environment={**ALONE, "DEVICERPC_SITES": str(path)})
-    client = server.client()
-    _wait_for_version(world, server, 2)
+    path.write_text(json.dumps({"sites": [
+        {"name": "slow", "provider": "simulated", "latency": latency, "boot": "0s", **limits},
+        {"name": "spare", "provider": "simulated", "latency": "10ms", "boot": "0s", "devices": 1},
+    ]}))
+    servers = [
+        world.server(f"slow-{number}", environment={**ALONE, "DEVICERPC_SITES": str(path)}) for number in range(replicas)
+    ]
+    clients = [server.client() for server in servers]
+    client = clients[0]
+    for server in servers:
+        _wait_for_version(world, server, 2)
     # The other site has room for one, which this is.
     wait_until(lambda: client.saga(client.create().saga_id).site == "spare", 10, "a saga on the other site", interval=0.1)
-    time.sleep(1.5)  # that it is full is known within a second
-    started = time.monotonic()
-    calls = [client.start(create_request(), 60) for _ in range(100)]
-    soon = create_request(saga_timeout=1)
-    pushback = wait_until(lambda: max(_refused(client, soon) - 0.5, 0), 4, "one that can't be begun in time to be refused") + 0.5
-    told = time.monotonic()
-    wait_until(lambda: not _refused(client, soon), 60, "it to be begun", interval=0.1)
-    ratio = (time.monotonic() - told) / pushback
-    print(f"told {pushback:.1f} s; it was {ratio:.2f} times that")
-    # 1.25 to 1.34 on a machine with nothing else to do; the aim is within 20 %.
-    assert 0.5 < ratio < 2, ratio
-    for call in calls:
-        assert device_status(call.result().device) == "RUNNING"
-    took = time.monotonic() - started
-    # 200 calls at 40 a second; a tenth of a second's may come at once.
-    assert took > 4.5, took
+    time.sleep(2.5)  # that it is full is known within a second, and the others' shares after two
+    medians: list[float] = []
+    told: list[float] = []
+    # A machine that is busy with something else changes its mind.
+    while len(medians) < 3 and not (medians and 0.8 < medians[-1] < 1.2 and abs(told[-1] - 1) < 0.2):
+        ratios, one = _foretell(clients, count, limits.get("calls-per-second"))
+        print(f"{pace}: waited {', '.join(f'{ratio:.2f}' for ratio in ratios)} times what was foretold; told {one:.2f} of it")
+        medians.append(statistics.median(ratios))
+        told.append(one)
+    if len(medians) > 1:
+        assert 0.8 < statistics.median(medians) < 1.2, medians
+        assert abs(statistics.median(told) - 1) < 0.2, told
+    world.wait_all_over()
     world.audit(client)
 
 
-def _refused(client: DeviceClient, request: Any) -> float:
-    """The seconds after which a refused creation is to be tried again; 0: it was not refused."""
+def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tuple[list[float], float]:
+    """How long creations waited, as a share of what was foretold; and after how much of what it was told one could be begun."""
+    client, replicas = clients[0], len(clients)
+    started = time.monotonic()
+    calls = [clients[number % replicas].start(create_request(), 60) for number in range(count)]
+    # Whether it is begun, not whether it can be finished then.
+    soon = create_request(saga_timeout=2, when="ACCEPTED")
+    wait_until(lambda: _refused(client, soon)[0] > 0.5, 8, "one that can't be begun in time to be refused")
+    probes: list[Probe] = []
+    while len(probes) < 5:
+        pushback, _ = _refused(client, soon)
+        if pushback < 1:
+            break
+        # Of its two seconds a tenth is left for its calls, or what they take, which is hardly more.
+        probes.append(Probe(client, pushback + 1.8))
+        time.sleep(0.4)
+    pushback, told = _refused(client, soon)
+    assert probes and pushback > 0.5, "nothing to measure"
+    accepted = wait_until(lambda: 0.0 if (one := _refused(client, soon))[0] else one[1], 60, "it to be begun", interval=0.05)
+    for call in calls:
+        assert device_status(call.result().device) == "RUNNING"
+    took = time.monotonic() - started
+    if rate:
+        # A tenth of a second's calls may come at once, on each replica.
+        assert took > (2 * count - replicas * (rate / 10 + 1)) / rate, took
+    # Answers take a while too.
+    late = accepted - told - pushback
+    return sorted(probe.ratio() for probe in probes), 1.0 if abs(late) < 0.3 else 1 + late / pushback
+
+
+# ./dev crowd: 1000. A hundredth or so of that in `./dev test`.
+CROWD = int(os.environ.get("DEVICERPC_CROWD", "60"))
+
+
+def test_a_crowd_at_a_slow_site(world: World) -> None:
+    """Row 5: far more creations than an engine of 16 operations a second takes in time, on two replicas. Nobody fails but past its
+    deadline; who could not be begun in time is refused at once, and comes back when told."""
+    rate = 16
+    path = pathlib.Path(world.home) / "engine.json"
+    path.write_text(json.dumps({"sites": [
+        {"name": "engine", "provider": "simulated", "latency": "200ms", "boot": "300ms", "calls-per-second": rate, "concurrency": 16},
+    ]}))
+    servers = [world.server(f"crowd-{number}", environment={**ALONE, "DEVICERPC_SITES": str(path)}) for number in range(2)]
+    for server in servers:
+        _wait_for_version(world, server, 2)
+    clients = [server.client() for server in servers]
+    time.sleep(2.5)  # shares are looked at every two seconds
+    # Half of them have all the time in the world, half of them a third of what it takes.
+    takes = 2 * CROWD / rate
+    crowd = [
+        Visitor(clients[number % 2], create_request(saga_timeout=600 if number % 4 < 2 else max(takes / 3, 4)))
+        for number in range(CROWD)
+    ]
+    began = time.monotonic()
+    while any(not visitor.is_done for visitor in crowd):
+        for visitor in crowd:
+            visitor.come_back()
+        time.sleep(0.02)
+        assert time.monotonic() - began < 3 * takes + 60, "it never ends"
+    took = time.monotonic() - began
+    refusals = [refusal for visitor in crowd for refusal in visitor.refusals]
+    outcomes = collections.Counter(visitor.outcome for visitor in crowd)
+    print(f"{CROWD} creations at {rate} operations a second: {dict(outcomes)} after {took:.1f} s of {takes:.1f};"
+          f" {len(refusals)} refused at once, told {min(refusals, default=0):.1f} to {max(refusals, default=0):.1f} s")
+    for visitor in crowd:
+        # It was begun in time as far as anybody could know, and not over by its deadline.
+        is_late = visitor.outcome in ("TIMED_OUT", "OVERLOADED") and visitor.has_timed_out and visitor.timeout < 600
+        assert visitor.outcome == "RUNNING" or is_late, (visitor.outcome, visitor.failure)
+    assert CROWD < 500 or outcomes["RUNNING"] > 0.95 * CROWD, outcomes
+    assert took > takes * 0.9
+    assert set(world.database.rows("SELECT DISTINCT adoptions FROM saga_state")) == {(0,)}
+    assert not world.database.value(
+        "SELECT count(*) FROM saga_state WHERE status NOT IN ('COMPLETED', 'COMPENSATED')")
+    world.audit(clients[0])
+
+
+class Visitor:
+    """One who wants a device, and comes back when told."""
+
+    def __init__(self, client: DeviceClient, request: Any) -> None:
+        self._client = client
+        self._request = request
+        self.timeout = request.saga_timeout.ToMilliseconds() / 1000
+        self._call: Any = None
+        self._began = self._next = time.monotonic()
+        self.refusals: list[float] = []
+        self.outcome = ""
+        self.failure: RPCFailure | None = None
+        self.has_timed_out = False
+        self.come_back()
+
+    @property
+    def is_done(self) -> bool:
+        return bool(self.outcome)
+
+    def come_back(self) -> None:
+        if self.is_done or time.monotonic() < self._next:
+            return
+        if self._call is None:
+            self._began = time.monotonic()
+            self._call = self._client.start(self._request, 600)
+        elif self._call.is_done:
+            answer = self._call.outcome()
+            self._call = None
+            took = time.monotonic() - self._began
+            if not isinstance(answer, RPCFailure):
+                self.outcome = device_status(answer.device)
+                return
+            pushback = int(answer.trailers.get("grpc-retry-pushback-ms", -1)) / 1000
+            self.has_timed_out = took > self.timeout * 0.95
+            if answer.reason == "OVERLOADED" and not self.has_timed_out:
+                self.refusals.append(pushback)
+                self._next = time.monotonic() + pushback
+            else:
+                self.outcome, self.failure = answer.reason, answer
+
+
+class Probe:
+    """A creation at the end of the line, and how long it was going to wait."""
+
+    def __init__(self, client: DeviceClient, foretold: float) -> None:
+        self._foretold = foretold
+        self._began = time.monotonic()
+        self._took = 0.0
+        self._call = client.stub.CreateDevice.future(create_request(when="ACCEPTED"), timeout=60)
+        self._call.add_done_callback(self._over)
+
+    def _over(self, _: Any) -> None:
+        self._took = time.monotonic() - self._began
+
+    def ratio(self) -> float:
+        self._call.result()
+        wait_until(lambda: self._took, 2, "the answer to be noted")
+        return self._took / self._foretold
+
+
+def _refused(client: DeviceClient, request: Any) -> tuple[float, float]:
+    """The seconds after which a refused creation is to be tried again (0: it was not refused), and when it was asked for."""
+    asked = time.monotonic()
     try:
         client.start(request, 20).result()
-        return 0.0
+        return 0.0, asked
     except RPCFailure as failure:
         assert failure.reason == "OVERLOADED", failure
-        return int(failure.trailers["grpc-retry-pushback-ms"]) / 1000
+        return int(failure.trailers["grpc-retry-pushback-ms"]) / 1000, asked
 
 
 def test_a_full_site_refuses(world: World) -> None:

@@ -172,34 +172,30 @@ public struct DeviceService: Sendable {
         }
     }
 
-    /// What a saga calls at its site before it is done: CREATE_PROVIDER_DEVICE and START_DEVICE.
-    private static let callsOfSaga = 2.0
-
     /// Where the device may be made, the best site first.
     ///
-    /// - Throws: OVERLOADED if it could not be begun before its deadline.
+    /// - Throws: OVERLOADED if it would have to wait until its calls can't come back before its deadline.
     private func candidates(_ specification: CreateDeviceSpecification) throws -> [ProviderSite] {
         guard let kind = ProviderKind(rawValue: Int(specification.provider.rawValue)) else { return [] }
-        var waits: [Duration] = []
+        var delays: [Duration] = []
         let sites = self.providers.candidates(
             kind, spec: DeviceSpec(specification.spec), options: specification.providerOptions
         ) { site in
             let dependency = ProviderRegistry.dependency(ofSite: site.name)
             // More replicas than it takes calls: others have it.
             if self.runtime.share(of: dependency)?.concurrency == 0 { return nil }
-            let wait = self.runtime.outlook(dependency, callsOfSaga: Self.callsOfSaga) ?? .zero
+            let outlook = self.runtime.outlook(dependency, user: specification.userID)
+            let wait = outlook?.wait ?? .zero
             // One that is full as of a second ago comes last: the database's word counts.
             guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else {
                 return ProviderRegistry.fullCost
             }
-            waits.append(wait)
+            // Some time is left for the calls themselves, even if they take none.
+            let calls = max(outlook?.calls ?? .zero, specification.sagaTimeout * 0.1)
+            delays.append(wait > .zero ? wait + calls - specification.sagaTimeout : .zero)
             return wait.inSeconds + (self.runtime.isDown(dependency) ? ProviderRegistry.downCost : 0)
         }
-        // Some time of it is left for the calls themselves.
-        let most = specification.sagaTimeout * 0.9
-        if let wait = waits.min(), wait > most {
-            throw SagaRuntimeError.overloaded(retryAfter: wait - most)
-        }
+        if let delay = delays.min(), delay > .zero { throw SagaRuntimeError.overloaded(retryAfter: delay) }
         return sites
     }
 

@@ -476,9 +476,9 @@ public final class SagaRuntime: Sendable {
         }
     }
 
-    /// How long a new saga would wait here for its first call at a dependency; `nil`: nobody knows.
-    public func outlook(_ dependency: String, callsOfSaga: Double) -> Duration? {
-        self.shared.current?.worker.outlook(dependency, callsOfSaga: callsOfSaga)
+    /// What a new saga of a user is to expect here of a dependency's calls; `nil`: nobody knows.
+    public func outlook(_ dependency: String, user: String) -> CallOutlook? {
+        self.shared.current?.worker.outlook(dependency, user: user)
     }
 
     /// Whether calls to a dependency are held back because it is down.
@@ -572,7 +572,7 @@ public final class SagaRuntime: Sendable {
             throw SagaRuntimeError.refused(error.message)
         case .overloaded:
             // It has waited until its deadline: the next one is to come when it can be begun at once.
-            let wait = new.firstDependency.flatMap { self.outlook($0, callsOfSaga: 2) }
+            let wait = new.firstDependency.flatMap { self.outlook($0, user: new.userID)?.wait }
             guard let wait, wait > .zero else { throw self.overloaded }
             throw SagaRuntimeError.overloaded(retryAfter: wait)
         }

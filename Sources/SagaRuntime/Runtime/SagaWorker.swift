@@ -99,9 +99,7 @@ final class SagaWorker: Sendable {
 
     /// The shares of what dependencies can take may have changed.
     func refreshPermits() { self.permits.refresh() }
-    func outlook(_ dependency: String, callsOfSaga: Double) -> Duration? {
-        self.permits.outlook(dependency, callsOfSaga: callsOfSaga)
-    }
+    func outlook(_ dependency: String, user: String) -> CallOutlook? { self.permits.outlook(dependency, user: user) }
     func isDown(_ dependency: String) -> Bool { self.breakers.isDown(dependency) }
 
     /// Sagas that this process drives.
@@ -189,6 +187,9 @@ final class SagaWorker: Sendable {
         self.state.withLock { $0.creating.removeValue(forKey: id) }?.caller.resume(returning: outcome)
     }
 
+    /// Whether its caller waits for it still.
+    private func isCreating(_ id: SagaID) -> Bool { self.state.withLock { $0.creating[id] != nil } }
+
     /// False: its caller has been told that it never happens.
     private func handsToJournal(_ id: SagaID) -> Bool {
         self.state.withLock { state in
@@ -203,7 +204,9 @@ final class SagaWorker: Sendable {
         let caller = self.state.withLock { state in
             state.creating[id]?.isInJournal == false ? state.creating.removeValue(forKey: id)?.caller : nil
         }
-        if let caller { caller.resume(returning: .withdrawn) } else { self.dependencies.journal.withdraw(id) }
+        guard let caller else { return self.dependencies.journal.withdraw(id) }
+        caller.resume(returning: .withdrawn)
+        self.permits.withdraw(id)
     }
 
     /// The database takes nothing: nobody is kept waiting for a saga that has not started, and never will.
@@ -219,7 +222,10 @@ final class SagaWorker: Sendable {
             return (inDoubt, withdrawn)
         }
         for creation in inDoubt { creation.caller.resume(returning: .unknown) }
-        for creation in withdrawn.values { creation.caller.resume(returning: .withdrawn) }
+        for (id, creation) in withdrawn {
+            creation.caller.resume(returning: .withdrawn)
+            self.permits.withdraw(id)
+        }
     }
 
     /// Those that sleep: how many may be woken for a dependency.
@@ -305,7 +311,7 @@ final class SagaWorker: Sendable {
             case .wait(let pause): goesOn = await self.wait(pause, &drive)
             }
         }
-        drive.permit.release()
+        drive.permit.end()
         await self.letGo(of: drive)
     }
 
@@ -313,12 +319,29 @@ final class SagaWorker: Sendable {
     private func write(_ record: SagaRecord, _ drive: inout Drive) async -> Bool {
         // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
         let permit = drive.machine.definition.permit(after: record, isLimited: self.permits.isLimited)
-        if record.birth != nil, self.dependencies.clock.now() >= drive.machine.snapshot.deadline {
-            // It has waited for a permit until it was too late.
-            self.created(drive.id, .overloaded)
-            return false
+        var errand = PermitErrand()
+        let isLimited = permit.map { self.permits.isLimited($0.gate) } ?? false
+        if isLimited { errand.steps = drive.machine.definition.callsAhead(record.granted.snapshot) }
+        var limit: Deadlines.Entry?
+        if record.birth != nil {
+            let rest = drive.machine.snapshot.deadline - self.dependencies.clock.now()
+            guard rest > .zero else {
+                // It has waited for a permit until it was too late.
+                self.created(drive.id, .overloaded)
+                return false
+            }
+            guard self.isCreating(drive.id) else { return false }
+            errand.isAdmission = true
+            errand.id = drive.id
+            if isLimited {
+                limit = self.deadlines.add(after: rest + .milliseconds(1)) { [permits, id = drive.id] in
+                    permits.withdraw(id)
+                }
+            }
         }
-        if await drive.permit.hold(permit, isAdmission: record.birth != nil) { return true }
+        let hasWaited = await drive.permit.hold(permit, errand)
+        if let limit { self.deadlines.remove(limit) }
+        if hasWaited { return true }
         if record.birth != nil, !self.handsToJournal(drive.id) { return false }
         let outcome = await self.dependencies.journal.write(record)
         if record.birth != nil { self.created(drive.id, outcome) }
@@ -369,7 +392,9 @@ final class SagaWorker: Sendable {
         let dependency = drive.machine.dependency(of: call)
         let isLimited = self.permits.isLimited(dependency)
         let permit = drive.machine.definition.permit(for: call, limitedAt: isLimited ? dependency : nil)
-        if await drive.permit.hold(permit) { return true }
+        var errand = PermitErrand()
+        if isLimited, !permit.isUndo { errand.steps = drive.machine.definition.callsAhead(drive.machine.snapshot) }
+        if await drive.permit.hold(permit, errand) { return true }
         let asked = self.dependencies.clock.moment()
         var call = call
         if call.kind != .execute {
@@ -385,7 +410,7 @@ final class SagaWorker: Sendable {
         }
         let (outcome, wasStopped) = await self.perform(call, drive, limit: limit)
         // The next call counts anew.
-        if isLimited { drive.permit.release() }
+        if isLimited { drive.permit.release(after: drive.machine.definition.steps[call.step].name) }
         let now = self.dependencies.clock.moment()
         // The deadline and commands cut short what goes forward; an undo has all the time that its call may take.
         let wasCutShort = wasStopped || call.kind != .compensate && now.time >= drive.machine.snapshot.deadline

@@ -52,7 +52,7 @@ import Testing
             tasks.append(
                 Task {
                     var holding = Permits.Holding(permits, user: one.user)
-                    _ = await holding.hold(one.kind, isAdmission: one.isAdmission)
+                    _ = await holding.hold(one.kind, PermitErrand(isAdmission: one.isAdmission))
                     got.append(one.name)
                     holding.release()
                 })
@@ -122,7 +122,7 @@ import Testing
             for _ in 0..<25 {
                 group.addTask {
                     var holding = Permits.Holding(permits)
-                    _ = await holding.hold(kind, isAdmission: true)
+                    _ = await holding.hold(kind, PermitErrand(isAdmission: true))
                     holding.release()
                 }
             }
@@ -135,22 +135,52 @@ import Testing
     @Test func whoWouldWaitIsToldForHowLong() async {
         let permits = Permits(limit: 1024) { gate in gate == "site-a" ? CallLimits(callsPerSecond: 0.1) : nil }
         let kind = PermitKind(gate: "site-a", isUndo: false)
-        #expect(permits.outlook("site-a", callsOfSaga: 2) == .zero)
-        #expect(permits.outlook("site-b", callsOfSaga: 2) == .zero)
+        #expect(permits.outlook("site-a", user: "ann")?.wait == .zero)
+        #expect(permits.outlook("site-b", user: "ann")?.wait == .zero)
+        let calls = PermitErrand(isAdmission: true, steps: ["CREATE", "START"])
         var first = Permits.Holding(permits)
-        _ = await first.hold(kind, isAdmission: true)
+        _ = await first.hold(kind, calls)
         let waiting = (0..<3).map { _ in
             Task {
-                var holding = Permits.Holding(permits)
-                _ = await holding.hold(kind, isAdmission: true)
+                var holding = Permits.Holding(permits, user: "ann")
+                _ = await holding.hold(kind, calls)
                 holding.release()
             }
         }
         while permits.waiting(kind) < 3 { await Task.yield() }
-        // Three new sagas of two calls each, at a call in ten seconds.
-        #expect(permits.outlook("site-a", callsOfSaga: 2) == .seconds(60))
+        // Ten seconds until the next call, then three new sagas of two calls each. Users take turns.
+        #expect(permits.outlook("site-a", user: "ann").map { abs($0.wait.inSeconds - 70) < 11 } == true)
+        #expect(permits.outlook("site-a", user: "bob").map { abs($0.wait.inSeconds - 30) < 11 } == true)
         permits.endWaits()
         for task in waiting { await task.value }
+        first.end()
+    }
+
+    /// Who has left uses up no call of those who wait.
+    @Test func whoHasLeftGivesUpItsTurn() async throws {
+        let permits = Permits(limit: 1)
+        let kind = PermitKind(gate: "site-a", isUndo: false)
+        var first = Permits.Holding(permits)
+        _ = await first.hold(kind)
+        var generator = SystemRandomNumberGenerator()
+        let ids = (0..<3).map { SagaID(milliseconds: $0, using: &generator) }
+        let got = Order()
+        var tasks: [Task<Void, Never>] = []
+        for (number, id) in ids.enumerated() {
+            tasks.append(
+                Task {
+                    var holding = Permits.Holding(permits)
+                    #expect(await holding.hold(kind, PermitErrand(isAdmission: true, id: id)))
+                    if holding.isHeld { got.append("\(number)") }
+                    holding.release()
+                })
+            while permits.waiting(kind) <= number { await Task.yield() }
+        }
+        permits.withdraw(ids[1])
+        await tasks[1].value
+        #expect(permits.waiting(kind) == 2)
         first.release()
+        for task in tasks { await task.value }
+        #expect(got.names == ["0", "2"])
     }
 }
