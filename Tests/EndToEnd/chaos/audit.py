@@ -56,11 +56,14 @@ class Audit:
         self._clients = [DeviceClient(replica.server.address) for replica in stage.replicas]
         self.sagas: dict[str, Any] = {}
         self.events: dict[str, list[Any]] = {}
+        # Devices by site.
+        self.held: collections.Counter[str] = collections.Counter()
 
     def run(self) -> None:
         """Every finding goes to the history, with the saga's events."""
         self._read_sagas()
         self._count()
+        self._check_sites()
         self._check_requests()
         for saga_id, account in sorted(self._accounts.items()):
             self._check_events(saga_id)
@@ -118,6 +121,24 @@ class Audit:
         return accounts.get(key)
 
     # Checks
+
+    def _check_sites(self) -> None:
+        """Every device is at a site that its saga names, and sites count what they hold."""
+        held: collections.Counter[str] = collections.Counter()
+        for saga_id, version in self._database.rows("SELECT saga_id, definition_version FROM saga_state"):
+            # Sagas of version 1 name no site: they are from when not all replicas were known to know sites.
+            if version > 1 and saga_id in self.sagas and self._accounts[saga_id].ports:
+                held[self.sagas[saga_id].site] += 1
+        sites = self._stage.plan.sites
+        for name in held:
+            if name not in (sites or {"simulated": None}):
+                self._stage.history.find(f"{held[name]} devices are at a site {name!r}")
+        for name, used in self._database.rows("SELECT name, devices_used FROM site WHERE devices IS NOT NULL"):
+            if used != held[name]:
+                self._stage.history.find(f"the site {name} counts {used} devices, and holds {held[name]}")
+            if used > sites[name].keys["devices"]:
+                self._stage.history.find(f"the site {name} has room for {sites[name].keys['devices']} devices, and holds {used}")
+        self.held = held
 
     def _check_requests(self) -> None:
         sagas_of: dict[str, set[str]] = {}

@@ -57,10 +57,12 @@ def run(seconds: float, seed: int, keep_logs: bool = False) -> Outcome:
         audit.run()
         totals = ", ".join(f"{number} {status}" for status, number in sorted(audit.totals().items()))
         summary = (
-            f"chaos {seconds:g} s, seed {seed}, USER_SERVICE_IDEMPOTENT={str(plan.is_idempotent).lower()}:"
+            f"chaos {seconds:g} s, seed {seed}, USER_SERVICE_IDEMPOTENT={str(plan.is_idempotent).lower()},"
+            f" {len(plan.sites) or 1} sites:"
             f" {len(load.requests)} requests, {totals}; {len(plan.faults)} faults; over {took:.1f} s after the last;"
             f" {len(history.findings)} findings"
         )
+        history.note(f"devices by site: {dict(audit.held)}")
         for line in audit.parked():
             history.note(f"parked: {line}")
         return Outcome(seed, summary, history.findings, history.lines)

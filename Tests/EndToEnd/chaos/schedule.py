@@ -25,6 +25,7 @@ _KINDS: dict[str, tuple[int, float, float]] = {
     "database clock": (3, 0, 0),        # steps
     "replica clock": (3, 0, 0),
     "user service away": (4, 0.5, 8),
+    "outage": (5, 0.5, 10),             # every call to one of the provider's sites fails
 }
 
 
@@ -45,7 +46,26 @@ class Schedule:
     seed: int
     seconds: float
     is_idempotent: bool          # what the replicas are told of the user service, and what it does: in even seeds
+    # Each site's keys in the file of sites, and which replicas serve it; empty: the provider has one site. In half of the seeds.
+    sites: dict[str, Site]
     faults: tuple[Fault, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Site:
+    keys: dict[str, int]
+    replicas: tuple[int, ...]
+
+
+def _sites(seed: int, seconds: float) -> dict[str, Site]:
+    """Two, of which the first replica serves both and the others one each. One of them is full some day."""
+    if seed % 4 not in (1, 2):
+        return {}
+    draw = random.Random(f"sites {seed}")
+    return {
+        "north": Site({"concurrency": draw.choice([2, 4, 9]), "devices": int(seconds * draw.uniform(0.5, 2))}, (0, 1)),
+        "south": Site({"calls-per-second": draw.choice([8, 15, 30]), "devices": 100_000}, (0, 2)),
+    }
 
 
 def schedule(seed: int, seconds: float) -> Schedule:
@@ -61,4 +81,4 @@ def schedule(seed: int, seconds: float) -> Schedule:
         faults.append(Fault(at, kind, draw.randrange(REPLICAS), draw.uniform(low, high), amount))
         # Some come together.
         at += draw.choice([0.05, 0.5, 1.5, 3, 5])
-    return Schedule(seed, seconds, seed % 2 == 0, tuple(faults))
+    return Schedule(seed, seconds, seed % 2 == 0, _sites(seed, seconds), tuple(faults))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import pathlib
 import shutil
 import tempfile
@@ -115,10 +116,24 @@ class Stage:
             "USER_SERVICE_URL": self.user_service.url,
             "USER_SERVICE_IDEMPOTENT": str(self.plan.is_idempotent).lower(),
             "DEVICERPC_DRAIN_TIMEOUT": f"{DRAIN_SECONDS}s",
-            "DEVICERPC_SIMULATED_LATENCY": "30ms",
-            "DEVICERPC_SIMULATED_BOOT": "50ms",
+            **self._provider(number),
         }
         return Replica(Server(name, self.home / name, environment), proxy, SteppedClock())
+
+    def _provider(self, number: int) -> dict[str, str]:
+        """The simulated provider as a replica knows it: its one site, or those that it serves."""
+        pace = {"latency": "30ms", "boot": "50ms"}
+        if not self.plan.sites:
+            return {f"DEVICERPC_SIMULATED_{key.upper()}": value for key, value in pace.items()}
+        served = [
+            {"name": name, "provider": "simulated", **pace, **site.keys}
+            for name, site in self.plan.sites.items() if number in site.replicas
+        ]
+        path = self.home / f"sites-{number + 1}.json"
+        path.write_text(json.dumps({"sites": served}))
+        # Empty counts as unset.
+        unset = {"DEVICERPC_SIMULATED": "", "DEVICERPC_SIMULATED_LATENCY": "", "DEVICERPC_SIMULATED_BOOT": ""}
+        return {**unset, "DEVICERPC_SITES": str(path)}
 
     def start(self) -> None:
         for replica in self.replicas:
@@ -152,7 +167,7 @@ class Stage:
             "refuse": self._refuse, "crash": self._crash, "read-only": self._read_only, "row lock": self._lock_row,
             "provider lock": self._lock_provider,
             "database clock": self._step_database, "replica clock": self._step_replica,
-            "user service away": self._user_service_away,
+            "user service away": self._user_service_away, "outage": self._outage,
         }
         try:
             actions[fault.kind](replica, fault)
@@ -284,11 +299,28 @@ class Stage:
             time.sleep(fault.lasts)
             self.user_service.is_away = False
 
+    def _outage(self, _: Replica, fault: Fault) -> None:
+        sites = list(self.plan.sites) or ["simulated"]
+        site = sites[abs(fault.amount) % len(sites)]
+        with self.history.fault(f"outage of {site}"):
+            self.database.execute("INSERT INTO simulated_outage (site) VALUES (%s) ON CONFLICT DO NOTHING", site)
+            time.sleep(fault.lasts)
+            self._end_outages(site)
+
+    def _end_outages(self, *sites: str) -> None:
+        """Also while the database has an outage of its own."""
+        while not self._closed.is_set():
+            with contextlib.suppress(psycopg.Error):
+                self.database.execute("DELETE FROM simulated_outage WHERE site = ANY(%s)", list(sites))
+                return
+            time.sleep(0.2)
+
     # After the faults
 
     def heal(self) -> None:
         """Everything is well from now on."""
         self.history.note("all is well from now on")
+        self._end_outages("simulated", *self.plan.sites)
         self.user_service.is_away = False
         self.user_service.is_honest = True
         self.database_clock.step_to(0)
