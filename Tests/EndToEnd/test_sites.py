@@ -337,7 +337,8 @@ def test_a_crowd_at_a_slow_site(world: World) -> None:
         # It was begun in time as far as anybody could know, and not over by its deadline.
         is_late = visitor.outcome in ("TIMED_OUT", "OVERLOADED") and visitor.has_timed_out and visitor.timeout < 600
         assert visitor.outcome == "RUNNING" or is_late, (visitor.outcome, visitor.failure)
-    assert CROWD < 500 or outcomes["RUNNING"] > 0.95 * CROWD, outcomes
+    # Of those who come at the same instant nobody knows of the others: some are let in that are not begun in time.
+    assert CROWD < 500 or outcomes["RUNNING"] > 0.9 * CROWD, outcomes
     assert took > takes * 0.9
     assert set(world.database.rows("SELECT DISTINCT adoptions FROM saga_state")) == {(0,)}
     assert not world.database.value(
