@@ -138,7 +138,8 @@ final class SagaSleepers: Sendable {
             SET due_at = saga_now() + interval '\(Self.patience) seconds', clock_epoch = (SELECT epoch FROM saga_clock)
             FROM taken t WHERE w.saga_id = t.saga_id AND t.is_commanded
             RETURNING w.saga_id, t.wakes, w.doubt_until, w.clock_epoch
-        ), woken AS (
+        ), woken AS MATERIALIZED (
+            -- Not merged into the UPDATE: a row that has changed since the snapshot would run the two above once more (XX000).
             SELECT * FROM gone UNION ALL SELECT * FROM kept
         )
         UPDATE \(leaf.state) s
