@@ -34,9 +34,10 @@ def _wait_until_sites_are_known(server: Server) -> None:
 
 
 def _outage(world: World, *calls: str) -> None:
-    world.database.execute("DELETE FROM simulated_outage")
+    # Never without any in between.
     for call in calls:
-        world.database.execute("INSERT INTO simulated_outage VALUES ('dead', %s)", call)
+        world.database.execute("INSERT INTO simulated_outage VALUES ('dead', %s) ON CONFLICT DO NOTHING", call)
+    world.database.execute("DELETE FROM simulated_outage WHERE NOT call = ANY(%s)", list(calls))
     time.sleep(0.3)  # it is looked at ten times a second
 
 

@@ -2,6 +2,7 @@
     import Glibc
 #endif
 public import SagaRuntime
+import Synchronization
 
 /// A provider that is real in every way but the phone, for trying things out and for fault drills.
 ///
@@ -11,6 +12,9 @@ public final class SimulatedProvider: DeviceProvider {
     private let configuration: SimulatedConfiguration
     private let store: SimulatedStore
     private let outages: SimulatedOutages
+    /// How often calls have failed by `fail_times` here, where an attempt may be made many times: questions, and probes of a site
+    /// that is taken to be down, use up none.
+    private let failures = Mutex<[String: Int]>([:])
 
     /// - Parameter database: where `simulated_device` lives; apart from the journal's connections.
     public init(configuration: SimulatedConfiguration, database: PostgresPool) {
@@ -146,7 +150,7 @@ public final class SimulatedProvider: DeviceProvider {
             if behaviour.crash == call { kill(getpid(), SIGKILL) }
         #endif
         try await self.checkOutage(call, request)
-        if let failure = behaviour.failure(call, attempt: request.attempt) {
+        if let failure = behaviour.failure(call, attempt: request.attempt), self.counts(call, behaviour, request) {
             // The provider's own answer, or its silence: the request has left.
             try request.authorize()
             try await Self.fail(failure, call)
@@ -166,6 +170,19 @@ public final class SimulatedProvider: DeviceProvider {
         if behaviour.latency > .zero { try await Self.sleep(behaviour.latency / 2) }
         if behaviour.losesReply(call, attempt: request.attempt) { throw Self.lostReply }
         return answer
+    }
+
+    /// Whether a call that is told to fail the first few times fails once more.
+    private func counts(
+        _ call: SimulatedBehaviour.Call, _ behaviour: SimulatedBehaviour, _ request: ProviderRequest
+    ) -> Bool {
+        guard call == .destroy || call == .find, behaviour.failTimes < 1_000_000 else { return true }
+        return self.failures.withLock { failures in
+            if failures.count > 10_000 { failures.removeAll() }
+            let key = "\(request.sagaID) \(call.rawValue)"
+            failures[key, default: 0] += 1
+            return failures[key, default: 0] <= behaviour.failTimes
+        }
     }
 
     private func checkOutage(_ call: SimulatedBehaviour.Call, _ request: ProviderRequest) async throws(StepError) {
