@@ -21,7 +21,9 @@ final class SimulatedOutages: Sendable {
     func includes(_ call: SimulatedBehaviour.Call, at site: String) async throws(PostgresError) -> Bool {
         let now = BootTime.now
         let known = self.state.withLock { state -> [String: Set<String>]? in
-            guard let seen = state.seen, now - seen < Self.lifetime else {
+            // Nothing is known before the first answer.
+            guard let seen = state.seen else { return nil }
+            guard now - seen < Self.lifetime else {
                 // The others go by what is known until this one's answer is there.
                 state.seen = now
                 return nil
@@ -33,7 +35,7 @@ final class SimulatedOutages: Sendable {
             for row in try await self.database.run(SQLQuery(Self.query)) {
                 calls[try row.text(0), default: []].insert(try row.text(1))
             }
-            self.state.withLock { [calls] in $0.calls = calls }
+            self.state.withLock { [calls] in $0 = State(calls: calls, seen: now) }
         }
         return calls[site].map { $0.contains("all") || $0.contains(call.rawValue) } ?? false
     }
