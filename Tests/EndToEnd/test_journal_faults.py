@@ -116,12 +116,14 @@ def test_an_undo_that_can_not_be_written(world: World) -> None:
 def test_an_error_that_passes(world: World, sqlstate: str) -> None:
     """Serialization failure, deadlock, lock time-out: the same batch again. Resources, cancel: pause and again."""
     client = world.server().client()
-    _fail_at_times(world.database, sqlstate, times=8)
+    # Of those that pause: fewer than callers are told of, which they are after 0.4 s.
+    times = 3 if sqlstate in ("53200", "57014") else 8
+    _fail_at_times(world.database, sqlstate, times=times)
     calls = [client.start(create_request(options={"latency_ms": "50"})) for _ in range(20)]
     calls += [client.start(create_request(options={"fail": "start:refused"})) for _ in range(5)]
     outcomes = [call.outcome() for call in calls]
     raised = world.database.value("SELECT last_value FROM e2e_failures")
-    assert raised >= 8, f"only {raised} failures were raised: nothing was shown"
+    assert raised >= times, f"only {raised} failures were raised: nothing was shown"
     assert not [one for one in outcomes[:20] if isinstance(one, RPCFailure)], outcomes[:20]
     assert {one.reason for one in outcomes[20:]} == {"BOOT_FAILED"}
     findings = world.audit(client)
