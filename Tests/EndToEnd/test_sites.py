@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import json
 import os
 import pathlib
 import statistics
@@ -17,16 +16,13 @@ from dockerd import REDROID_IMAGE, ADBServer, DockerEngine
 from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name
 from support.postgres import Cluster
 from support.server import Server
+from support.sites import ALONE, site_server, wait_for_version
 from support.stubs import device_pb2
 from support.waiting import wait_until
 from support.world import World
 from test_redroid import _free_range
 
 pytestmark = [pytest.mark.docker, pytest.mark.xdist_group("sites")]
-
-
-# What the tests' servers have of the simulated provider has no place beside a file of sites; empty counts as unset.
-ALONE = {"DEVICERPC_SIMULATED": "", "DEVICERPC_SIMULATED_LATENCY": "", "DEVICERPC_SIMULATED_BOOT": ""}
 
 
 @pytest.fixture(scope="module")
@@ -59,11 +55,7 @@ class Sites:
         }
 
     def server(self, name: str, *sites: dict[str, Any], provider: str = "redroid") -> Server:
-        path = pathlib.Path(self.world.home) / f"{name}.json"
-        path.write_text(json.dumps({"sites": list(sites)}))
-        return self.world.server(
-            name, environment={**ALONE, "DEVICERPC_SITES": str(path), "DEVICERPC_PROVIDER": provider}
-        )
+        return site_server(self.world, name, sites, DEVICERPC_PROVIDER=provider)
 
     def held(self) -> dict[str, list[str]]:
         """The sagas of the containers and volumes on each engine."""
@@ -99,12 +91,6 @@ def sites(
         world.close()
 
 
-def _wait_for_version(world: World, server: Server, version: int) -> None:
-    """New sagas are of version 2 once all live instances know what sites are."""
-    line = f'saga_feature_on{{feature="sites"}} {version - 1}'
-    wait_until(lambda: line in server.http("/metrics")[1].splitlines(), 10, line, interval=0.1)
-
-
 def _start_slow_ones(world: World, server: Server, version: int) -> list[str]:
     """Four devices that take seconds to boot; returns their sagas."""
     client = server.client()
@@ -112,7 +98,7 @@ def _start_slow_ones(world: World, server: Server, version: int) -> list[str]:
     def one() -> str:
         return client.create(when="ACCEPTED", spec=device_pb2.DeviceSpec(android_version="14")).saga_id
 
-    _wait_for_version(world, server, version)
+    wait_for_version(server, version)
     ids = [one() for _ in range(4)]
     assert {world.saga_row(saga)["definition_version"] for saga in ids} == {version}
     return ids
@@ -189,7 +175,7 @@ def test_another_engine_at_the_address(sites: Sites) -> None:
 
 def test_two_engines_of_one_replica(sites: Sites) -> None:
     server = sites.server("both", sites.redroid("engine-a"), sites.redroid("engine-b"))
-    _wait_for_version(sites.world, server, 2)
+    wait_for_version(server, 2)
     client = server.client()
     calls = [client.start(create_request(spec=device_pb2.DeviceSpec(android_version="11")), 60) for _ in range(12)]
     sagas = client.sagas([call.result().saga_id for call in calls]).sagas
@@ -239,18 +225,15 @@ PACES = {
 def test_a_sites_pace_is_kept_and_foretold(world: World, pace: str) -> None:
     """More than a site takes at once: nobody fails, and who can't be begun in time is told when it can, within 20 %."""
     limits, latency, count, replicas = PACES[pace]
-    path = pathlib.Path(world.home) / "slow.yaml"
-    path.write_text(json.dumps({"sites": [
+    sites = [
         {"name": "slow", "provider": "simulated", "latency": latency, "boot": "0s", **limits},
         {"name": "spare", "provider": "simulated", "latency": "10ms", "boot": "0s", "devices": 1},
-    ]}))
-    servers = [
-        world.server(f"slow-{number}", environment={**ALONE, "DEVICERPC_SITES": str(path)}) for number in range(replicas)
     ]
+    servers = [site_server(world, f"slow-{number}", sites) for number in range(replicas)]
     clients = [server.client() for server in servers]
     client = clients[0]
     for server in servers:
-        _wait_for_version(world, server, 2)
+        wait_for_version(server, 2)
     # The other site has room for one, which this is.
     wait_until(lambda: client.saga(client.create().saga_id).site == "spare", 10, "a saga on the other site", interval=0.1)
     time.sleep(2.5)  # that it is full is known within a second, and the others' shares after two
@@ -307,13 +290,13 @@ def test_a_crowd_at_a_slow_site(world: World) -> None:
     """Row 5: far more creations than an engine of 16 operations a second takes in time, on two replicas. Nobody fails but past its
     deadline; who could not be begun in time is refused at once, and comes back when told."""
     rate = 16
-    path = pathlib.Path(world.home) / "engine.json"
-    path.write_text(json.dumps({"sites": [
-        {"name": "engine", "provider": "simulated", "latency": "200ms", "boot": "300ms", "calls-per-second": rate, "concurrency": 16},
-    ]}))
-    servers = [world.server(f"crowd-{number}", environment={**ALONE, "DEVICERPC_SITES": str(path)}) for number in range(2)]
+    engine = {
+        "name": "engine", "provider": "simulated", "latency": "200ms", "boot": "300ms", "calls-per-second": rate,
+        "concurrency": 16,
+    }
+    servers = [site_server(world, f"crowd-{number}", [engine]) for number in range(2)]
     for server in servers:
-        _wait_for_version(world, server, 2)
+        wait_for_version(server, 2)
     clients = [server.client() for server in servers]
     time.sleep(2.5)  # shares are looked at every two seconds
     # Half of them have all the time in the world, half of them a third of what it takes.
@@ -425,7 +408,7 @@ def test_a_full_site_refuses(world: World) -> None:
     )
     server = world.server("small", environment={**ALONE, "DEVICERPC_SITES": str(path)})
     client = server.client()
-    _wait_for_version(world, server, 2)
+    wait_for_version(server, 2)
     # Undone ones give their places back.
     for _ in range(6):
         with pytest.raises(RPCFailure):

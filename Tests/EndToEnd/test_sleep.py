@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import pathlib
 import time
@@ -10,27 +9,15 @@ from typing import Any
 
 from support.client import create_request
 from support.server import Server
+from support.sites import site_server, wait_for_version
 from support.waiting import wait_until
 from support.world import World
 
-# Empty counts as unset: what the tests' servers have of the simulated provider has no place beside a file of sites.
-ALONE = {"DEVICERPC_SIMULATED": "", "DEVICERPC_SIMULATED_LATENCY": "", "DEVICERPC_SIMULATED_BOOT": ""}
 DEAD = {"name": "dead", "provider": "simulated", "latency": "2ms", "boot": "2ms"}
 LIVE = {"name": "live", "provider": "simulated", "latency": "2ms", "boot": "2ms"}
 
 # ./dev sleepers: 100000. A hundredth of that in `./dev test`.
 SLEEPERS = int(os.environ.get("DEVICERPC_SLEEPERS", "1000"))
-
-
-def _server(world: World, name: str, *sites: dict[str, Any], start: bool = True, **environment: str) -> Server:
-    path = pathlib.Path(world.home) / f"{name}.json"
-    path.write_text(json.dumps({"sites": list(sites)}))
-    return world.server(name, start=start, environment={**ALONE, "DEVICERPC_SITES": str(path), **environment})
-
-
-def _wait_until_sites_are_known(server: Server) -> None:
-    line = 'saga_feature_on{feature="sites"} 1'
-    wait_until(lambda: line in server.http("/metrics")[1].splitlines(), 10, line, interval=0.1)
 
 
 def _outage(world: World, *calls: str) -> None:
@@ -53,8 +40,8 @@ def _metric(server: Server, name: str) -> float:
 
 def _fill(world: World, count: int, batch: int = 200, **environment: str) -> None:
     """Lets `count` sagas fall asleep whose devices can't be destroyed: their site answers nothing else any more."""
-    server = _server(world, "filler", DEAD, **environment)
-    _wait_until_sites_are_known(server)
+    server = site_server(world, "filler", [DEAD], **environment)
+    wait_for_version(server, 2)
     _outage(world, "destroy")
     client = server.client()
     made = 0
@@ -88,7 +75,7 @@ def _wait_undone(world: World, count: int, timeout: float) -> None:
 def test_waiting_is_no_crash(world: World) -> None:
     """Row 10: six undos wait for a dead site while servers are killed. That says nothing against them: they wait on, and end."""
     _fill(world, 6)
-    server = _server(world, "killed", DEAD)
+    server = site_server(world, "killed", [DEAD])
     for _ in range(8):
         time.sleep(0.3)
         server.kill()
@@ -127,17 +114,17 @@ def test_many_asleep_cost_nothing(world: World) -> None:
     rate = max(SLEEPERS // 250, 200)
     dead = {**DEAD, "calls-per-second": rate}
     # What it is without any, on a machine that is as busy as it is then.
-    fresh = _server(world, "fresh", LIVE)
-    _wait_until_sites_are_known(fresh)
+    fresh = site_server(world, "fresh", [LIVE])
+    wait_for_version(fresh, 2)
     _speed(fresh, 200)
     idle, speed = _resident(fresh), _speed(fresh, 300)
     made = world.count("COMPLETED")
     fresh.terminate()
     assert fresh.wait_ended(20) == 0
     _fill(world, SLEEPERS, DEVICERPC_MAX_SAGAS="100000", DEVICERPC_MAX_SAGAS_PER_USER="100000")
-    servers = [_server(world, name, dead, LIVE, DEVICERPC_MAX_SAGAS=str(SLEEPERS // 2)) for name in ("one", "two")]
+    servers = [site_server(world, name, [dead, LIVE], DEVICERPC_MAX_SAGAS=str(SLEEPERS // 2)) for name in ("one", "two")]
     for server in servers:
-        _wait_until_sites_are_known(server)
+        wait_for_version(server, 2)
         down = 'saga_breaker_open{dependency="site-dead"} 1'
         wait_until(lambda: down in server.http("/metrics")[1].splitlines(), 20, down, interval=0.1)
     wait_until(lambda: _asleep(world) == SLEEPERS, 30, "the probes to fall asleep again")
@@ -190,7 +177,7 @@ def test_the_command_of_a_parked_saga_finds_who_serves_it(world: World) -> None:
         "INSERT INTO saga_instance (instance_id, name, nonce, lease_until)"
         " VALUES (1000000, 'an older program', gen_random_uuid(), now() + interval '1 hour')"
     )
-    owner = _server(world, "owner", LIVE)
+    owner = site_server(world, "owner", [LIVE])
     client = owner.client()
     options = {"fail": "start:refused,destroy:undecidable"}
     saga_id = client.create(when="ACCEPTED", options=options).saga_id
@@ -202,7 +189,7 @@ def test_the_command_of_a_parked_saga_finds_who_serves_it(world: World) -> None:
         "name": "elsewhere", "provider": "redroid", "docker-host": f"unix://{world.home}/nobody.sock", "image": "redroid:11",
         "adb-ports": "5555-5574", "webrtc-ports": "8080-8099",
     }
-    stranger = _server(world, "stranger", elsewhere, DEVICERPC_PROVIDER="redroid")
+    stranger = site_server(world, "stranger", [elsewhere], DEVICERPC_PROVIDER="redroid")
     _command(world, saga_id, "RESUME")
     wait_until(lambda: world.saga_row(saga_id)["site"], 10, "the stranger to say what it lacks")
     assert world.saga_row(saga_id)["status"] == "PARKED"

@@ -34,21 +34,16 @@ public struct SiteKeeper: Sendable {
                 }
             }
             group.addTask {
-                var (failures, strangers) = (Occasionally(), Occasionally())
                 while !Task.isCancelled {
                     do throws(PostgresError) {
                         try await self.lookAfterRows()
                     } catch {
-                        if let count = failures.occurred(now: .now) {
-                            self.logger.warning(
-                                "can't look after the sites' rows: \(error)", metadata: ["since_last_line": "\(count)"])
-                        }
+                        self.logger.log(.warning, cause: "sites.rows", "can't look after the sites' rows: \(error)")
                     }
                     for site in self.providers.sites {
-                        guard let other = self.providers.stranger(of: site), strangers.occurred(now: .now) != nil else {
-                            continue
-                        }
-                        self.logger.error(
+                        guard let other = self.providers.stranger(of: site) else { continue }
+                        self.logger.log(
+                            .error, cause: "sites.stranger \(site.name)",
                             """
                             not served: the site's name stands for another provider (\(other.name)) in this database; \
                             give it another name
@@ -61,9 +56,10 @@ public struct SiteKeeper: Sendable {
     }
 
     private func lookAfterRows() async throws(PostgresError) {
+        // What can be read is known though nothing may be written.
+        self.providers.know(try await self.store.names())
+        self.providers.know(room: try await self.store.room())
         try await self.store.register(self.providers.sites)
         try await self.store.collect()
-        self.providers.know(room: try await self.store.room())
-        self.providers.know(try await self.store.names())
     }
 }

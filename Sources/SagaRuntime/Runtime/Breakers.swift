@@ -61,7 +61,7 @@ extension SagaMachine.CallOutcome {
     enum Sign { case answered, failed, nothing }
 
     /// What it says about the other side.
-    fileprivate func sign(wasCutShort: Bool) -> Sign {
+    func sign(wasCutShort: Bool) -> Sign {
         switch self {
         // Said without asking anybody.
         case .resolved(.repeatable), .resolved(.undecidable), .resolved(.assumed), .undone(.assumed): .nothing

@@ -475,13 +475,7 @@ struct SagaAdoption: Sendable {
     }
 
     /// What is parked was woken by a command, which is for others now.
-    private static let commandsOfParked = """
-        INSERT INTO saga_waiting (saga_id, saga_type, definition_version, site, due_at, reason, clock_epoch)
-        SELECT saga_id, saga_type, definition_version, coalesce(site, ''), saga_now(), '\(SagaWait.Reason.command.rawValue)',
-            (SELECT epoch FROM saga_clock)
-        FROM given WHERE status = 'PARKED'
-        ON CONFLICT (saga_id) DO UPDATE SET site = excluded.site, due_at = excluded.due_at
-        """
+    private static let commandsOfParked = SagaSleepers.makeDue("given WHERE status = 'PARKED'")
 
     /// Gives back what this process can't go on with, and writes down what it lacks: from then on only those claim it who have
     /// that. (Sagas of version 1 say it nowhere but in their events.)

@@ -30,16 +30,12 @@ struct SagaCommands: Sendable {
             SET commands = s.commands + 1,
                 adoptions = CASE WHEN $2 = '\(SagaCommand.Kind.resume.rawValue)' THEN 0 ELSE s.adoptions END
             WHERE s.saga_id = $1 AND s.status IN ('RUNNING', 'COMPENSATING', 'PARKED')
-            RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, s.status, s.owner
+            RETURNING s.saga_id, s.saga_type, s.definition_version, s.site, s.status, s.owner
         ), command AS (
             INSERT INTO saga_command (saga_id, kind, issuer, reason) SELECT saga_id, $2, $3, $4 FROM state
             RETURNING command_id
         ), waiting AS (
-            INSERT INTO saga_waiting (saga_id, saga_type, definition_version, site, due_at, reason, clock_epoch)
-            SELECT saga_id, saga_type, definition_version, site, saga_now(), '\(SagaWait.Reason.command.rawValue)',
-                (SELECT epoch FROM saga_clock)
-            FROM state WHERE status = 'PARKED' OR owner = \(SagaOwner.asleep)
-            ON CONFLICT (saga_id) DO UPDATE SET due_at = excluded.due_at, reason = excluded.reason
+            \(SagaSleepers.makeDue("state WHERE status = 'PARKED' OR owner = \(SagaOwner.asleep)"))
         ), quarantine AS (
             DELETE FROM saga_quarantine q USING state s
             WHERE q.saga_id = s.saga_id AND $2 = '\(SagaCommand.Kind.resume.rawValue)'

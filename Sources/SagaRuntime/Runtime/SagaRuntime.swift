@@ -450,7 +450,7 @@ public final class SagaRuntime: Sendable {
         guard let row = try? await self.pool.run(SQLQuery(SagaSleepers.count)).single(),
             let asleep = try? row.int64(0), var unserved = try? row.int64(1)
         else { return nil }
-        for group in SagaLeafGroup.groups(of: self.days.open()) {
+        for group in self.sites == nil ? [] : SagaLeafGroup.groups(of: self.days.open()) {
             let statement = self.statements.statement("sites_unserved", over: group, Sites.unserved)
             guard let rows = try? await self.pool.run(SQLQuery(statement)), let some = try? rows.single().int64(0)
             else { return nil }

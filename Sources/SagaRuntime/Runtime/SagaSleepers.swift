@@ -223,13 +223,26 @@ final class SagaSleepers: Sendable {
         }
     }
 
+    /// Has sagas looked at that were given commands.
+    ///
+    /// - Parameter sagas: a relation with their rows of `saga_state`, and which of them.
+    static func makeDue(_ sagas: String) -> String {
+        """
+        INSERT INTO saga_waiting (saga_id, saga_type, definition_version, site, due_at, reason, clock_epoch)
+        SELECT saga_id, saga_type, definition_version, coalesce(site, ''), saga_now(), '\(SagaWait.Reason.command.rawValue)',
+            (SELECT epoch FROM saga_clock)
+        FROM \(sagas)
+        ON CONFLICT (saga_id) DO UPDATE SET site = excluded.site, due_at = excluded.due_at, reason = excluded.reason
+        """
+    }
+
     /// Counts those that sleep, and those of them whose site no live instance serves.
     static let count = SQLStatement(
         "saga_waiting_count",
         """
-        SELECT coalesce(sum(count), 0)::bigint, coalesce(sum(count) FILTER (WHERE site <> '' AND NOT EXISTS (
-            SELECT 1 FROM saga_instance o WHERE NOT o.fenced AND w.site = ANY (o.sites))), 0)::bigint
-        FROM (SELECT site, count(*) FROM saga_waiting GROUP BY site) w
+        SELECT count(*), count(*) FILTER (WHERE w.site <> '' AND NOT w.site = ANY (l.sites))
+        FROM saga_waiting w, (
+            SELECT ARRAY(SELECT unnest(o.sites) FROM saga_instance o WHERE NOT o.fenced) AS sites) l
         """)
 
     private static func ids(_ rows: SQLRows) throws(PostgresError) -> [SagaID] {

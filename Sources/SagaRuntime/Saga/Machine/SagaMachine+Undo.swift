@@ -46,6 +46,12 @@ extension SagaMachine {
     }
 
     mutating func compensated(_ call: StepCall, _ outcome: CallOutcome, asked: Moment, now: Moment) {
+        if call.isProbe, outcome.sign(wasCutShort: false) == .failed {
+            // Whom it calls is still down.
+            self.survived()
+            if !outcome.isDefinite { self.becomeDoubtful(.undo(call.step), now: now) }
+            return
+        }
         switch outcome {
         case .undone(.undone) where Mutant.firstFindingEndsDoubt.isActive:
             self.undone.insert(call.step)
@@ -65,14 +71,6 @@ extension SagaMachine {
             }
         case .notSent:
             self.askAgain(call, now: now)
-        case .failed(let error) where call.isProbe && error.errorClass == .unavailable:
-            self.survived()
-        case .failed(let error) where call.isProbe && error.errorClass == .unknownOutcome:
-            self.survived()
-            self.becomeDoubtful(.undo(call.step), now: now)
-        case .abandoned where call.isProbe:
-            self.survived()
-            self.becomeDoubtful(.undo(call.step), now: now)
         case .failed(let error):
             if error.errorClass == .unknownOutcome { self.becomeDoubtful(.undo(call.step), now: now) }
             self.undoErrors[call.step] = error

@@ -56,6 +56,11 @@ struct SagaMachine: Sendable {
             }
         }
 
+        /// Of a call that failed: it certainly did nothing.
+        var isDefinite: Bool {
+            if case .failed(let error) = self { error.errorClass != .unknownOutcome } else { false }
+        }
+
         /// Of a forward call: `nil` if it certainly did nothing; else what it made, where that is known.
         var mayHaveActed: String?? {
             switch self {
