@@ -26,8 +26,11 @@ final class Breakers: Sendable {
         return self.breakers.withLock { $0[dependency]?.rate(now: now) ?? .all }
     }
 
-    /// Whether it is down, and it is too early to look again.
-    func isDown(_ dependency: String) -> Bool { self.rate(dependency) == .none }
+    /// Whether new work is to go elsewhere.
+    func isDown(_ dependency: String) -> Bool {
+        let now = self.clock.moment().uptime
+        return self.breakers.withLock { $0[dependency]?.isDown(now: now) ?? false }
+    }
 
     /// What a call's end says about its dependency.
     ///

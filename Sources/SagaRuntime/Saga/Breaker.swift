@@ -36,6 +36,8 @@ struct Breaker: Sendable, Equatable {
     /// What is worth telling people.
     enum Change: Sendable, Equatable { case opened, closed }
 
+    /// How long after its pause those who wait for it have looked, if anybody waits.
+    static let patience: Duration = .seconds(3)
     /// How often those who wait look after a probe.
     static let glance: Duration = .milliseconds(100)
 
@@ -66,6 +68,16 @@ struct Breaker: Sendable, Equatable {
             }
             self.state = .probing(until: now + limit, pause: pause)
             return .probe
+        }
+    }
+
+    /// Whether new work is to go elsewhere. Whoever waits for it looks after it as soon as its pause is over; where nobody does, new
+    /// work is what finds it back.
+    func isDown(now: BootTime) -> Bool {
+        switch self.state {
+        case .closed: false
+        case .open(let until, _): now < until + Self.patience
+        case .probing(let until, _): now < until
         }
     }
 

@@ -78,6 +78,19 @@ import Testing
         #expect(breaker.admit(now: now + Self.limit, limit: Self.limit) == .probe)
     }
 
+    /// New work goes elsewhere, also while somebody looks; but where nobody does, it is what finds the dependency back.
+    @Test func newWorkGoesElsewhereUntilSomebodyHasHadTimeToLook() {
+        var breaker = self.opened()
+        #expect(!Breaker().isDown(now: self.start))
+        let over = self.start + .seconds(1)
+        #expect(breaker.isDown(now: over) && breaker.isDown(now: over + (Breaker.patience - .milliseconds(1))))
+        #expect(!breaker.isDown(now: over + Breaker.patience))
+        #expect(breaker.admit(now: over, limit: Self.limit) == .probe)
+        #expect(breaker.isDown(now: over + (Self.limit - .milliseconds(1))))
+        #expect(breaker.answered() == .closed)
+        #expect(!breaker.isDown(now: over))
+    }
+
     /// An attempt of a forward step, which asks nobody, finds the dependency back.
     @Test func anyAnswerCloses() {
         var breaker = self.opened()
