@@ -17,6 +17,7 @@ from support.clocks import SteppedClock
 from support.pgproxy import PostgresProxy
 from support.postgres import Cluster, Database
 from support.server import Server, run_command
+from support.sites import ALONE
 
 from .schedule import REPLICAS, Fault, Schedule
 from .user_service import UserService
@@ -131,9 +132,7 @@ class Stage:
         ]
         path = self.home / f"sites-{number + 1}.json"
         path.write_text(json.dumps({"sites": served}))
-        # Empty counts as unset.
-        unset = {"DEVICERPC_SIMULATED": "", "DEVICERPC_SIMULATED_LATENCY": "", "DEVICERPC_SIMULATED_BOOT": ""}
-        return {**unset, "DEVICERPC_SITES": str(path)}
+        return {**ALONE, "DEVICERPC_SITES": str(path)}
 
     def start(self) -> None:
         for replica in self.replicas:
