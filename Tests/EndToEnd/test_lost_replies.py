@@ -29,63 +29,55 @@ from support.world import World
 # The provider
 
 
-def _id(options: dict[str, str]) -> str:
-    return " ".join(f"{key}={value}" for key, value in options.items())
-
-
 _NO_KEYS = {"unique_keys": "false"}
 
-
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"lose_reply": "create"},
-        {"lose_reply": "create", "lookup_lag_ms": "1500"},
-        {"lose_reply": "create", "late_ms": "1500"},
-        {"lose_reply": "create", "late_ms": "1000", "lookup_lag_ms": "2000"},
-        {"lose_reply": "create", **_NO_KEYS},
-        {"lose_reply": "create", "lookup_lag_ms": "1500", **_NO_KEYS},
-        {"lose_reply": "create", "late_ms": "1500", **_NO_KEYS},
-        {"lose_reply": "create", "late_ms": "1000", "lookup_lag_ms": "2000", **_NO_KEYS},
-        {"lose_reply": "start"},
-        {"lose_reply": "start", "late_ms": "1000"},
-        {"lose_reply": "create,start", **_NO_KEYS},
-    ],
-    ids=_id,
-)
-def test_lost_reply_is_adopted(world: World, options: dict[str, str]) -> None:
-    """A provider that knows its keys is asked again; of one that doesn't, "not there" is believed only in the end."""
-    client = world.server().client()
-    started = time.monotonic()
-    answer = client.create(options=options, timeout=60)
-    print(f"took {time.monotonic() - started:.1f} s")
-    assert device_status(answer.device) == "RUNNING"
-    # Never repeated: the provider has made one device, ever.
-    made = world.database.records("SELECT * FROM simulated_device")
-    assert len(made) == 1, made
-    world.audit(client)
+_ADOPTED: list[dict[str, str]] = [
+    {"lose_reply": "create"},
+    {"lose_reply": "create", "lookup_lag_ms": "1500"},
+    {"lose_reply": "create", "late_ms": "1500"},
+    {"lose_reply": "create", "late_ms": "1000", "lookup_lag_ms": "2000"},
+    {"lose_reply": "create", **_NO_KEYS},
+    {"lose_reply": "create", "lookup_lag_ms": "1500", **_NO_KEYS},
+    {"lose_reply": "create", "late_ms": "1500", **_NO_KEYS},
+    {"lose_reply": "create", "late_ms": "1000", "lookup_lag_ms": "2000", **_NO_KEYS},
+    {"lose_reply": "start"},
+    {"lose_reply": "start", "late_ms": "1000"},
+    {"lose_reply": "create,start", **_NO_KEYS},
+]
+_UNDONE: list[dict[str, str]] = [
+    {"fail": "start:refused", "lose_reply": "destroy"},
+    {"fail": "start:refused", "lose_reply": "destroy", "late_ms": "1500"},
+    {"fail": "start:refused", "lose_reply": "create", "late_ms": "1500"},
+    {"fail": "start:refused", "lose_reply": "create", "lookup_lag_ms": "1500", **_NO_KEYS},
+    {"fail": "start:refused", "lose_reply": "create,destroy", "late_ms": "1000", "lookup_lag_ms": "1500"},
+    {"fail": "start:refused", "lose_reply": "create,destroy", "late_ms": "1000", "lookup_lag_ms": "1500", **_NO_KEYS},
+]
 
 
-@pytest.mark.parametrize(
-    "options",
-    [
-        {"fail": "start:refused", "lose_reply": "destroy"},
-        {"fail": "start:refused", "lose_reply": "destroy", "late_ms": "1500"},
-        {"fail": "start:refused", "lose_reply": "create", "late_ms": "1500"},
-        {"fail": "start:refused", "lose_reply": "create", "lookup_lag_ms": "1500", **_NO_KEYS},
-        {"fail": "start:refused", "lose_reply": "create,destroy", "late_ms": "1000", "lookup_lag_ms": "1500"},
-        {"fail": "start:refused", "lose_reply": "create,destroy", "late_ms": "1000", "lookup_lag_ms": "1500", **_NO_KEYS},
-    ],
-    ids=_id,
-)
-def test_lost_reply_is_undone(world: World, options: dict[str, str]) -> None:
-    client = world.server().client()
-    with pytest.raises(RPCFailure) as caught:
-        client.create(options=options, timeout=60)
-    assert caught.value.reason == "BOOT_FAILED"
+def test_lost_replies_are_adopted_or_undone(world: World) -> None:
+    """A provider that knows its keys is asked again; of one that doesn't, "not there" is believed only in the end.
+
+    Each on a replica of its own, so that none of them has to wait for another one's breaker, and all at once.
+    """
+    cases = _ADOPTED + _UNDONE
+    servers = world.replicas(len(cases))
+    calls = [
+        server.client().start(create_request(options=options), 60) for server, options in zip(servers, cases, strict=True)
+    ]
+    outcomes = [call.outcome() for call in calls]
+    for options, outcome in zip(_ADOPTED, outcomes[: len(_ADOPTED)], strict=True):
+        assert not isinstance(outcome, RPCFailure), f"{options}: {outcome}"
+        assert device_status(outcome.device) == "RUNNING", options
+        # Never repeated: the provider has made one device, ever.
+        made = world.database.records("SELECT * FROM simulated_device WHERE saga_id = %s", outcome.saga_id)
+        assert len(made) == 1, (options, made)
+    for options, outcome in zip(_UNDONE, outcomes[len(_ADOPTED) :], strict=True):
+        assert isinstance(outcome, RPCFailure) and outcome.reason == "BOOT_FAILED", f"{options}: {outcome}"
+    client = servers[0].client()
     world.audit(client)
     time.sleep(4)  # longer than anything above may come late
-    world.audit(client)
+    findings = world.audit(client)
+    assert (findings.count("COMPLETED"), findings.count("COMPENSATED")) == (len(_ADOPTED), len(_UNDONE))
 
 
 @pytest.mark.parametrize("keys", [{}, _NO_KEYS], ids=["keys", "no keys"])
@@ -127,14 +119,16 @@ def test_killed_while_a_reply_is_lost(world: World) -> None:
     world.audit(client)
 
 
-@pytest.mark.parametrize("options", [{"late_ms": "4000"}, {"late_ms": "2500", "lookup_lag_ms": "4000"}],
-                         ids=["late", "late and unseen"])
-def test_effect_after_the_deadline(world: World, options: dict[str, str]) -> None:
-    """The reply is lost, the deadline passes, and only then the device appears: it must not stay."""
+def test_effect_after_the_deadline(world: World) -> None:
+    """The reply is lost, the deadline passes, and only then the device appears (late, or late and unseen): it must not stay."""
     client = world.server().client()
-    with pytest.raises(RPCFailure) as caught:
-        client.create(options={"lose_reply": "create", **options, **_NO_KEYS}, saga_timeout=1, timeout=90)
-    assert caught.value.reason == "TIMED_OUT", caught.value
+    calls = [
+        client.start(create_request(options={"lose_reply": "create", **options, **_NO_KEYS}, saga_timeout=1), 90)
+        for options in ({"late_ms": "4000"}, {"late_ms": "2500", "lookup_lag_ms": "4000"})
+    ]
+    for call in calls:
+        outcome = call.outcome()
+        assert isinstance(outcome, RPCFailure) and outcome.reason == "TIMED_OUT", outcome
     # COMPENSATED was said only after the effect can't come any more.
     world.audit(client)
     time.sleep(6)
@@ -178,18 +172,22 @@ def test_many_lost_replies_at_once(world: World) -> None:
 # The user service
 
 
-@pytest.mark.parametrize("action", [ledgers.lose_reply(), ledgers.drop(), ledgers.late(1), ledgers.fail(502)],
-                         ids=["reply lost", "dropped", "late", "bad gateway"])
-def test_report_in_doubt_is_repeated_under_its_key(world: World, action: ledgers.Action) -> None:
+def test_report_in_doubt_is_repeated_under_its_key(world: World) -> None:
+    """Reply lost, dropped, late, bad gateway; each on a replica of its own, as above."""
     assert world.ledger
-    client = world.server().client()
-    world.ledger.rule(action, operation="increment", times=2)
-    answer = client.create()
-    calls = world.ledger.calls_for(answer.device.device_id)
-    assert [call.operation for call in calls] == ["increment"] * 3
-    assert len({call.key for call in calls}) == 1
+    actions = [ledgers.lose_reply(), ledgers.drop(), ledgers.late(1), ledgers.fail(502)]
+    servers = world.replicas(len(actions))
+    calls = []
+    for number, (server, action) in enumerate(zip(servers, actions, strict=True)):
+        world.ledger.rule(action, operation="increment", user=f"user {number}", times=2)
+        calls.append(server.client().start(create_request(user=f"user {number}")))
+    for action, call in zip(actions, calls, strict=True):
+        answer = call.result()
+        reports = world.ledger.calls_for(answer.device.device_id)
+        assert [report.operation for report in reports] == ["increment"] * 3, action
+        assert len({report.key for report in reports}) == 1, action
     time.sleep(1.5)
-    world.audit(client)
+    world.audit(servers[0].client())
 
 
 def test_report_that_arrives_after_its_undo(world: World) -> None:

@@ -151,11 +151,14 @@ class Cluster:
 
 
 class Database:
-    """One database of a test."""
+    """One database of a test. Connections that only read are kept: a new one costs PostgreSQL fifty times what a query does,
+    and whoever waits for something asks many times."""
 
     def __init__(self, cluster: Cluster, name: str) -> None:
         self.cluster = cluster
         self.name = name
+        # Those that nobody uses now.
+        self._kept: list[psycopg.Connection[Any]] = []
 
     @property
     def url(self) -> str:
@@ -166,13 +169,38 @@ class Database:
         return self.cluster.conninfo(self.name, port)
 
     def rows(self, sql: str, *parameters: Any) -> list[tuple[Any, ...]]:
-        with self.cluster.connect(self.name) as connection:
-            return connection.execute(sql, parameters or None).fetchall()
+        return self._read(sql, parameters, psycopg.rows.tuple_row)
 
     def records(self, sql: str, *parameters: Any) -> list[dict[str, Any]]:
-        with self.cluster.connect(self.name) as connection:
-            cursor = connection.cursor(row_factory=psycopg.rows.dict_row)
-            return cursor.execute(sql, parameters or None).fetchall()
+        return self._read(sql, parameters, psycopg.rows.dict_row)
+
+    def _read(self, sql: str, parameters: tuple[Any, ...], row_factory: Any) -> list[Any]:
+        while sql.lstrip().startswith("SELECT"):
+            try:
+                connection = self._kept.pop()
+            except IndexError:
+                break
+            # One that has ended meanwhile (PostgreSQL has stopped, a test has ended them all) is no reason to fail.
+            with contextlib.suppress(psycopg.OperationalError):
+                return self._fetch(connection, sql, parameters, row_factory)
+        connection = psycopg.connect(self.cluster.conninfo(self.name), autocommit=True, connect_timeout=5)
+        connection.prepare_threshold = None  # tests alter tables, which prepared queries don't bear
+        return self._fetch(connection, sql, parameters, row_factory)
+
+    def _fetch(
+        self, connection: psycopg.Connection[Any], sql: str, parameters: tuple[Any, ...], row_factory: Any
+    ) -> list[Any]:
+        try:
+            rows = connection.cursor(row_factory=row_factory).execute(sql, parameters or None).fetchall()
+        except BaseException:
+            connection.close()
+            raise
+        self._kept.append(connection)
+        return rows
+
+    def _forget_connections(self) -> None:
+        while self._kept:
+            self._kept.pop().close()
 
     def value(self, sql: str, *parameters: Any) -> Any:
         rows = self.rows(sql, *parameters)
@@ -205,6 +233,7 @@ class Database:
 
     def terminate_backends(self) -> int:
         """Ends every connection to this database but one's own. Returns how many there were."""
+        self._forget_connections()
         return len(
             self.rows(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
@@ -214,6 +243,7 @@ class Database:
         )
 
     def drop(self) -> None:
+        self._forget_connections()
         if not self.cluster.is_running:
             return
         for _ in range(5):

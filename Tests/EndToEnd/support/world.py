@@ -53,6 +53,15 @@ class World:
             server.start()
         return server
 
+    def replicas(self, count: int, **options: Any) -> list[Server]:
+        """So many that start at the same time, all of them SERVING."""
+        servers = [self.server(start=False, **options) for _ in range(count)]
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_ready()
+        return servers
+
     def proxy(self, target_port: int | None = None) -> PostgresProxy:
         """In front of PostgreSQL, or of what else takes its connections."""
         proxy = PostgresProxy(target_port or self.cluster.port)
