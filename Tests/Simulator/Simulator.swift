@@ -30,7 +30,9 @@ enum Simulator {
             try DedicatedThread.start(name: "simulator") {
                 // From here on nothing runs beside this.
                 Scheduler.shared.install()
-                exit(options.runsRecorded ? RecordedMutant.runAll(database) : Self.simulate(options, database))
+                exit(
+                    options.runsRecorded
+                        ? RecordedMutant.runAll(database, only: options.mutant) : Self.simulate(options, database))
             }
         } catch {
             print("simulator: no thread: \(error)")
@@ -107,7 +109,7 @@ struct Options {
     static let usage = """
         usage: ./dev simulate [--seeds N] [--from S] [--seed S] [--at-most SECONDS] [--mutant NAME]
                               [--history] [--verbose] [--lines N] [--shrink SECONDS] [--jobs N]
-               ./dev simulate --mutants
+               ./dev simulate --mutants [--mutant NAME]
         mutants: \(Mutant.allCases.map(\.rawValue).joined(separator: ", "))
         """
 

@@ -84,14 +84,16 @@ struct JournalStatements: Sendable {
 
     /// Puts sagas to sleep. Result: (saga_id) of those that passed the guard.
     func sleep(on leaf: SagaLeaf) -> SQLStatement {
-        self.made.statement("journal_sleep", on: leaf) { leaf in
+        let isBlind = Mutant.sleepIgnoresCommands.isActive
+        return self.made.statement(isBlind ? "journal_blind_sleep" : "journal_sleep", on: leaf) { leaf in
             """
             WITH state AS (
                 UPDATE \(leaf.state) s
                 SET owner = \(SagaOwner.asleep), version = s.version + 1, adoptions = i.adoptions,
                     unsent_version = CASE WHEN i.is_unsent THEN s.version + 1 END
                 FROM \(JournalInput.sleep.relation("i"))
-                WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version AND s.commands = i.commands
+                WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version
+                    AND (\(isBlind ? "true OR " : "")s.commands = i.commands)
                 RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, i.due_at, i.dependency,
                     i.reason, i.doubt_until
             ), waiting AS (

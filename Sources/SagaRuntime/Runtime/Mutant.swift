@@ -29,6 +29,18 @@ public enum Mutant: String, CaseIterable, Sendable {
     case quarantineIsNotTold = "quarantine-is-not-told"
     /// A question counts from when it was answered, not from when it was sent.
     case answersCountWhenTheyCome = "answers-count-when-they-come"
+    /// What waits stays awake: it is held, and counts, as if it worked.
+    case whatWaitsStaysAwake = "what-waits-stays-awake"
+    /// Waking a saga counts as taking it up without progress, and a probe that failed is none.
+    case waitingIsNoProgress = "waiting-is-no-progress"
+    /// Sagas are taken up whatever their site, as long as anybody serves it.
+    case claimsAskForNoSite = "claims-ask-for-no-site"
+    /// A saga falls asleep whatever it was commanded meanwhile.
+    case sleepIgnoresCommands = "sleep-ignores-commands"
+    /// Time spent asleep counts for a settle time whatever the clock has done.
+    case sleepCountsInAnyEpoch = "sleep-counts-in-any-epoch"
+    /// An undo is over while the other side still works on it.
+    case undoLeavesJobs = "undo-leaves-jobs"
 
     #if FAULT_POINTS
         private static let out = Mutex(getenv("DEVICERPC_MUTANT").flatMap { Mutant(rawValue: String(cString: $0)) })

@@ -148,9 +148,12 @@ final class SagaSleepers: Sendable {
         FROM woken g
         WHERE s.saga_id = g.saga_id AND g.wakes
         RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
-            CASE WHEN g.clock_epoch = (SELECT epoch FROM saga_clock) THEN g.doubt_until END, saga_now()
+            CASE WHEN g.clock_epoch = (SELECT epoch FROM saga_clock)\(
+                Mutant.sleepCountsInAnyEpoch.isActive ? " OR true" : "") THEN g.doubt_until END, saga_now()
         """
     }
+    /// One name stands for one text.
+    private static var claimName: String { Mutant.sleepCountsInAnyEpoch.isActive ? "saga_any_wake" : "saga_wake" }
 
     /// Claims sagas that are to go on.
     ///
@@ -261,7 +264,7 @@ final class SagaSleepers: Sendable {
                     var parameters = SQLParameters()
                     parameters.append(owner)
                     parameters.append(array: part.elements.map(\.rawValue))
-                    return SQLQuery(self.statements.statement("saga_wake", on: part.leaf, Self.claim), parameters)
+                    return SQLQuery(self.statements.statement(Self.claimName, on: part.leaf, Self.claim), parameters)
                 })
         }
         let now = self.clock.moment()
@@ -270,13 +273,15 @@ final class SagaSleepers: Sendable {
             guard let id = SagaID(try row.text(0)) else { continue }
             var doubtUntil: BootTime?
             let theirs = try row.timestamp(5)
-            let distance = max(theirs - now.time, now.time - theirs)
+            let distance = Mutant.sleepCountsInAnyEpoch.isActive ? .zero : max(theirs - now.time, now.time - theirs)
             if let until = try row.optionalTimestamp(4), distance <= Self.slack {
                 doubtUntil = now.uptime + min(until - now.time, .zero)
             }
             woken.append(
                 Woken(
-                    id: id, version: Int(try row.int32(1)), adoptions: Int(try row.int32(2)), isUnsent: try row.bool(3),
+                    id: id, version: Int(try row.int32(1)),
+                    adoptions: Int(try row.int32(2)) + (Mutant.waitingIsNoProgress.isActive ? 1 : 0),
+                    isUnsent: try row.bool(3),
                     awakening: SagaMachine.Awakening(doubtUntil: doubtUntil, dependency: dependencies[id])))
         }
         return woken

@@ -431,7 +431,8 @@ final class SagaWorker: Sendable {
         // A back-off may last minutes; others may call meanwhile.
         drive.permit.release()
         let now = self.dependencies.clock.moment()
-        if drive.machine.definition.sleeps, let wait = drive.machine.waiting(now: now),
+        if drive.machine.definition.sleeps, !Mutant.whatWaitsStaysAwake.isActive,
+            let wait = drive.machine.waiting(now: now),
             wait.until.map({ $0 - now.time >= self.dependencies.sleepsFrom }) ?? true
         {
             return await self.write(drive.machine.sleepRecord(wait, now: now), &drive)

@@ -27,6 +27,9 @@ final class Sites: Sendable {
     /// What this process serves, now.
     var served: [String] { self.local().sorted() }
 
+    /// What some live instance serves, this one or another.
+    var servedByAny: [String] { self.view.withLock { $0.served }.union(self.local()).sorted() }
+
     /// Whether some live instance serves a site.
     func isServed(_ site: String) -> Bool {
         self.view.withLock { $0.served.contains(site) } || self.local().contains(site)

@@ -2,8 +2,12 @@
 
 extension Database {
     func fate(of work: ConnectionMailbox.Work, _ machine: Machine) -> RequestFate {
-        self.crossed(machine)
-        return self.requestFate
+        var names: [String] = []
+        if case .pipeline(let queries, _) = work { names = queries.map(\.statement.name) }
+        let isLost = self.crossed(machine, names)
+        var fate = self.requestFate
+        if isLost { fate.isLostBefore = true }
+        return fate
     }
 
     /// What the server did, for the history.
@@ -41,6 +45,7 @@ extension Database {
     private static let dull: Set<String> = [
         "instance_renew", "instance_others", "saga_claim", "saga_claimable", "instance_features", "saga_count_parked",
         "saga_quarantine_count", "saga_clock", "saga_partition_exists",
-        "instance_backend", "saga_newest", "saga_rows", "saga_notify",
+        "instance_backend", "saga_newest", "saga_rows", "saga_notify", "saga_waiting_due", "saga_waiting_dependencies",
+        "saga_waiting_for", "saga_waiting_count", "saga_commands_open", "sites_publish", "sites_look", "sites_unserved",
     ]
 }

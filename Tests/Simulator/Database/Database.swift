@@ -129,7 +129,9 @@ final class Database: @unchecked Sendable {
             .simple(
                 """
                 TRUNCATE \(self.emptied);
+                UPDATE saga_clock SET epoch = 1;
                 SELECT setval('saga_instance_id', 1, false), setval('sim.uuids', 1, false),
+                    setval('saga_command_command_id_seq', 1, false),
                     setval('sim.notification_number_seq', 1, false);
                 INSERT INTO sim.seat SELECT generate_series(1, \(SimulatedSchema.seats))
                 """))
@@ -175,7 +177,8 @@ final class Database: @unchecked Sendable {
     // MARK: Connections
 
     /// Told whenever something goes from a machine to the server.
-    var crossed: (Machine) -> Void = { _ in }
+    /// Returns whether the request is lost.
+    var crossed: (Machine, [String]) -> Bool = { _, _ in false }
 
     var requestFate: RequestFate { self.faults?.requestFate() ?? RequestFate(there: .zero, back: .zero) }
 

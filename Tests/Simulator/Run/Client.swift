@@ -14,6 +14,8 @@ final class Client: @unchecked Sendable {
     private(set) var refused: [String] = []
     /// Without a request id, a call that died leaves this client with nothing to ask for.
     private(set) var hasGivenUp = false
+    /// A replica may be at it.
+    private(set) var isAsking = false
     private(set) var watched: [SagaEvent] = []
     private(set) var hasSeenEnd = false
     private(set) var problems: [String] = []
@@ -49,21 +51,33 @@ final class Client: @unchecked Sendable {
                 await self.world.sleep(self.world.pause(200, 1000))
                 continue
             }
-            let new = NewSaga(
+            var new = NewSaga(
                 id: runtime.mintID(), type: SimulatedSaga.type, userID: "user-\(self.number % 3)",
                 resourceID: "00000000-0000-0000-0000-0000000000\(10 + self.number)", requestID: self.requestID,
                 method: 1, requestDigest: [UInt8(self.number)], batchID: "", request: [UInt8(self.number)],
                 secrets: self.number % 2 == 0 ? [1] : [], timeout: self.timeout)
+            if self.world.plan.traits.sites.count > 1 {
+                let served = replica.served.sorted()
+                guard !served.isEmpty else {
+                    await self.world.sleep(self.world.pause(200, 1000))
+                    continue
+                }
+                new.sites = [served[self.number % served.count]]
+            }
             let milestone = self.world.happens(0.5) ? Milestone.accepted : .finished
             self.world.history.name(new.id.rawValue, self.number, attempt: self.attempts)
             self.attempts += 1
             self.note("asks \(machine.name) for \(new.id)")
-            switch await machine.visit({ try await runtime.start(new, until: milestone).0 }) {
+            self.isAsking = true
+            let answer = await machine.visit { [new] in try await runtime.start(new, until: milestone).0 }
+            self.isAsking = false
+            switch answer {
             case .returned(let submission):
                 return self.isAcknowledged(submission.id)
             case .failed(let error as SagaRuntimeError):
                 if case .interrupted(let id, _) = error { return self.isAcknowledged(id) }
                 self.note("is told \(error)")
+                if case .overloaded = error { self.world.isOverloaded(machine.name) }
                 // Anything but "may have" means that it has not, and will not.
                 if case .mayHaveStarted = error { break }
                 self.refused.append(new.id.rawValue)
@@ -91,7 +105,8 @@ final class Client: @unchecked Sendable {
 
     private func watch() async {
         guard let id = self.acknowledged.flatMap({ SagaID($0) }) else { return }
-        while !self.hasSeenEnd {
+        // What is parked may go on once it is commanded.
+        while !self.hasSeenEnd || self.watched.last?.sagaStatus == .parked && self.world.givesCommands {
             guard let replica = self.world.anyReplica(), let runtime = replica.runtime, let machine = replica.machine
             else {
                 await self.world.sleep(self.world.pause(200, 1000))
@@ -102,7 +117,7 @@ final class Client: @unchecked Sendable {
             _ = await machine.visit {
                 for try await events in runtime.follow(id, after: cursor) { post.send(events) }
             }
-            await self.world.sleep(self.world.pause(100, 1000))
+            await self.world.sleep(self.hasSeenEnd ? .seconds(2) : self.world.pause(100, 1000))
         }
     }
 

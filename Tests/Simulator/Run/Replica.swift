@@ -13,6 +13,8 @@ final class Replica: @unchecked Sendable {
     /// While somebody is at home.
     private(set) var runtime: SagaRuntime?
     private var isStopping = false
+    /// Sites that it can't call now.
+    private var unserved: [String: Int] = [:]
 
     init(number: Int, world: World) {
         self.number = number
@@ -29,8 +31,14 @@ final class Replica: @unchecked Sendable {
         var configuration = SagaRuntimeConfiguration(
             connection: connection, instanceName: "r\(self.number)", dataDirectory: nil)
         configuration.drainTimeout = .seconds(20)
+        configuration.sleepsFrom = .milliseconds(700)
+        if let most = world.plan.traits.maximumInFlight { configuration.maximumInFlight = most }
+        if world.plan.traits.sites.count > 1 {
+            configuration.sites = { [unowned self] in self.served }
+            configuration.dependencyOfSite = { "provider \($0)" }
+        }
         let runtime = SagaRuntime(
-            configuration: configuration, definitions: [SimulatedSaga.definition(machine, world)],
+            configuration: configuration, definitions: [SimulatedSaga.definition(self, machine, world)],
             logger: Logger(label: machine.name) { _ in HistoryLog(name: machine.name, history: world.history) })
         self.machine = machine
         self.runtime = runtime
@@ -44,6 +52,15 @@ final class Replica: @unchecked Sendable {
             machine.end()
             self.isGone(machine)
         }
+    }
+
+    /// Sites that it can ever call, and those that it can call now.
+    var calls: Set<String> { self.world.plan.traits.served[self.number - 1] }
+    var served: Set<String> { self.calls.filter { self.unserved[$0, default: 0] == 0 } }
+
+    func turn(_ site: String, isServed: Bool) {
+        self.unserved[site, default: 0] += isServed ? -1 : 1
+        self.world.history.note("r\(self.number)", "can call \(self.served.sorted().joined(separator: " "))")
     }
 
     func kill() {

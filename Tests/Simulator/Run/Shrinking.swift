@@ -42,6 +42,9 @@ struct Shrinking {
             }
             while self.smallest.plan.replicas > 1 {
                 let last = self.smallest.plan.replicas
+                // Somebody has to call each site.
+                let traits = self.smallest.plan.traits
+                if Set(traits.served.prefix(last - 1).joined()) != Set(traits.sites) { break }
                 let isSmaller = self.attempt {
                     $0.replicas -= 1
                     $0.blows.removeAll { $0.blow.replica == last }

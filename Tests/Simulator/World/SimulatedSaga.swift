@@ -5,8 +5,8 @@
 ///
 /// | step  | does                                  | undo                            |
 /// |-------|---------------------------------------|---------------------------------|
-/// | SEAT  | a seat of eight, in the flush         | given back after MAKE's undo    |
-/// | MAKE  | the provider makes a thing            | destroys whatever there is      |
+/// | SEAT  | a seat of six, in the flush, and where | given back after MAKE's undo   |
+/// | MAKE  | a provider makes a thing, or by a job | destroys whatever there is      |
 /// | ENTRY | a row                                 | removed with the thing          |
 /// | COUNT | the counting service counts it        | counts it back                  |
 /// | START | starts it; any number of times        | none                            |
@@ -14,17 +14,27 @@ enum SimulatedSaga {
     static let type = "SIMULATED"
     static let callLimit = Duration.seconds(4)
 
-    static func definition(_ machine: Machine, _ world: World) -> SagaDefinition {
+    /// What is known of where a saga's things are made.
+    static func site(_ outputs: [String: String]) -> String? {
+        // {"seat":1,"site":"west"}
+        let words = (outputs["SEAT"] ?? "").split(separator: "\"")
+        return words.count > 5 && words[3] == "site" ? String(words[5]) : nil
+    }
+
+    static func definition(_ replica: Replica, _ machine: Machine, _ world: World) -> SagaDefinition {
+        let traits = world.plan.traits
+        let providers = Providers(machine: machine, replica: replica, world: world)
         let undo = RetryPolicy(maximumRetries: 80, initialDelay: .milliseconds(500), maximumDelay: .seconds(5))
         let forward = RetryPolicy(maximumRetries: 3, initialDelay: .milliseconds(200), maximumDelay: .seconds(5))
-        return SagaDefinition(
-            type: Self.type, version: 1,
+        var definition = SagaDefinition(
+            type: Self.type, version: traits.sleeps ? 2 : 1,
             steps: [
                 StepDefinition(
-                    name: "SEAT", action: .database(Self.seat), onCompensated: [Self.giveBackSeat],
+                    name: "SEAT", action: .database(Self.seat(choosesSite: traits.sites.count > 1)),
+                    onCompensated: [Self.giveBackSeat],
                     undoAfter: ["MAKE"]),
                 StepDefinition(
-                    name: "MAKE", action: .remote(MakeStep(machine: machine, provider: world.provider)),
+                    name: "MAKE", action: .remote(MakeStep(providers: providers)),
                     undoIsRemote: true, onCompensated: [Self.removeEntry], undoAfter: ["ENTRY", "START"],
                     retry: forward, undoRetry: undo, callLimit: Self.callLimit),
                 StepDefinition(name: "ENTRY", action: .database(Self.entry)),
@@ -32,27 +42,46 @@ enum SimulatedSaga {
                     name: "COUNT", action: .remote(CountStep(machine: machine, service: world.counting)),
                     undoIsRemote: true, retry: forward, undoRetry: undo, callLimit: Self.callLimit),
                 StepDefinition(
-                    name: "START", action: .remote(StartStep(machine: machine, provider: world.provider)),
+                    name: "START", kind: traits.hasPivot ? .pivot : .compensatable,
+                    action: .remote(StartStep(providers: providers)),
                     onSucceeded: [Self.startEntry], retry: forward, undoRetry: undo, callLimit: Self.callLimit),
-            ], provisionedStep: 3)
+            ], provisionedStep: 3, sleeps: traits.sleeps)
+        if traits.sites.count > 1 { definition.site = { _, outputs in Self.site(outputs) } }
+        return definition
     }
 
-    private static let seat = DatabaseStep(
-        name: "sim_seat",
-        ctes: """
-            free AS MATERIALIZED (
-                SELECT number FROM sim.seat WHERE saga_id IS NULL ORDER BY number
-                LIMIT (SELECT count(*) FROM accepted) FOR UPDATE SKIP LOCKED
-            ), granted AS (
-                UPDATE sim.seat s SET saga_id = a.saga_id
-                FROM (SELECT saga_id, row_number() OVER (ORDER BY ordinal) AS turn FROM accepted) a
-                    JOIN (SELECT number, row_number() OVER (ORDER BY number) AS turn FROM free) f USING (turn)
-                WHERE s.number = f.number
-                RETURNING s.saga_id, '{"seat":' || s.number || '}' AS output
-            )
-            """,
-        argument: { _ in "{}" },
-        refusal: StepError(.refused, reason: "SEATS_TAKEN", message: "all seats are taken"))
+    private static func seat(choosesSite: Bool) -> DatabaseStep {
+        var step = choosesSite ? Self.seatAtSite : Self.seat
+        step.choosesSite = choosesSite
+        return step
+    }
+
+    private static let seat = Self.seat(
+        "sim_seat", output: "'{\"seat\":' || s.number || '}'", argument: { _ in "{}" })
+    private static let seatAtSite = Self.seat(
+        "sim_seat_at", output: "'{\"seat\":' || s.number || ',\"site\":\"' || (a.argument->>'site') || '\"}'",
+        argument: { #"{"site":"\#($0.sites.first ?? "")"}"# })
+
+    private static func seat(
+        _ name: String, output: String, argument: @escaping @Sendable (SagaView) -> String
+    ) -> DatabaseStep {
+        DatabaseStep(
+            name: name,
+            ctes: """
+                free AS MATERIALIZED (
+                    SELECT number FROM sim.seat WHERE saga_id IS NULL ORDER BY number
+                    LIMIT (SELECT count(*) FROM accepted) FOR UPDATE SKIP LOCKED
+                ), granted AS (
+                    UPDATE sim.seat s SET saga_id = a.saga_id
+                    FROM (SELECT saga_id, argument, row_number() OVER (ORDER BY ordinal) AS turn FROM accepted) a
+                        JOIN (SELECT number, row_number() OVER (ORDER BY number) AS turn FROM free) f USING (turn)
+                    WHERE s.number = f.number
+                    RETURNING s.saga_id, \(output) AS output
+                )
+                """,
+            argument: argument,
+            refusal: StepError(.refused, reason: "SEATS_TAKEN", message: "all seats are taken"))
+    }
 
     private static let giveBackSeat = SideEffect(
         name: "sim_seat_back",
@@ -79,78 +108,160 @@ enum SimulatedSaga {
         statement: "DELETE FROM sim.entry e USING accepted a WHERE e.saga_id = a.saga_id", argument: { _ in "{}" })
 }
 
+/// The providers, as one replica can call them.
+///
+/// Unchecked: of one thread.
+private final class Providers: @unchecked Sendable {
+    private let machine: Machine
+    private let replica: Replica
+    private let world: World
+
+    init(machine: Machine, replica: Replica, world: World) {
+        self.machine = machine
+        self.replica = replica
+        self.world = world
+    }
+
+    var haveLongJobs: Bool { self.world.plan.traits.hasLongJobs }
+    func site(_ outputs: [String: String]) -> String { SimulatedSaga.site(outputs) ?? self.world.plan.traits.sites[0] }
+    func dependency(_ outputs: [String: String]) -> String { "provider \(self.site(outputs))" }
+    func provider(_ outputs: [String: String]) -> Provider { self.world.provider(at: self.site(outputs)) }
+
+    func ask(
+        _ context: StepContext, _ serve: @escaping (Provider, Machine) -> Reply<Provider.Answer>
+    ) async throws(StepError) -> Provider.Answer? {
+        let (machine, replica, world) = (self.machine, self.replica, self.world)
+        let site = self.site(context.outputs)
+        let provider = world.provider(at: site)
+        try context.authorize()
+        return await machine.ask(there: provider.there) {
+            if world.canCall(replica, site, for: context.sagaID.rawValue) { return serve(provider, machine) }
+            return Reply(answer: .unavailable, after: .milliseconds(2))
+        }
+    }
+}
+
 /// As CREATE_PROVIDER_DEVICE.
 private struct MakeStep: RemoteStep {
-    let machine: Machine
-    let provider: Provider
+    let providers: Providers
 
     func isNeeded(request: [UInt8]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { Provider.settleTime }
-    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "provider" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { self.providers.dependency(outputs) }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
-        let (provider, machine) = (self.provider, self.machine)
         let saga = context.sagaID.rawValue
         let (key, generation) = (context.idempotencyKey, context.generation)
-        try context.authorize()
-        let answer = await machine.ask(there: provider.there) {
+        let answer = try await self.providers.ask(context) { provider, machine in
             provider.create(saga: saga, key: key, generation: generation) { machine.lastFrozen != nil }
         }
-        guard case .made(let number) = answer else { throw Self.failure(answer) }
-        return .done(output: Self.output(number, generation))
+        return try self.execution(answer)
     }
 
+    func poll(_ context: StepContext) async throws(StepError) -> Execution {
+        guard let job = Self.job(context.outputs["MAKE"]) else {
+            throw StepError(.undecidable, reason: "NO_JOB", message: "MAKE has no job")
+        }
+        return try self.execution(try await self.providers.ask(context) { provider, _ in provider.poll(job) })
+    }
+
+    private func execution(_ answer: Provider.Answer?) throws(StepError) -> Execution {
+        let isLong = self.providers.haveLongJobs
+        switch answer {
+        case .made(let number):
+            return .done(output: #"{"thing":\#(number)}"#)
+        case .accepted(let job, let isHalfDone):
+            return .pending(
+                PendingJob(
+                    output: #"{"job":\#(job)}"#, note: isHalfDone ? "half of it is done" : "it has begun",
+                    pollAfter: .milliseconds(isLong ? 800 : 300 + job * 370 % 900)))
+        default:
+            throw Self.failure(answer)
+        }
+    }
+
+    private static let isUnderWay = StepError(
+        .throttled(after: nil), reason: "JOB_UNDER_WAY", message: "a job is under way")
+
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution {
+        let isUniqueByKey = self.providers.provider(context.outputs).isUniqueByKey
         var adopted: Provider.Thing?
-        for thing in try await self.find(context) {
+        let (things, jobs) = try await self.find(context)
+        for thing in things {
             if adopted == nil, thing.generation == context.generation {
                 adopted = thing
             } else {
                 _ = try await self.destroy(thing.number, context)
             }
         }
-        if let adopted { return .happened(output: Self.output(adopted.number, adopted.generation)) }
-        return self.provider.isUniqueByKey ? .repeatable : .absent
+        // What one more job will make is not there yet: it is asked about until it is.
+        var expected =
+            adopted == nil ? jobs.first { $0.generation == context.generation && !$0.isCancelled }?.number : nil
+        var isClear = true
+        for job in jobs where job.number != expected {
+            if try await self.cancel(job.number, context) == false { isClear = false }
+        }
+        if isUniqueByKey, isClear { expected = nil }
+        if expected != nil || !isClear { throw Self.isUnderWay }
+        if let adopted { return .happened(output: #"{"thing":\#(adopted.number)}"#) }
+        return isUniqueByKey ? .repeatable : .absent
     }
 
     func compensate(_ context: StepContext) async throws(StepError) -> Undone {
         var numbers: [Int] = []
         if let recorded = Self.number(context.outputs["MAKE"]) { numbers.append(recorded) }
+        var isUnderWay = false
         if context.isInDoubt || numbers.isEmpty {
-            for thing in try await self.find(context) where !numbers.contains(thing.number) {
-                numbers.append(thing.number)
-            }
+            let (things, jobs) = try await self.find(context)
+            for job in jobs where try await self.cancel(job.number, context) == false { isUnderWay = true }
+            for thing in things where !numbers.contains(thing.number) { numbers.append(thing.number) }
         }
         var undone = Undone.nothingFound
         for number in numbers where try await self.destroy(number, context) { undone = .undone }
-        return undone
+        // A job that ended meanwhile may have left something: that is looked for again.
+        return isUnderWay ? .pending(pollAfter: .milliseconds(900)) : undone
     }
 
     func discard(_ context: StepContext, output: String?) async throws(StepError) {
         let recorded = Self.number(context.outputs["MAKE"])
-        var numbers: [Int]
+        let recordedJob = Self.job(context.outputs["MAKE"])
         if let made = Self.number(output) {
-            numbers = [made]
-        } else {
-            numbers = try await self.find(context).map(\.number)
+            if made != recorded { _ = try await self.destroy(made, context) }
+            return
         }
-        for number in numbers where number != recorded { _ = try await self.destroy(number, context) }
+        let (things, jobs) = try await self.find(context)
+        var isClear = true
+        for job in jobs where job.number != recordedJob {
+            if try await self.cancel(job.number, context) == false { isClear = false }
+        }
+        for thing in things where thing.number != recorded && (recordedJob == nil || thing.job != recordedJob) {
+            _ = try await self.destroy(thing.number, context)
+        }
+        if !isClear { throw Self.isUnderWay }
     }
 
-    private func find(_ context: StepContext) async throws(StepError) -> [Provider.Thing] {
-        let provider = self.provider
+    private func find(
+        _ context: StepContext
+    ) async throws(StepError) -> (things: [Provider.Thing], jobs: [Provider.Job]) {
         let saga = context.sagaID.rawValue
-        try context.authorize()
-        let answer = await self.machine.ask(there: provider.there) { provider.find(saga: saga) }
-        guard case .found(let things) = answer else { throw Self.failure(answer) }
-        return things
+        let answer = try await self.providers.ask(context) { provider, _ in provider.find(saga: saga) }
+        guard case .found(let things, let jobs) = answer else { throw Self.failure(answer) }
+        return (things, jobs)
+    }
+
+    /// False: it is still under way, and may leave a thing.
+    private func cancel(_ job: Int, _ context: StepContext) async throws(StepError) -> Bool {
+        switch try await self.providers.ask(context, { provider, _ in provider.cancel(job) }) {
+        case .accepted: return false
+        // Over since it was found: whatever it made was not found.
+        case .gone: return false
+        case let answer: throw Self.failure(answer)
+        }
     }
 
     /// False: there was nothing.
     private func destroy(_ number: Int, _ context: StepContext) async throws(StepError) -> Bool {
-        let provider = self.provider
-        try context.authorize()
-        let answer = await self.machine.ask(there: provider.there) { provider.destroy(number) }
+        let answer = try await self.providers.ask(context) { provider, _ in provider.destroy(number) }
         switch answer {
         case .gone: return true
         case .notFound: return false
@@ -167,10 +278,12 @@ private struct MakeStep: RemoteStep {
         }
     }
 
-    private static func output(_ number: Int, _ generation: Int) -> String { #"{"thing":\#(number)}"# }
+    static func number(_ output: String?) -> Int? { Self.number(output, after: #"{"thing":"#) }
+    private static func job(_ output: String?) -> Int? { Self.number(output, after: #"{"job":"#) }
 
-    static func number(_ output: String?) -> Int? {
-        output.flatMap { Int($0.dropFirst(#"{"thing":"#.utf8.count).dropLast()) }
+    private static func number(_ output: String?, after prefix: String) -> Int? {
+        guard let output, output.hasPrefix(prefix) else { return nil }
+        return Int(output.dropFirst(prefix.utf8.count).dropLast())
     }
 }
 
@@ -242,21 +355,18 @@ private struct CountStep: RemoteStep {
 }
 
 private struct StartStep: RemoteStep {
-    let machine: Machine
-    let provider: Provider
+    let providers: Providers
 
     var isRepeatable: Bool { true }
     func isNeeded(request: [UInt8]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
-    func dependency(request: [UInt8], outputs: [String: String]) -> String? { "provider" }
+    func dependency(request: [UInt8], outputs: [String: String]) -> String? { self.providers.dependency(outputs) }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         guard let number = MakeStep.number(context.outputs["MAKE"]) else {
             throw StepError(.undecidable, reason: "NO_THING", message: "MAKE has no output")
         }
-        let provider = self.provider
-        try context.authorize()
-        let answer = await self.machine.ask(there: provider.there) { provider.start(number) }
+        let answer = try await self.providers.ask(context) { provider, _ in provider.start(number) }
         guard case .made = answer else { throw MakeStep.failure(answer) }
         return .done(output: "{}")
     }

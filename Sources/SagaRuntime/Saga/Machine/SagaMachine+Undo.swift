@@ -53,7 +53,8 @@ extension SagaMachine {
             return
         }
         switch outcome {
-        case .undone(.undone) where Mutant.firstFindingEndsDoubt.isActive:
+        case .undone(.undone) where Mutant.firstFindingEndsDoubt.isActive,
+            .undone(.pending) where Mutant.undoLeavesJobs.isActive:
             self.undone.insert(call.step)
         case .undone(.assumed(let assumption)):
             self.undone.insert(call.step)

@@ -273,7 +273,7 @@ struct SagaMachine: Sendable {
     }
 
     /// A call came back, and this process lives: the saga has not killed it. Whatever is written next says so.
-    mutating func survived() { self.adoptions = 0 }
+    mutating func survived() { if !Mutant.waitingIsNoProgress.isActive { self.adoptions = 0 } }
 
     // MARK: What was written
 
