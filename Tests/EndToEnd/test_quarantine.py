@@ -88,7 +88,7 @@ def test_an_older_program_that_ended_one(world: World) -> None:
         "INSERT INTO saga_quarantine (saga_id, instance_id, reason) VALUES (%s, 1, 'UNREADABLE')", saga_id
     )
     assert not _is_shown(client, saga_id)
-    wait_until(lambda: world.database.value("SELECT count(*) FROM saga_quarantine") == 0, 10, "it to be tidied away")
+    wait_until(lambda: world.database.value("SELECT count(*) FROM saga_quarantine") == 0, 40, "it to be tidied away")
     assert _gauge(server) == 0
 
 

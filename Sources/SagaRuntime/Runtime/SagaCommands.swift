@@ -93,9 +93,9 @@ struct SagaCommands: Sendable {
     private static func commands(_ rows: SQLRows) throws(PostgresError) -> [SagaID: [SagaCommand]] {
         var commands: [SagaID: [SagaCommand]] = [:]
         for row in rows {
-            guard let id = SagaID(try row.text(1)), let kind = SagaCommand.Kind(rawValue: try row.text(2)) else {
-                continue
-            }
+            guard let id = SagaID(try row.text(1)) else { continue }
+            // Left out, it would keep its saga from ever sleeping, parking or ending.
+            let kind = SagaCommand.Kind(rawValue: try row.text(2)) ?? .unknown
             commands[id, default: []].append(
                 SagaCommand(
                     id: try row.int64(0), kind: kind, issuer: try row.text(3), reason: try row.text(4)))

@@ -63,9 +63,10 @@ struct SagaQuarantine: Sendable {
         WHERE s.saga_id = q.saga_id AND s.status NOT IN ('RUNNING', 'COMPENSATING')
         """)
 
-    func count() async throws(PostgresError) -> Int {
+    /// - Parameter tidies: first removes what isn't in quarantine any more. It looks at every day's table.
+    func count(tidies: Bool) async throws(PostgresError) -> Int {
         let count = try await self.pool.run(SQLQuery(Self.count)).single().int64(0)
-        if count == 0 { return 0 }
+        if count == 0 || !tidies { return Int(count) }
         return Int(try await self.pool.run([SQLQuery(Self.tidy), SQLQuery(Self.count)])[1].single().int64(0))
     }
 }

@@ -407,9 +407,10 @@ public final class SagaRuntime: Sendable {
                 if round % 3 == 0, let counts = await self.waitingCounts() {
                     self.observer.waiting(asleep: counts.asleep, unserved: counts.unserved)
                 }
-                round += 1
                 parked = await self.parkedCount() ?? parked
-                quarantined = (try? await SagaQuarantine(pool: self.pool).count()) ?? quarantined
+                let quarantine = SagaQuarantine(pool: self.pool)
+                quarantined = (try? await quarantine.count(tidies: round % 10 == 0)) ?? quarantined
+                round += 1
                 self.observer.measured(
                     inProgress: current.worker.count, parked: parked, quarantined: quarantined,
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)

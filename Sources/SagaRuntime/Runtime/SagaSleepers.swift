@@ -117,6 +117,8 @@ final class SagaSleepers: Sendable {
     /// The row of a parked one stays until its command is consumed, and is due again later: no claim finds what is parked, so
     /// whoever crashes here would take the command along.
     ///
+    /// A row without a saga would stay the first that is due, for good.
+    ///
     /// The saga's own row is locked first, as by the flush that puts it to sleep and by a command.
     private static func claim(_ leaf: SagaLeaf) -> String {
         """
@@ -130,6 +132,9 @@ final class SagaSleepers: Sendable {
                 AND EXISTS (SELECT 1 FROM saga_instance m WHERE m.instance_id = $1 AND NOT m.fenced
                     AND m.lease_until > saga_now())
             ORDER BY s.saga_id FOR UPDATE OF s SKIP LOCKED
+        ), stray AS (
+            DELETE FROM saga_waiting w
+            WHERE w.saga_id = ANY ($2::text[]) AND NOT EXISTS (SELECT 1 FROM \(leaf.state) s WHERE s.saga_id = w.saga_id)
         ), gone AS (
             DELETE FROM saga_waiting w USING taken t WHERE w.saga_id = t.saga_id AND NOT t.is_commanded
             RETURNING w.saga_id, t.wakes, w.doubt_until, w.clock_epoch

@@ -9,6 +9,8 @@ public struct SagaCommand: Sendable, Equatable {
         case resume = "RESUME"
         /// Resume, and take the step that parked it for done: somebody has done it by hand.
         case skip = "SKIP"
+        /// What this program doesn't know: issued by a newer one, or by hand. It has no effect.
+        case unknown = "UNKNOWN"
     }
 
     /// What became of it.
@@ -20,6 +22,8 @@ public struct SagaCommand: Sendable, Equatable {
         case pastPivot = "PAST_PIVOT"
         /// The saga ended, or parked, before it came to this.
         case tooLate = "TOO_LATE"
+        /// Whoever drives the saga doesn't know this kind of command.
+        case unknownKind = "UNKNOWN_KIND"
     }
 
     public var id: Int64

@@ -52,6 +52,16 @@ import Testing
         await fixture.close()
     }
 
+    /// It would be the first that is due, each time.
+    @Test func aRowWithoutASagaGoes() async throws {
+        let fixture = try await JournalFixture.make()
+        let machines = try await self.asleep(2, self.due(fixture), in: fixture)
+        try await fixture.pool.execute("DELETE FROM saga_state WHERE saga_id = '\(machines[0].snapshot.id)'")
+        #expect(try await self.wake(fixture, limit: 2).map(\.id) == [machines[1].snapshot.id])
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        await fixture.close()
+    }
+
     @Test func timeAsleepCountsWithinTheEpochAlone() async throws {
         for changes in [false, true] {
             let fixture = try await JournalFixture.make()

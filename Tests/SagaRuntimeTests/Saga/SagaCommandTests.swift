@@ -19,6 +19,16 @@ struct SagaCommandTests {
         #expect(saga.snapshot.status == .compensated)
     }
 
+    /// Issued by a newer program, or by hand: it is consumed, or its saga could never end.
+    @Test func whatIsNotKnownHasNoEffect() {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        let record = saga.command(.unknown)
+        #expect(record?.granted.events.map(\.type) == [.commandReceived])
+        #expect(record?.granted.events.first?.message == "by ann: a test (UNKNOWN_KIND)")
+        #expect(saga.snapshot.status == .running && saga.machine.commands.isEmpty)
+    }
+
     @Test func aResultInHandIsNotLost() {
         let saga = MachineHarness.started()
         saga.answer(.succeeded(output: #"{"id":1}"#))

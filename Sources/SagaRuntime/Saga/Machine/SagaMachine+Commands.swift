@@ -19,6 +19,8 @@ extension SagaMachine {
     /// What a command means to the saga as it is.
     private func effect(of command: SagaCommand) -> Effect {
         switch (command.kind, self.snapshot.status) {
+        case (.unknown, _):
+            return .none(.unknownKind)
         case (.cancel, .running), (.compensate, .running):
             return self.isPastPivot ? .none(.pastPivot) : .turnBack
         case (.cancel, .parked), (.compensate, .parked):
