@@ -45,6 +45,7 @@ enum JournalInput {
     /// Of a saga that goes to sleep: `record.sleep` is there.
     static let sleep = InputColumns<JournalEntry>(
         Self.guarded(\.self) + [
+            .optionalTime("asleep_at") { $0.record.sleep?.now },
             .optionalTime("due_at") { $0.record.sleep?.wait.until },
             .optionalText("dependency") { $0.record.sleep?.wait.dependency },
             .text("reason") { $0.record.sleep?.wait.reason.rawValue ?? "" },

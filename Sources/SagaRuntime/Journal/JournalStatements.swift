@@ -82,7 +82,7 @@ struct JournalStatements: Sendable {
         }
     }
 
-    /// Puts sagas to sleep. Result: (saga_id) of those that passed the guard.
+    /// Puts sagas to sleep. Instants count from now by the database's clock, in the same statement as its epoch. Result: (saga_id) of those that passed the guard.
     func sleep(on leaf: SagaLeaf) -> SQLStatement {
         let isBlind = Mutant.sleepIgnoresCommands.isActive
         return self.made.statement(isBlind ? "journal_blind_sleep" : "journal_sleep", on: leaf) { leaf in
@@ -94,8 +94,8 @@ struct JournalStatements: Sendable {
                 FROM \(JournalInput.sleep.relation("i"))
                 WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version
                     AND (\(isBlind ? "true OR " : "")s.commands = i.commands)
-                RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, i.due_at, i.dependency,
-                    i.reason, i.doubt_until
+                RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, i.dependency, i.reason,
+                    saga_now() + (i.due_at - i.asleep_at) AS due_at, saga_now() + (i.doubt_until - i.asleep_at) AS doubt_until
             ), waiting AS (
                 INSERT INTO saga_waiting (
                     saga_id, saga_type, definition_version, site, due_at, dependency, reason, doubt_until, clock_epoch)

@@ -280,7 +280,7 @@ final class SagaSleepers: Sendable {
             let theirs = try row.timestamp(5)
             let distance = Mutant.sleepCountsInAnyEpoch.isActive ? .zero : max(theirs - now.time, now.time - theirs)
             if let until = try row.optionalTimestamp(4), distance <= Self.slack {
-                doubtUntil = now.uptime + min(until - now.time, .zero)
+                doubtUntil = now.uptime + min(until - theirs, .zero)
             }
             woken.append(
                 Woken(

@@ -28,6 +28,9 @@ public struct SagaWait: Sendable, Equatable {
 
 /// A saga that is put to sleep: a row of `saga_waiting`, until somebody claims it.
 struct SagaSleep: Sendable, Equatable {
+    /// Now, by the clock that the instants below are by. The row has them by the database's own: this process may not have
+    /// noticed yet that that one has stepped.
+    var now: Timestamp
     var wait: SagaWait
     /// Every intent of it is certainly unsent.
     var isUnsent: Bool

@@ -74,6 +74,18 @@ import Testing
         }
     }
 
+    /// The database's clock is an hour ahead of what this process knows, and others have raised the epoch already.
+    @Test func aSleeperWhoseClockIsBehindEndsNoSettleTime() async throws {
+        let fixture = try await JournalFixture.make()
+        let now = BootTime.now
+        fixture.clock.learn(fixture.clock.now() + .seconds(-3600), sent: now, received: now)
+        _ = try await self.asleep(1, self.due(fixture, in: .seconds(5)), in: fixture, doubt: true)
+        let row = "SELECT count(*) FROM saga_waiting WHERE "
+        #expect(try await fixture.count(row + "doubt_until BETWEEN saga_now() - interval '10 s' AND saga_now()") == 1)
+        #expect(try await fixture.count(row + "due_at BETWEEN saga_now() - interval '5 s' AND saga_now() + interval '5 s'") == 1)
+        await fixture.close()
+    }
+
     /// A clock that has stepped since, which nobody has noticed yet.
     @Test func aClockThatIsOffEndsNoSettleTime() async throws {
         let fixture = try await JournalFixture.make()

@@ -25,7 +25,7 @@ extension SagaMachine {
     /// Puts the saga to sleep: it belongs to nobody until what it waits for has come.
     func sleepRecord(_ wait: SagaWait, now: Moment) -> SagaRecord {
         var record = self.record(kind: .sleep, now: now.time) { _ in }
-        var sleep = SagaSleep(wait: wait, isUnsent: self.isUnsent)
+        var sleep = SagaSleep(now: now.time, wait: wait, isUnsent: self.isUnsent)
         // A question is asked again anyway, so one instant for all that is unanswered does.
         let until = self.unanswered.values.filter { !$0.isSettled }.map(\.until).max()
         sleep.doubtUntil = until.map { now.time - (now.uptime - $0) }
