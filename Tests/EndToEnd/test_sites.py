@@ -146,6 +146,8 @@ def test_a_dead_replicas_sagas_wait_for_their_site(sites: Sites, other: str, ver
     saga = client.saga(ids[0])
     assert status_name(saga) == "RUNNING"
     assert (saga.site, saga.is_site_served) == ("engine-a" if version == 2 else "", False)
+    if version == 2:
+        assert (saga.waiting_for.reason, saga.waiting_for.dependency) == ("SITE_UNSERVED", "site-engine-a")
     owner.start()
     world.wait_all_over(timeout=20)
     sagas = client.sagas(ids).sagas
@@ -422,3 +424,22 @@ def test_a_full_site_refuses(world: World) -> None:
     assert sorted(sites) == ["large", "two", "two"]
     assert world.database.rows("SELECT name, devices_used FROM site ORDER BY 1") == [("large", 1), ("two", 2)]
     world.audit(client)
+
+
+def test_the_limits_of_the_last_start_count(world: World) -> None:
+    """Two files say different things of one site. They don't overwrite each other for good; the one that is overruled says so."""
+    site = {"name": "shared", "provider": "simulated", "latency": "0s", "boot": "0s"}
+    limit = "SELECT devices FROM site WHERE name = 'shared'"
+    first = site_server(world, "first", [{**site, "devices": 5}])
+    wait_until(lambda: world.database.value(limit) == 5, 10, "the limit to be known")
+    second = site_server(world, "second", [{**site, "devices": 7}])
+    wait_until(lambda: "other limits" in first.log_text(), 20, "the first replica to tell of it")
+    seen = set()
+    for _ in range(30):
+        seen.add(world.database.value(limit))
+        time.sleep(0.1)
+    assert seen == {7} and "other limits" not in second.log_text()
+    first.terminate()
+    assert first.wait_ended(30) == 0
+    first.start()
+    wait_until(lambda: world.database.value(limit) == 5, 20, "the last start to count")

@@ -34,9 +34,10 @@ public struct SiteKeeper: Sendable {
                 }
             }
             group.addTask {
+                var isRegistered = false
                 while !Task.isCancelled {
                     do throws(PostgresError) {
-                        try await self.lookAfterRows()
+                        try await self.lookAfterRows(&isRegistered)
                     } catch {
                         self.logger.log(.warning, cause: "sites.rows", "can't look after the sites' rows: \(error)")
                     }
@@ -55,11 +56,23 @@ public struct SiteKeeper: Sendable {
         }
     }
 
-    private func lookAfterRows() async throws(PostgresError) {
+    /// - Parameter isRegistered: whether this process has made its sites known since its start. Once is enough: with other limits
+    ///   in another replica's file the two would overwrite each other for good.
+    private func lookAfterRows(_ isRegistered: inout Bool) async throws(PostgresError) {
         // What can be read is known though nothing may be written.
         self.providers.know(try await self.store.names())
         self.providers.know(room: try await self.store.room())
-        try await self.store.register(self.providers.sites)
+        if !isRegistered {
+            try await self.store.register(self.providers.sites)
+            isRegistered = true
+        } else if try await self.store.differs(from: self.providers.sites) {
+            self.logger.log(
+                .warning, cause: "sites.limits",
+                """
+                a replica that was started later has other limits (devices, memory-mb) for one of these sites, and they count; \
+                give all replicas the same
+                """, metadata: ["sites": "\(self.providers.sites.map(\.name).joined(separator: ", "))"])
+        }
         try await self.store.collect()
     }
 }

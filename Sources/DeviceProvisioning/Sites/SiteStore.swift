@@ -27,14 +27,26 @@ public struct SiteStore: EngineMemory {
         WHERE site.provider = excluded.provider
         """)
 
-    /// Makes sites known to all replicas. A name stands for one provider, the first that had it. Where nothing is new nothing is written: the database may be read-only for a while.
-    func register(_ sites: [ProviderSite]) async throws(PostgresError) {
+    private static func parameters(_ sites: [ProviderSite]) -> SQLParameters {
         var parameters = SQLParameters()
         parameters.append(array: sites.map(\.name))
         parameters.append(array: sites.map(\.provider.kind.name))
         parameters.append(array: sites.map { $0.limits.devices.map { Int32(clamping: $0) } })
         parameters.append(array: sites.map { $0.limits.memoryMB.map { Int64($0) } })
-        guard try await self.database.run(SQLQuery(Self.differs, parameters)).single().bool(0) else { return }
+        return parameters
+    }
+
+    /// Whether a site isn't known as it is configured here. (One whose name stands for another provider is known.)
+    func differs(from sites: [ProviderSite]) async throws(PostgresError) -> Bool {
+        try await self.database.run(SQLQuery(Self.differs, Self.parameters(sites))).single().bool(0)
+    }
+
+    /// Makes sites known to all replicas. A name stands for one provider, the first that had it.
+    ///
+    /// Where nothing is new nothing is written: the database may be read-only for a while.
+    func register(_ sites: [ProviderSite]) async throws(PostgresError) {
+        guard try await self.differs(from: sites) else { return }
+        let parameters = Self.parameters(sites)
         var pools = SQLParameters()
         pools.append(array: sites.map(\.name))
         // An engine has a host of its own in its provider's pool; what else has ports has a pool of its own.

@@ -333,6 +333,11 @@ public struct DeviceService: Sendable {
         var saga = V1.Saga(snapshot)
         saga.site = self.runtime.site(of: snapshot)
         saga.isSiteServed = !saga.site.isEmpty && self.runtime.isServed(saga.site)
+        if snapshot.status.isActive, !saga.site.isEmpty, !saga.isSiteServed {
+            // Whatever it waited for before: nobody would go on with it.
+            saga.waitingFor = .unserved(site: saga.site)
+            saga.nextAttemptAt = nil
+        }
         return saga
     }
 

@@ -36,6 +36,14 @@ extension V1.SagaWait {
         self.dependency = wait.dependency ?? ""
         self.until = wait.until
     }
+
+    /// No live replica can call the site that it needs.
+    static func unserved(site: String) -> Self {
+        var wait = Self()
+        wait.reason = "SITE_UNSERVED"
+        wait.dependency = ProviderRegistry.dependency(ofSite: site)
+        return wait
+    }
 }
 
 extension V1.SagaDoubt {
