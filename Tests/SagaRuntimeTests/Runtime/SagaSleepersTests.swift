@@ -82,7 +82,8 @@ import Testing
         _ = try await self.asleep(1, self.due(fixture, in: .seconds(5)), in: fixture, doubt: true)
         let row = "SELECT count(*) FROM saga_waiting WHERE "
         #expect(try await fixture.count(row + "doubt_until BETWEEN saga_now() - interval '10 s' AND saga_now()") == 1)
-        #expect(try await fixture.count(row + "due_at BETWEEN saga_now() - interval '5 s' AND saga_now() + interval '5 s'") == 1)
+        #expect(
+            try await fixture.count(row + "due_at BETWEEN saga_now() - interval '5 s' AND saga_now() + interval '5 s'") == 1)
         await fixture.close()
     }
 
