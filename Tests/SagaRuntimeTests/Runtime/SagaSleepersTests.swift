@@ -83,7 +83,8 @@ import Testing
         let row = "SELECT count(*) FROM saga_waiting WHERE "
         #expect(try await fixture.count(row + "doubt_until BETWEEN saga_now() - interval '10 s' AND saga_now()") == 1)
         #expect(
-            try await fixture.count(row + "due_at BETWEEN saga_now() - interval '5 s' AND saga_now() + interval '5 s'") == 1)
+            try await fixture.count(row + "due_at BETWEEN saga_now() - interval '5 s' AND saga_now() + interval '5 s'")
+                == 1)
         await fixture.close()
     }
 
