@@ -60,6 +60,7 @@ public enum DeviceCreation {
             version == 1
             ? PortStatements.allocate(pools: providers.portPools)
             : SiteStatements.allocate(
+                choices: providers.kinds.map { providers.sites(of: $0).count }.max() ?? 1,
                 refusal: { providers.refusal(of: $0) }, places: { providers.places($0, $1) })
         var definition = SagaDefinition(
             type: Self.type, version: version,

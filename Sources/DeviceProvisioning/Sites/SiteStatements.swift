@@ -15,14 +15,19 @@ enum SiteStatements {
     ///
     /// Pairs are taken as in `PortStatements.allocate`; a pair whose place has not been taken off yet waits.
     ///
+    /// - Parameter choices: how many sites a saga can name here, 1 to `maximumCandidates`: each costs every creation time.
+    ///
     /// Argument: `{"device", "memory", "stays", "sites": [{"site", "pool"?, "hosts"?, "mint"?}]}`. Output: `{"site", "host", "adb",
     /// "webrtc"}`, or `{"site"}` where there are no ports.
     static func allocate(
+        choices: Int = Self.maximumCandidates,
         refusal: @escaping @Sendable (DeviceRequest) -> StepError = { _ in Self.noPorts },
         places: @escaping @Sendable (SagaView, DeviceRequest) -> [ProviderSite]
     ) -> DatabaseStep {
+        let choices = min(max(choices, 1), Self.maximumCandidates)
         var step = DatabaseStep(
-            name: "allocate_site", ctes: Self.ctes,
+            // One name stands for one text.
+            name: "allocate_site_\(choices)", ctes: Self.ctes(choices: choices),
             argument: { view in
                 guard let request = try? DeviceRequest(decoding: view.request) else { return unreadableRequest }
                 return JSONWriter.object(reserving: 192) { writer in
@@ -31,7 +36,7 @@ enum SiteStatements {
                     writer.member("stays", SiteOutput.site(view.outputs) != nil)
                     writer.key("sites")
                     writer.array { writer in
-                        for site in places(view, request).prefix(Self.maximumCandidates) {
+                        for site in places(view, request).prefix(choices) {
                             writer.object { writer in
                                 writer.member("site", site.name)
                                 guard let pool = site.provider.portPool else { return }
@@ -57,7 +62,8 @@ enum SiteStatements {
         .unavailable, reason: DeviceFailureReason.providerUnavailable, message: "no site of the provider is served here"
     )
 
-    private static let ctes = """
+    private static func ctes(choices: Int) -> String {
+        """
         wanted AS (
             SELECT a.saga_id, a.ordinal, a.argument->>'device' AS device, (a.argument->>'memory')::int AS memory,
                 (a.argument->>'stays')::bool AS stays, a.argument->'sites' AS sites
@@ -101,8 +107,8 @@ enum SiteStatements {
                 max(r.devices) AS devices, max(r.memory) AS memory, bool_or(r.site IS NOT NULL) AS is_limited
             FROM asked d LEFT JOIN room r ON r.site = d.site LEFT JOIN free f ON f.site = d.site
             GROUP BY d.site, d.pool, d.mint
-        ), \(Self.rounds), placed AS (
-            SELECT p.*, row_number() OVER (PARTITION BY p.site ORDER BY p.ordinal) AS nth FROM placed_\(maximumCandidates) p
+        ), \(Self.rounds(choices)), placed AS (
+            SELECT p.*, row_number() OVER (PARTITION BY p.site ORDER BY p.ordinal) AS nth FROM placed_\(choices) p
         ), reserved AS (
             UPDATE site s
             SET devices_used = s.devices_used + p.devices, memory_used_mb = s.memory_used_mb + p.memory
@@ -153,12 +159,13 @@ enum SiteStatements {
             SELECT p.saga_id, format('{"site":%s}', to_json(p.site)) FROM placed p WHERE p.pool IS NULL
         )
         """
+    }
 
     /// One for each choice: who fits beside those that were placed before. The smallest are looked at first, so that one that doesn't
     /// fit takes no room from those that do.
-    private static let rounds: String = {
+    private static func rounds(_ choices: Int) -> String {
         var ctes: [String] = []
-        for rank in 1...Self.maximumCandidates {
+        for rank in 1...choices {
             let isFirst = rank == 1
             ctes.append(
                 """
@@ -186,5 +193,5 @@ enum SiteStatements {
                 """)
         }
         return ctes.joined(separator: ", ")
-    }()
+    }
 }

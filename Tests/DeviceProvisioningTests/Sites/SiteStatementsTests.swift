@@ -24,7 +24,7 @@ import Testing
             }
             self.tables = tables
             self.sites = sites
-            self.step = SiteStatements.allocate { view, _ in
+            self.step = SiteStatements.allocate(choices: sites.count) { view, _ in
                 if let name = SiteOutput.site(view.outputs) { return sites.filter { $0.name == name } }
                 return (order ?? Array(sites.indices)).map { sites[$0] }
             }
