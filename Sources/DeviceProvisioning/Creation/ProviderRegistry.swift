@@ -9,6 +9,7 @@ public final class ProviderRegistry: Sendable {
     private let byName: [String: ProviderSite]
     /// The sites of the whole cluster, these included.
     private let known: Mutex<[ProviderKind: Set<String>]>
+    private let portHosts = Mutex<Set<String>>([])
     private let room = Mutex<[String: SiteRoom]>([:])
 
     /// - Parameters:
@@ -89,7 +90,18 @@ public final class ProviderRegistry: Sendable {
     }
 
     /// The names of all sites of the cluster, as they were seen last.
-    func know(_ names: [ProviderKind: Set<String>]) { self.known.withLock { $0 = names } }
+    ///
+    /// - Parameter portHosts: the engines that have devices, by the hosts of their ports: an older program registers no site.
+    func know(_ names: [ProviderKind: Set<String>], portHosts: Set<String> = []) {
+        self.known.withLock { $0 = names }
+        self.portHosts.withLock { $0 = portHosts }
+    }
+
+    /// All sites of a provider, as far as is known.
+    private func names(of kind: ProviderKind) -> Set<String> {
+        let hosts = kind == .redroid ? self.portHosts.withLock { $0 } : []
+        return self.known.withLock { $0[kind, default: []] }.union(hosts).union(self.sites(of: kind).map(\.name))
+    }
 
     /// What this process can go on with: its sites, and what stands for them in sagas that name none.
     public var served: Set<String> {
@@ -123,7 +135,7 @@ public final class ProviderRegistry: Sendable {
         let sites = self.sites(of: kind)
         guard let first = sites.first else { return nil }
         if first.provider.sitesShareDevices { return first }
-        return self.known.withLock { $0[kind, default: []].union(sites.map(\.name)).count == 1 } ? first : nil
+        return self.names(of: kind).count == 1 ? first : nil
     }
 
     /// What is free at the sites, as it was seen last; a site that isn't in it isn't limited.
@@ -145,7 +157,7 @@ public final class ProviderRegistry: Sendable {
     /// What this process lacks to go on with a saga of version 1, as far as is known.
     func missing(for kind: ProviderKind, portHost: String?) -> String? {
         if self.site(of: kind, portHost: portHost) != nil { return nil }
-        if let portHost, self.known.withLock({ $0[kind]?.contains(portHost) ?? false }) { return portHost }
+        if let portHost, self.names(of: kind).contains(portHost) { return portHost }
         return self.sites(of: kind).isEmpty ? SiteName.any(of: kind) : nil
     }
 

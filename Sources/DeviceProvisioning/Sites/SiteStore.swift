@@ -131,6 +131,18 @@ public struct SiteStore: EngineMemory {
         return names
     }
 
+    private static let portHosts = SQLStatement(
+        "site_port_hosts", "SELECT DISTINCT host FROM port WHERE pool = $1 AND saga_id IS NOT NULL")
+
+    /// The hosts whose ports devices of engines have: an older program makes its engine known by nothing else.
+    func portHosts() async throws(PostgresError) -> Set<String> {
+        var parameters = SQLParameters()
+        parameters.append(ProviderKind.redroid.name)
+        var hosts: Set<String> = []
+        for row in try await self.database.run(SQLQuery(Self.portHosts, parameters)) { hosts.insert(try row.text(0)) }
+        return hosts
+    }
+
     private static let engine = SQLStatement("site_engine", "SELECT engine FROM site WHERE name = $1")
     private static let remember = SQLStatement(
         "site_remember", "UPDATE site SET engine = $2 WHERE name = $1 AND engine IS NULL")

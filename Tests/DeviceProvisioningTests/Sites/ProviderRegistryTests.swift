@@ -60,6 +60,11 @@ import Testing
         #expect(registry.missing(for: .redroid, portHost: "b") == "b")
         #expect(registry.missing(for: .redroid, portHost: "old") == nil)
         #expect(registry.missing(for: .simulated, portHost: nil) == "provider:simulated")
+        // The engine of an older program, which registers no site: a roll has only begun.
+        registry.know([.redroid: ["a"]], portHosts: ["a", "b"])
+        #expect(registry.site(of: .redroid, portHost: "a")?.name == "a")
+        #expect(registry.site(of: .redroid, portHost: "b") == nil)
+        #expect(registry.missing(for: .redroid, portHost: "b") == "b")
         await registry.shutdown()
     }
 
