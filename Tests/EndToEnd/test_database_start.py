@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import pytest
 
 from support.client import device_status
 from support.gatekeeper import Gatekeeper
-from support.server import run_command
+from support.server import Server, run_command
 from support.waiting import free_port, wait_until
 from support.world import World
 
@@ -32,49 +32,54 @@ def _reset(world: World) -> None:
         connection.execute(f'ALTER DATABASE "{world.database.name}" RESET ALL')
 
 
-def _waits(world: World, url: str, says: str) -> Any:
-    """A server that stands still before it serves, and says what it waits for."""
-    server = world.server(environment={"DATABASE_URL": url}, start=False)
-    server.launch()
-    wait_until(lambda: says in server.log_text(), 20, f"it to say {says}")
+def _waits(world: World, *waits: tuple[str, str]) -> list[Server]:
+    """Servers that stand still before they serve, and say what they wait for: URLs, and what they say."""
+    servers = [world.server(environment={"DATABASE_URL": url}, start=False) for url, _ in waits]
+    for server in servers:
+        server.launch()
+    for server, (_, says) in zip(servers, waits, strict=True):
+        wait_until(lambda server=server, says=says: says in server.log_text(), 20, f"it to say {says}")
     time.sleep(STAND_STILL)
-    assert server.is_running, f"it ended with {server.returncode}\n{server.log_tail()}"
-    lines = [line for line in server.log_text().splitlines() if "WARNING" in line and says in line]
-    assert len(lines) <= 2, "one line per cause and minute"
-    return server
+    for server, (_, says) in zip(servers, waits, strict=True):
+        assert server.is_running, f"it ended with {server.returncode}\n{server.log_tail()}"
+        lines = [line for line in server.log_text().splitlines() if "WARNING" in line and says in line]
+        assert len(lines) <= 2, "one line per cause and minute"
+    return servers
 
 
-@pytest.mark.parametrize(
-    ("sqlstate", "message"),
-    [
-        ("57P03", "the database system is starting up"), ("53300", "sorry, too many clients already"),
-        ("08P01", "server_login_retry"), ("57P01", "terminating connection due to administrator command"),
-        ("53200", "out of memory"), ("25006", "cannot execute in a read-only transaction"),
-        ("58000", "could not open a file"),
-    ],
-)
-def test_a_database_that_refuses_everything_is_waited_for(
-    world: World, gate: Gatekeeper, sqlstate: str, message: str
-) -> None:
-    gate.refusal = (sqlstate, message)
-    server = _waits(world, gate.url(world.database.name), message)
-    gate.refusal = None
-    server.wait_ready(20)
-    client = server.client()
-    assert device_status(client.create().device) == "RUNNING"
-    world.audit(client)
+REFUSALS = {
+    "57P03": "the database system is starting up", "53300": "sorry, too many clients already", "08P01": "server_login_retry",
+    "57P01": "terminating connection due to administrator command", "53200": "out of memory",
+    "25006": "cannot execute in a read-only transaction", "58000": "could not open a file",
+}
+
+
+def test_a_database_that_refuses_everything_is_waited_for(world: World) -> None:
+    """For every reason, by a server each."""
+    with contextlib.ExitStack() as stack:
+        gates = [stack.enter_context(contextlib.closing(Gatekeeper(world.cluster.port))) for _ in REFUSALS]
+        for gate, refusal in zip(gates, REFUSALS.items(), strict=True):
+            gate.refusal = refusal
+        urls = [gate.url(world.database.name) for gate in gates]
+        servers = _waits(world, *zip(urls, REFUSALS.values(), strict=True))
+        for gate in gates:
+            gate.refusal = None
+        for server in servers:
+            server.wait_ready(20)
+            assert device_status(server.client().create().device) == "RUNNING"
+        world.audit(servers[0].client())
 
 
 def test_a_database_that_is_not_there_yet_is_waited_for(world: World) -> None:
     port = free_port()
-    server = _waits(world, world.database.url_through(port), "refused")
+    (server,) = _waits(world, (world.database.url_through(port), "refused"))
     server.terminate()
     assert server.wait_ended(10) == 0
 
 
 def test_a_database_that_says_nothing_is_waited_for(world: World, gate: Gatekeeper) -> None:
     gate.is_silent = True
-    server = _waits(world, gate.url(world.database.name), "did not answer in time")
+    (server,) = _waits(world, (gate.url(world.database.name), "did not answer in time"))
     gate.is_silent = False
     server.wait_ready(20)
 
@@ -85,7 +90,8 @@ def test_a_role_without_connections_left_is_waited_for(world: World) -> None:
     try:
         world.database.execute(f'GRANT ALL ON ALL TABLES IN SCHEMA public TO "{role}"')
         url = world.database.url.replace("postgres@", f"{role}@")
-        _waits(world, url, "too many connections for role").kill()
+        (server,) = _waits(world, (url, "too many connections for role"))
+        server.kill()
     finally:
         world.database.execute(f'DROP OWNED BY "{role}"; DROP ROLE "{role}"')
 
@@ -111,7 +117,7 @@ def test_a_read_only_database_with_nothing_to_migrate(world: World) -> None:
 def test_a_read_only_database_with_something_to_migrate(make_world: Callable[..., World]) -> None:
     world = make_world(migrated=False, user_service=False)
     world.database.execute(f'ALTER DATABASE "{world.database.name}" SET default_transaction_read_only = on')
-    server = _waits(world, world.database.url, "25006")
+    (server,) = _waits(world, (world.database.url, "25006"))
     _reset(world)
     server.wait_ready(20)
 

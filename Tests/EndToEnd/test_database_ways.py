@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
 
-from support.client import RPCFailure, create_request, device_status, status_name, unique
+from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
 from support.gatekeeper import Gatekeeper
 from support.pooler import Pooler
 from support.waiting import free_port, wait_until
@@ -24,29 +26,37 @@ def gate(world: World) -> Iterator[Gatekeeper]:
         gate.close()
 
 
-@pytest.mark.parametrize("delay", [1.2, 2.5])
-def test_a_database_that_is_slow_to_let_one_in(world: World, gate: Gatekeeper, delay: float) -> None:
+def test_a_database_that_is_slow_to_let_one_in(world: World) -> None:
     """At the start, and for every connection that is made anew: the lease's, the journal's, the pools'."""
-    gate.delay = delay
-    server = world.server(environment={"DATABASE_URL": gate.url(world.database.name)}, start=False)
-    server.launch()
-    server.wait_ready(40)
-    client = server.client()
-    assert device_status(client.create().device) == "RUNNING"
-    gate.cut_all()
-    # Until it has noticed, and until it is back, callers are told to come again: with the same request.
-    request = create_request(when="ACCEPTED", request_id=unique("slow"))
+    with contextlib.ExitStack() as stack:
+        gates = [stack.enter_context(contextlib.closing(Gatekeeper(world.cluster.port))) for _ in range(2)]
+        gates[0].delay, gates[1].delay = 1.2, 2.5
+        servers = [
+            world.server(environment={"DATABASE_URL": gate.url(world.database.name)}, start=False) for gate in gates
+        ]
+        for server in servers:
+            server.launch()
+        for server in servers:
+            server.wait_ready(40)
+        clients = [server.client() for server in servers]
+        for client in clients:
+            assert device_status(client.create().device) == "RUNNING"
+        for gate in gates:
+            gate.cut_all()
+        for client in clients:
+            # Until it has noticed, and until it is back, callers are told to come again: with the same request.
+            request = create_request(when="ACCEPTED", request_id=unique("slow"))
 
-    def accepted() -> str:
-        try:
-            return client.call("CreateDevice", request, timeout=30).saga_id
-        except RPCFailure as failure:
-            assert failure.code == grpc.StatusCode.UNAVAILABLE, failure
-            return ""
+            def accepted(client: DeviceClient = client, request: Any = request) -> str:
+                try:
+                    return client.call("CreateDevice", request, timeout=30).saga_id
+                except RPCFailure as failure:
+                    assert failure.code == grpc.StatusCode.UNAVAILABLE, failure
+                    return ""
 
-    saga_id = wait_until(accepted, 60, "it to serve again")
-    wait_until(lambda: status_name(client.saga(saga_id)) == "COMPLETED", 30, "the saga to complete")
-    world.audit(client)
+            saga_id = wait_until(accepted, 60, "it to serve again")
+            assert status_name(client.wait_finished(saga_id, timeout=30)) == "COMPLETED"
+        world.audit(clients[0])
 
 
 def test_how_long_a_connection_may_take_is_a_setting(world: World, gate: Gatekeeper) -> None:
@@ -63,37 +73,43 @@ def test_how_long_a_connection_may_take_is_a_setting(world: World, gate: Gatekee
     server.wait_ready(20)
 
 
-@pytest.mark.parametrize("first", ["silent", "refused", "read-only"])
-def test_many_hosts(world: World, gate: Gatekeeper, first: str) -> None:
+def test_many_hosts(world: World) -> None:
     """Of two hosts the first is of no use: the second serves, for the lease as for everything else."""
-    other = Gatekeeper(world.cluster.port)
-    try:
-        database = world.database.name
-        if first == "read-only":
-            # What a standby says of itself: the role's own default, which the other host's URL can't have. So both lead to
-            # the same server, and the first one's sessions are read-only.
-            gate.refusal = ("25006", "this is a standby")
-        gate.is_silent = first == "silent"
-        port = free_port() if first == "refused" else gate.port
-        url = (
-            f"postgresql://postgres@127.0.0.1:{port},127.0.0.1:{other.port}/{database}"
-            "?sslmode=disable&gssencmode=disable&target_session_attrs=read-write"
-        )
-        server = world.server(environment={"DATABASE_URL": url}, start=False)
-        server.launch()
-        server.wait_ready(30)
-        client = server.client()
-        assert device_status(client.create().device) == "RUNNING"
-        # Every connection is made anew; the lease must not be lost over it.
-        instance = world.database.value("SELECT instance_id FROM saga_instance WHERE NOT fenced")
-        other.cut_all()
-        wait_until(lambda: client.health() == "SERVING", 30, "it to serve again")
-        assert device_status(client.create(timeout=30).device) == "RUNNING"
+    with contextlib.ExitStack() as stack:
+        others = []
+        for first in ("silent", "refused", "read-only"):
+            gate, other = (
+                stack.enter_context(contextlib.closing(Gatekeeper(world.cluster.port))) for _ in range(2)
+            )
+            if first == "read-only":
+                # What a standby says of itself: the role's own default, which the other host's URL can't have. So both lead
+                # to the same server, and the first one's sessions are read-only.
+                gate.refusal = ("25006", "this is a standby")
+            gate.is_silent = first == "silent"
+            port = free_port() if first == "refused" else gate.port
+            url = (
+                f"postgresql://postgres@127.0.0.1:{port},127.0.0.1:{other.port}/{world.database.name}"
+                "?sslmode=disable&gssencmode=disable&target_session_attrs=read-write"
+            )
+            world.server(first, environment={"DATABASE_URL": url}, start=False).launch()
+            others.append(other)
+        for server in world.servers:
+            server.wait_ready(30)
+        clients = [server.client() for server in world.servers]
+        for client in clients:
+            assert device_status(client.create().device) == "RUNNING"
+        # Every connection is made anew; the leases must not be lost over it.
+        living = "SELECT name, instance_id FROM saga_instance WHERE NOT fenced ORDER BY name"
+        instances = world.database.rows(living)
+        assert [name for name, _ in instances] == ["read-only", "refused", "silent"]
+        for other in others:
+            other.cut_all()
+        for client in clients:
+            wait_until(lambda client=client: client.health() == "SERVING", 30, "it to serve again")
+            assert device_status(client.create(timeout=30).device) == "RUNNING"
         time.sleep(LEASE_SECONDS)
-        assert world.database.value("SELECT instance_id FROM saga_instance WHERE NOT fenced") == instance
-        world.audit(client)
-    finally:
-        other.close()
+        assert world.database.rows(living) == instances
+        world.audit(clients[0])
 
 
 def test_a_primary_that_stops_answering(world: World, gate: Gatekeeper) -> None:
