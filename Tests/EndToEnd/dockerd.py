@@ -106,7 +106,7 @@ class Bridge:
 
 
 class UnixHTTPConnection(http.client.HTTPConnection):
-    def __init__(self, path, timeout=30):
+    def __init__(self, path, timeout=120):
         super().__init__("docker", timeout=timeout)
         self.path = path
 
@@ -196,7 +196,7 @@ class DockerEngine:
                 os.kill(pid, how)
             except ProcessLookupError:
                 pass
-            deadline = time.monotonic() + 20
+            deadline = time.monotonic() + 60
             while self._runs(pid):
                 if time.monotonic() > deadline:
                     os.kill(pid, signal.SIGKILL)
@@ -367,7 +367,7 @@ class ADBServer:
         self.port = free_port()
         self._start()
         threading.Thread(target=self._supervise, daemon=True).start()
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while time.monotonic() < deadline:
             try:
                 socket.create_connection(("127.0.0.1", self.port), 1).close()

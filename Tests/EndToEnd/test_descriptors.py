@@ -27,7 +27,7 @@ def _idle_connections(port: int, number: int, greeting: bytes = b"") -> Iterator
     connections = []
     try:
         for _ in range(number):
-            connection = socket.create_connection(("127.0.0.1", port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", port), timeout=60)
             connections.append(connection)
             with contextlib.suppress(OSError):
                 connection.sendall(greeting)
@@ -94,18 +94,18 @@ def test_idle_connections_beyond_the_limit(world: World) -> None:
         _create_many(client, 60)
         # The database's connections can be made anew.
         proxy.cut_all()
-        wait_until(lambda: client.health() == "SERVING", 20, "the server to serve again")
+        wait_until(lambda: client.health() == "SERVING", 60, "the server to serve again")
         _create_many(client, 60)
-        assert _refused(server, "too_many_connections") > 100
+        wait_until(lambda: _refused(server, "too_many_connections") > 100, 60, "more than there is room for to be refused")
         assert _refused(server, "out_of_descriptors") == 0
-        assert _metric(server, "operators_connections_closed_total") > 100
+        wait_until(lambda: _metric(server, "operators_connections_closed_total") > 100, 60, "the operators' port to close some")
         assert _cpu_share(server) < 0.5
         _check_alive(server)
         assert _open_files(server) < LIMIT
     assert world.count("COMPLETED") == 121
     # Those who come after them get in.
     with DeviceClient(server.address) as newcomer:
-        wait_until(lambda: newcomer.health() == "SERVING", 20, "a new connection")
+        wait_until(lambda: newcomer.health() == "SERVING", 60, "a new connection")
     world.audit(client)
 
 
@@ -113,7 +113,7 @@ def test_too_low_a_limit(world: World) -> None:
     """What is needed is said, and it is enough."""
     server = world.server(start=False)
     server.launch(shell="ulimit -n 64")
-    assert server.wait_ended(20) == 64
+    assert server.wait_ended(60) == 64
     said = re.search(r"may have 64 files open .* needs at least (\d+)", server.log_text())
     assert said, server.log_tail()
     server.launch(shell=f"ulimit -n {said[1]}")
@@ -140,4 +140,4 @@ def test_all_are_taken_where_there_is_room(world: World) -> None:
     server = world.server(environment={"DEVICERPC_MAX_CONNECTIONS": "50"})
     assert "RLIMIT_NOFILE" not in server.log_text()
     with _idle_connections(server.port, 60, _HTTP2):
-        wait_until(lambda: _refused(server, "too_many_connections") >= 10, 10, "the last ten to be refused")
+        wait_until(lambda: _refused(server, "too_many_connections") >= 10, 60, "the last ten to be refused")

@@ -60,13 +60,13 @@ def test_a_start_after_one_that_was_killed(home: pathlib.Path) -> None:
     server = _server(home)
     for _ in range(6):
         server.launch()
-        wait_until(lambda: any(home.glob("data/postgres.new*/base")), 20, "initdb to be at work")
+        wait_until(lambda: any(home.glob("data/postgres.new*/base")), 60, "initdb to be at work")
         server.kill()
     server.start(timeout=60)
     server.terminate()
     assert server.wait_ended(60) == 0
     # What the killed ones left goes with a later start.
-    wait_until(lambda: not _servers(home), 20, "every initdb to end")
+    wait_until(lambda: not _servers(home), 60, "every initdb to end")
     shutil.rmtree(home / "data/postgres")
     server.start(timeout=60)
     assert not list(home.glob("data/postgres.new*"))
@@ -78,7 +78,7 @@ def _stop_during_the_start(server: Server, after: float, starts: int) -> None:
     server.launch()
     time.sleep(after)
     server.terminate()
-    code = server.wait_ended(30)
+    code = server.wait_ended(60)
     # In its first moments, before it has read its settings, it has started nothing and the signal ends it.
     has_started = server.log_text().count("starting the embedded PostgreSQL") > starts
     assert code == 0 or code == -signal.SIGTERM and not has_started, server.log_tail()
@@ -117,8 +117,8 @@ def test_a_second_signal_leaves_no_server(home: pathlib.Path) -> None:
     server.terminate()
     time.sleep(0.3)
     server.terminate()
-    assert server.wait_ended(10) == 130
-    wait_until(lambda: not _servers(home), 20, "the embedded PostgreSQL to end")
+    assert server.wait_ended(60) == 130
+    wait_until(lambda: not _servers(home), 60, "the embedded PostgreSQL to end")
 
 
 def test_a_start_that_fails_leaves_no_server(home: pathlib.Path) -> None:
@@ -178,7 +178,7 @@ def test_a_process_id_that_lives_again(home: pathlib.Path, whose: str) -> None:
     (postmaster,) = _servers(home)
     server.kill()
     os.kill(postmaster, signal.SIGKILL)
-    wait_until(lambda: not _servers(home), 10, "PostgreSQL's end")
+    wait_until(lambda: not _servers(home), 60, "PostgreSQL's end")
     user = {"user": "postgres", "group": "postgres", "extra_groups": []} if whose != "root's" and os.geteuid() == 0 else {}
     # Its command line names the cluster, as that of somebody does who looks at it.
     with subprocess.Popen(["tail", "-f", "/dev/null", str(home / "data/postgres")], stderr=subprocess.DEVNULL, **user) as somebody:

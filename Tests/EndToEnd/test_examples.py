@@ -24,13 +24,13 @@ _PROTOS = [
 def stubs(tmp_path_factory: pytest.TempPathFactory) -> pathlib.Path:
     folder = tmp_path_factory.mktemp("stubs")
     command = ["-m", "grpc_tools.protoc", "-Iproto", f"--python_out={folder}", f"--grpc_python_out={folder}", *_PROTOS]
-    subprocess.run([sys.executable, *command], cwd=REPOSITORY, check=True, timeout=60)
+    subprocess.run([sys.executable, *command], cwd=REPOSITORY, check=True, timeout=120)
     return folder
 
 
 def _run(stubs: pathlib.Path, *arguments: str) -> str:
     done = subprocess.run(
-        [sys.executable, *arguments], env={**os.environ, "PYTHONPATH": str(stubs)}, cwd=REPOSITORY, timeout=60,
+        [sys.executable, *arguments], env={**os.environ, "PYTHONPATH": str(stubs)}, cwd=REPOSITORY, timeout=120,
         capture_output=True, text=True,
     )
     assert done.returncode == 0, f"{done.returncode}\n{done.stdout}\n{done.stderr}"

@@ -23,7 +23,7 @@ SUCCESS, UNAVAILABLE, NOT_FOUND, REFUSED, TIMED_OUT, FAULT = 0, 3, 4, 6, 7, 70
 # A program that asks for more ends at once, by a signal. Some of these servers would have it take gigabytes.
 MOST_MEMORY = 256 << 20
 # Of calls that end with it, and of those that must end long before it.
-TIMEOUT, LONG_TIMEOUT = 2, 30
+TIMEOUT, LONG_TIMEOUT = 6, 120
 
 Script = Callable[[Peer], None]
 SERVERS: dict[str, tuple[Script, int, str]] = {}
@@ -308,7 +308,7 @@ def run(port: int, arguments: Sequence[str]) -> tuple[int, str, float]:
     done = subprocess.run(
         ["prlimit", f"--data={MOST_MEMORY}", str(binary()), *arguments, "--server", f"127.0.0.1:{port}"],
         env={**clean_environment(), "HOME": "/nowhere"}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=60)
+        timeout=180)
     return done.returncode, done.stdout + done.stderr, time.monotonic() - start
 
 
@@ -320,8 +320,8 @@ def _problem(name: str) -> str | None:
     told = f"{name}: {seen} after {seconds:.1f} s, {server.requests}: {said}"
     if server.errors:
         return f"{told}: the script failed: {server.errors}"
-    # The second that the end of a connection may take, four times, on a crowded machine.
-    is_good = seen == code and text in said and "\x1b" not in said and seconds < 15
+    # The second that the end of a connection may take, four times, on a crowded machine: long before the call's own end.
+    is_good = seen == code and text in said and "\x1b" not in said and seconds < 60
     # Four tries, and one that the server says it has not looked at.
     return None if is_good and len(server.requests) <= 5 else told
 
@@ -374,5 +374,5 @@ def test_nothing_is_asked_for_again_once_its_answer_has_begun() -> None:
         peer.wait()
 
     with RawServer(begun) as server:
-        code, said, _ = run(server.port, ["get", "some-device", "--timeout", "5s"])
+        code, said, _ = run(server.port, ["get", "some-device", "--timeout", "30s"])
     assert code == UNAVAILABLE and [method for _, method in server.requests] == ["GetDevice"], said

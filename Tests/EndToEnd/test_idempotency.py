@@ -137,9 +137,9 @@ def test_repeated_after_a_crash(world: World) -> None:
     first = world.server(name="mayfly")
     other = world.server().client()
     request_id = unique("crash")
-    fields: dict[str, Any] = {"request_id": request_id, "options": {"latency_ms": "500"}}
+    fields: dict[str, Any] = {"request_id": request_id, "options": {"latency_ms": "1500"}}
     pending = first.client().start(create_request("a phone", **fields))
-    wait_until(lambda: world.database.value("SELECT count(*) FROM saga_request") == 1, 5, "the saga to be accepted")
+    wait_until(lambda: world.database.value("SELECT count(*) FROM saga_request") == 1, 60, "the saga to be accepted")
     first.kill()
     outcome = pending.outcome()
     assert isinstance(outcome, RPCFailure) and outcome.code is grpc.StatusCode.UNAVAILABLE

@@ -103,7 +103,7 @@ def test_an_undo_that_can_not_be_written(world: World) -> None:
     server.kill()
     server.start()
     client = server.client()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     outcome = client.start(stuck).outcome()
     assert isinstance(outcome, RPCFailure) and outcome.reason in ("BOOT_FAILED", "PARKED"), outcome
     world.audit(client)
@@ -195,8 +195,8 @@ def test_half_of_the_sagas_change_hands(world: World) -> None:
     """Rows that belong to another instance all of a sudden: it takes them up, their old owner's writes count for nothing."""
     server, other = world.server(), world.server()
     client = server.client()
-    calls = [client.start(create_request(options={"latency_ms": "600", "boot_ms": "600"})) for _ in range(40)]
-    wait_until(lambda: world.count("RUNNING") == 40, 5, "the sagas to be in flight")
+    calls = [client.start(create_request(options={"latency_ms": "1500", "boot_ms": "1000"})) for _ in range(40)]
+    wait_until(lambda: world.count("RUNNING") == 40, 60, "the sagas to be in flight")
     new_owner = world.database.value("SELECT instance_id FROM saga_instance WHERE name = %s", other.name)
     taken = world.database.rows(
         "WITH half AS (SELECT saga_id FROM saga_state WHERE status = 'RUNNING' ORDER BY saga_id LIMIT 20)"
@@ -204,7 +204,7 @@ def test_half_of_the_sagas_change_hands(world: World) -> None:
         " RETURNING s.saga_id", new_owner,
     )
     assert len(taken) == 20
-    world.wait_all_over(timeout=15)
+    world.wait_all_over(timeout=60)
     for call in calls:
         assert device_status(call.result().device) == "RUNNING"
     findings = world.audit(client)
@@ -256,7 +256,7 @@ def test_partitions_are_a_week_ahead(world: World) -> None:
 def test_a_day_boundary_is_crossed(make_world: Any, own_cluster: Cluster) -> None:
     """Sagas before, over and after midnight by the database's clock."""
     now = time.time()
-    ahead = int(86400 - now % 86400) - 6  # midnight comes 6 s after the database's start
+    ahead = int(86400 - now % 86400) - 20  # midnight comes 20 s after the database's start
     own_cluster.stop()
     own_cluster.start(clock_off_by(ahead))
     world: World = make_world(cluster_=own_cluster)
@@ -264,7 +264,9 @@ def test_a_day_boundary_is_crossed(make_world: Any, own_cluster: Cluster) -> Non
     client = server.client()
     midnight = (int(now + ahead) // 86400 + 1) * 86400
     calls = []
-    while world.database.value("SELECT extract(epoch FROM clock_timestamp())") < midnight + 2:
+    clock = "SELECT extract(epoch FROM clock_timestamp())"
+    time.sleep(max(0.0, midnight - 3 - float(world.database.value(clock))))
+    while world.database.value(clock) < midnight + 2:
         calls.append(client.start(create_request(when="FINISHED", options={"latency_ms": "300", "boot_ms": "300"})))
         time.sleep(0.02)
     ids = [call.result().saga_id for call in calls]
@@ -294,16 +296,22 @@ def test_process_clocks_are_off(world: World) -> None:
         for _ in range(3):
             before = time.time()
             saga = client.saga(client.create().saga_id)
-            assert before - 1 < int(saga.saga_id[5:18]) / 1000 < time.time() + 1, (server.name, saga.saga_id)
-            assert before - 1 < saga.created_at.ToNanoseconds() / 1e9 < time.time() + 1, server.name
-            assert 599 < saga.deadline.ToNanoseconds() / 1e9 - before < 602, server.name
+            after = time.time()
+            assert before - 1 < int(saga.saga_id[5:18]) / 1000 < after + 1, (server.name, saga.saga_id)
+            assert before - 1 < saga.created_at.ToNanoseconds() / 1e9 < after + 1, server.name
+            assert before + 599 < saga.deadline.ToNanoseconds() / 1e9 < after + 601, server.name
     assert world.database.value("SELECT count(*) FROM saga_instance WHERE fenced") == 0, "somebody was fenced"
     # Deadlines and undo as ever, on the crooked ones.
+    started = time.monotonic()
     calls = [
         server.client().start(create_request(options={"fail": "create:hang"}, saga_timeout=2), 60) for server in crooked
     ]
-    time.sleep(1.9)
-    assert not any(call.is_done for call in calls), "before its deadline"
+    while True:
+        is_one_done = any(call.is_done for call in calls)
+        if time.monotonic() - started > 1.9:
+            break
+        assert not is_one_done, "before its deadline"
+        time.sleep(0.05)
     for server, call in zip(crooked, calls, strict=True):
         outcome = call.outcome()
         assert isinstance(outcome, RPCFailure) and outcome.reason == "TIMED_OUT", (server.name, outcome)
@@ -314,7 +322,7 @@ def test_process_clocks_are_off(world: World) -> None:
     for server in crooked:
         server.kill()
     for one in accepted:
-        assert status_name(straight.client().wait_finished(one.saga_id, timeout=30)) == "COMPLETED"
+        assert status_name(straight.client().wait_finished(one.saga_id, timeout=60)) == "COMPLETED"
     world.audit(straight.client())
 
 
@@ -341,16 +349,16 @@ def test_a_database_that_takes_nothing(world: World, sqlstate: str) -> None:
     """It can be connected to, and every flush fails: callers are told so, and not kept waiting until their deadline."""
     client = world.server().client()
     _refuse_events(world, sqlstate)
-    _is_told(client, within=3)
+    _is_told(client, within=10)
     if sqlstate != "40001":
         # A conflict may be about one row. This is about all, and whoever looks for a server looks elsewhere.
-        wait_until(lambda: client.health() == "NOT_SERVING", 2, "it to say so")
-        _is_told(client, within=1)
+        wait_until(lambda: client.health() == "NOT_SERVING", 10, "it to say so")
+        _is_told(client, within=5)
     world.database.execute("DROP TRIGGER refuse ON saga_event")
-    wait_until(lambda: client.health() == "SERVING", 20, "it to serve again")
+    wait_until(lambda: client.health() == "SERVING", 60, "it to serve again")
     assert client.create().saga_id
     # What its callers were told has not happened: the first is withdrawn.
-    wait_until(lambda: world.count("COMPLETED") == 1, 20, "the second to be there")
+    wait_until(lambda: world.count("COMPLETED") == 1, 60, "the second to be there")
     world.wait_all_over()
     assert len(world.saga_versions()) == 1
     world.audit(client)
@@ -364,15 +372,15 @@ def test_a_database_that_became_read_only(world: World) -> None:
     with world.database.cluster.connect("postgres") as connection:
         connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = on')
     world.database.terminate_backends()
-    _is_told(client, within=4)
+    _is_told(client, within=10)
     assert server.log_text().count("the journal has no connection") < 20
-    wait_until(lambda: client.health() == "NOT_SERVING", 10, "it to say so")
+    wait_until(lambda: client.health() == "NOT_SERVING", 60, "it to say so")
     with world.database.cluster.connect("postgres") as connection:
         connection.execute(f'ALTER DATABASE "{name}" SET default_transaction_read_only = off')
     world.database.terminate_backends()
-    wait_until(lambda: client.health() == "SERVING", 20, "it to serve again")
+    wait_until(lambda: client.health() == "SERVING", 60, "it to serve again")
     assert client.create().saga_id
-    world.wait_all_over(timeout=20)
+    world.wait_all_over(timeout=60)
     world.audit(client)
 
 
@@ -386,9 +394,9 @@ def test_a_stop_without_a_database_takes_no_longer_than_it_may(make_world: Any, 
     own_cluster.stop("immediate")
     started = time.monotonic()
     server.terminate()
-    server.wait_ended(25)
+    server.wait_ended(60)
     assert time.monotonic() - started < 15
     own_cluster.start()
     world.server()
-    world.wait_all_over(timeout=40)
+    world.wait_all_over(timeout=60)
     world.audit(world.servers[-1].client())

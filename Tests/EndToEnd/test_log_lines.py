@@ -63,7 +63,7 @@ def test_a_thousand_sagas_that_fail(world: World) -> None:
         assert all(line["reason"] for line in ends if "COMPENSATED" in line["message"])
         return True
 
-    wait_until(all_said, 10, "a line for each saga's end")
+    wait_until(all_said, 60, "a line for each saga's end")
     lines = [line for line in _lines(server) if line["message"] != "[AUDIT]"]
     said = _by_message(_severe(lines))
     minutes = _minutes(since)
@@ -92,7 +92,7 @@ def test_parked_sagas_have_a_line_each(world: World) -> None:
         assert len(ids) == len(set(ids)) == number, len(ids)
         return True
 
-    wait_until(parked, 10, "a line for each parked saga")
+    wait_until(parked, 60, "a line for each parked saga")
 
 
 def test_a_database_that_is_away(world: World) -> None:
@@ -101,14 +101,14 @@ def test_a_database_that_is_away(world: World) -> None:
     client = server.client()
     client.create()
     pending = [client.start(create_request(options={"latency_ms": "2000"})) for _ in range(20)]
-    wait_until(lambda: world.moving() == 20, 20, "sagas to be under way")
+    wait_until(lambda: world.moving() == 20, 60, "sagas to be under way")
     before = len(_lines(server))
     since = time.monotonic()
     with proxy.refusing():
         time.sleep(15)
     for one in pending:
         one.outcome()
-    wait_until(lambda: client.health() == "SERVING", 30, "the server to serve again")
+    wait_until(lambda: client.health() == "SERVING", 60, "the server to serve again")
     world.wait_all_over(60)
     said = _by_message(_severe(_lines(server)[before:]))
     minutes = _minutes(since)

@@ -141,12 +141,12 @@ def test_what_is_dropped_is_counted_and_told(world: World) -> None:
         thread = threading.Thread(target=read, daemon=True)
         thread.start()
         notice = rb"(\d+) lines dropped"
-        wait_until(lambda: re.search(notice, b"".join(text)), 20, "the line that says how many are missing")
+        wait_until(lambda: re.search(notice, b"".join(text)), 60, "the line that says how many are missing")
         told = sum(int(number) for number in re.findall(notice, b"".join(text)))
         assert told >= dropped
         # From here on nothing is lost.
         last = client.create()
-        wait_until(lambda: last.saga_id.encode() in b"".join(text), 20, "the next lines")
+        wait_until(lambda: last.saga_id.encode() in b"".join(text), 60, "the next lines")
         assert _metric(server, "devicerpc_log_lines_dropped_total") == told
         world.audit(client)
         server.terminate()
@@ -190,10 +190,10 @@ def test_a_second_signal(world: World, read: bool) -> None:
                     pass
         server.launch(stderr=writer)
         server.wait_ready()
-        pending = server.client().start(create_request(options={"latency_ms": "1000"}))
-        wait_until(lambda: world.moving() == 1, 10, "a saga to be under way")
+        pending = server.client().start(create_request(options={"latency_ms": "5000"}))
+        wait_until(lambda: world.moving() == 1, 60, "a saga to be under way")
         server.terminate()
-        wait_until(lambda: server.client().health() != "SERVING", 10, "the server to drain")
+        wait_until(lambda: server.client().health() != "SERVING", 60, "the server to drain")
         server.terminate()
         assert server.wait_ended(STOP_SECONDS) == 130
         pending.outcome()

@@ -38,7 +38,7 @@ def _interrupted_saga(world: World) -> str:
     """A saga that is on its way, whose server is dead."""
     creator = world.server(name="creator")
     saga_id = creator.client().create(when="ACCEPTED", options={"boot_ms": "2000"}).saga_id
-    wait_until(lambda: world.saga_row(saga_id)["current_step"] == "START_DEVICE", 10, "the saga to be on its way")
+    wait_until(lambda: world.saga_row(saga_id)["current_step"] == "START_DEVICE", 60, "the saga to be on its way")
     creator.kill()
     return str(saga_id)
 
@@ -58,7 +58,7 @@ def test_an_event_that_may_be_ignored(world: World) -> None:
         connection.execute("UPDATE saga_state SET last_sequence = %s WHERE saga_id = %s", (last, saga_id))
     server = world.server(name="creator")
     client = server.client()
-    assert status_name(client.wait_finished(saga_id, timeout=20)) == "COMPLETED"
+    assert status_name(client.wait_finished(saga_id, timeout=60)) == "COMPLETED"
     events = list(client.watch(saga_id))
     assert [event.sequence for event in events] == list(range(1, len(events) + 1))
     assert event_name(events[last - 1]) == "UNSPECIFIED"
@@ -79,7 +79,7 @@ class _NewerReplica:
 
     def renew(self) -> None:
         self._world.database.execute(
-            "UPDATE saga_instance SET lease_until = now() + interval '6 s' WHERE name = 'newer' AND NOT fenced")
+            "UPDATE saga_instance SET lease_until = now() + interval '30 s' WHERE name = 'newer' AND NOT fenced")
 
     def leave(self) -> None:
         self._world.database.execute("UPDATE saga_instance SET fenced = true WHERE name = 'newer'")
@@ -99,7 +99,7 @@ def test_a_saga_of_a_newer_format(world: World) -> None:
         row = world.saga_row(saga_id)
         return bool(row["owner"] == 0) and "left to the replicas that read events of format 9" in server.log_text()
 
-    wait_until(is_left, 10, "the saga to be left")
+    wait_until(is_left, 60, "the saga to be left")
     row = world.saga_row(saga_id)
     assert row["adoptions"] == 0, "it counts as if it had killed somebody"
     until = time.monotonic() + 2.5
@@ -111,13 +111,13 @@ def test_a_saga_of_a_newer_format(world: World) -> None:
     shown: Any = client.saga(saga_id)
     assert status_name(shown) == "RUNNING" and not shown.quarantined
     newer.leave()
-    wait_until(lambda: _gauge(server, "saga_quarantined") == 1, 10, "it to be in quarantine")
+    wait_until(lambda: _gauge(server, "saga_quarantined") == 1, 60, "it to be in quarantine")
     # Whoever reads it goes on with it: here, because its rows are mended.
     for sequence, packed in events:
         world.database.execute(
             "UPDATE saga_event SET events = %s WHERE saga_id = %s AND sequence = %s", bytes(packed), saga_id, sequence)
     world.database.execute("DELETE FROM saga_quarantine")
-    assert status_name(client.wait_finished(saga_id, timeout=20)) == "COMPLETED"
+    assert status_name(client.wait_finished(saga_id, timeout=60)) == "COMPLETED"
     world.audit(client)
 
 
@@ -160,6 +160,6 @@ def test_steps_that_are_not_those_of_the_database(world: World) -> None:
         "INSERT INTO saga_plan VALUES ('DEVICE_CREATION', 1, '{CREATE_PROVIDER_DEVICE,ALLOCATE_PORTS}', '{}', 0)")
     server = world.server(start=False)
     server.launch()
-    assert server.wait_ended(20) != 0
+    assert server.wait_ended(60) != 0
     assert "steps that change need a new version" in server.log_text()
     world.was_audited = True

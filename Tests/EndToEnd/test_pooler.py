@@ -36,8 +36,8 @@ def test_two_replicas_behind_a_pooler(world: World, make_pooler: Callable[[str],
     environment = {"DATABASE_URL": world.database.url_through(pooler.port), **(_TOLD if mode == "transaction" else {})}
     servers = [world.server(environment=environment) for _ in range(2)]
     client, other = servers[0].client(), servers[1].client()
-    calls = [client.start(create_request(request_id=unique("pooled")), timeout=30) for _ in range(60)]
-    failing = client.start(create_request("failing", options={"fail": "start:refused"}), timeout=30)
+    calls = [client.start(create_request(request_id=unique("pooled")), timeout=60) for _ in range(60)]
+    failing = client.start(create_request("failing", options={"fail": "start:refused"}), timeout=60)
     for call in calls:
         assert device_status(call.result().device) == "RUNNING"
     assert failing.outcome()
@@ -50,15 +50,15 @@ def test_two_replicas_behind_a_pooler(world: World, make_pooler: Callable[[str],
     pooler.kill()
     time.sleep(0.5)
     pooler.start()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     assert {status_name(saga) for saga in other.sagas(ids).sagas} == {"COMPLETED"}
 
-    wait_until(lambda: client.health() == "SERVING", 20, "it to serve again")
+    wait_until(lambda: client.health() == "SERVING", 60, "it to serve again")
     ids = [
-        client.create(when="ACCEPTED", options={"latency_ms": "500", "boot_ms": "500"}).saga_id for _ in range(10)
+        client.create(when="ACCEPTED", options={"latency_ms": "1500", "boot_ms": "1500"}).saga_id for _ in range(10)
     ]
     servers[0].kill()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     adopted = [event for event in other.watch(ids[0]) if event_name(event) == "SAGA_ADOPTED"]
     assert len(adopted) == 1
     world.audit(other)
@@ -77,9 +77,9 @@ def test_stopped_in_mid_flush_behind_a_transaction_pooler(
     client = sleeper.client()
     ids = [client.create(when="ACCEPTED", options={"latency_ms": "400"}).saga_id for _ in range(5)]
     held = proxy.hold_before_commit()
-    assert held.wait(10), "no flush came by"
+    assert held.wait(60), "no flush came by"
     sleeper.pause()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     before = world.saga_versions()
     proxy.release()
     sleeper.resume()
@@ -96,5 +96,5 @@ def test_a_transaction_pooler_that_nobody_told_of(world: World, make_pooler: Cal
     url = {"DATABASE_URL": world.database.url_through(pooler.port)}
     first = world.server(environment=url, start=False)
     first.launch()
-    wait_until(lambda: "pooler in transaction mode" in first.log_text(), 20, "it to say so")
+    wait_until(lambda: "pooler in transaction mode" in first.log_text(), 60, "it to say so")
     assert "DEVICERPC_TRANSACTION_POOLER" in first.log_text()

@@ -93,14 +93,14 @@ def test_a_role_that_may_only_read_and_write(world: World, roles: Roles, order: 
     time.sleep(LEASE_SECONDS + 1)
     servers[1].client().create(when="ACCEPTED", options={"latency_ms": "1000"})
     servers[1].kill()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     assert "42501" not in servers[0].log_text() + servers[1].log_text()
     world.audit(client)
 
 
 def test_a_role_that_finds_migrations_missing(world: World, roles: Roles) -> None:
     done = run_command(
-        ["serve"], {"DATABASE_URL": roles.url(roles.app), "DEVICERPC_SIMULATED": "true"}, timeout=30)
+        ["serve"], {"DATABASE_URL": roles.url(roles.app), "DEVICERPC_SIMULATED": "true"}, timeout=120)
     assert done.returncode not in (0, 70), done.stderr
     assert "001_saga_tables" in done.stderr and "devicerpc migrate" in done.stderr, done.stderr
 

@@ -69,7 +69,7 @@ class DockerWorld(World):
             "ADB_PORT_END": str(first + 19),
             "WEBRTC_PORT_START": str(first + 20),
             "WEBRTC_PORT_END": str(first + 39),
-            "DEVICERPC_REDROID_BOOT_TIMEOUT": "3",
+            "DEVICERPC_REDROID_BOOT_TIMEOUT": "20",
         }
         self.adb_ports = range(first, first + 20)
 
@@ -278,6 +278,7 @@ def test_the_quota_is_refused(docker: DockerWorld) -> None:
 @pytest.mark.parametrize("version", ["12", "13"], ids=["never boots", "stops by itself"])
 def test_it_does_not_boot(docker: DockerWorld, version: str) -> None:
     assert docker.ledger
+    docker.environment["DEVICERPC_REDROID_BOOT_TIMEOUT"] = "3"
     client = docker.server(environment=docker.environment).client()
     with pytest.raises(RPCFailure) as caught:
         client.create(spec=_spec(version), timeout=90)
@@ -304,12 +305,12 @@ def test_killed_while_it_makes_devices(docker: DockerWorld) -> None:
         server.client().start(create_request(spec=_spec("12" if number % 3 == 2 else "11"), when="FINISHED"))
         for number in range(6)
     ]
-    wait_until(lambda: len(docker.engine.containers(devicerpc_managed="true")) >= 2, 20, "containers")
+    wait_until(lambda: len(docker.engine.containers(devicerpc_managed="true")) >= 2, 60, "containers")
     server.kill()
     for call in calls:
         call.outcome()
     time.sleep(0.2)
     server.start()
-    docker.wait_all_over(timeout=90)
+    docker.wait_all_over(timeout=150)
     findings = docker.audit_all(server.client())
     assert findings.count("COMPLETED") == 4 and findings.count("COMPENSATED") == 2

@@ -62,11 +62,11 @@ def test_rolling_stops_under_load(world: World, idempotent: str) -> None:
         for server in servers:
             time.sleep(0.5)
             server.terminate()
-            assert server.wait_ended(20) == 0, server.log_tail()
+            assert server.wait_ended(60) == 0, server.log_tail()
             server.start()
     saga_ids = load.end()
-    world.wait_all_over(timeout=30)
-    assert len(saga_ids) > 100
+    world.wait_all_over(timeout=60)
+    assert len(saga_ids) > 30
     client = servers[0].client()
     findings = world.audit(client)
     other = {saga_id: findings.sagas[saga_id] for saga_id in saga_ids if findings.sagas[saga_id] != "COMPLETED"}
@@ -88,12 +88,12 @@ def test_whoever_takes_over_ends_at_once(world: World) -> None:
         first.client().create(when="ACCEPTED", options=options, request_id=unique("claimed")).saga_id for _ in range(10)
     ]
     first.terminate()
-    assert first.wait_ended(20) == 0, first.log_tail()
+    assert first.wait_ended(60) == 0, first.log_tail()
     second = world.server(name="second", environment=settings, start=False)
     second.launch({"DEVICERPC_FAULT": "claim.after"})
-    assert second.wait_ended(20) == -signal.SIGKILL
+    assert second.wait_ended(60) == -signal.SIGKILL
     third = world.server(name="third", environment=settings)
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     findings = world.audit(third.client())
     assert {findings.sagas[saga_id] for saga_id in ids} == {"COMPLETED"}
     for saga_id in ids:
@@ -115,9 +115,9 @@ def test_stop_in_the_undo(world: World) -> None:
             ]
             time.sleep(0.2)
             server.terminate()
-            assert server.wait_ended(20) == 0, server.log_tail()
+            assert server.wait_ended(60) == 0, server.log_tail()
             server.start()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     findings = world.audit(servers[0].client())
     assert {findings.sagas[saga_id] for saga_id in ids} == {"COMPENSATED"}
 
@@ -133,6 +133,6 @@ def test_stop_during_a_back_off(world: World) -> None:
     server.kill()
     time.sleep(3)
     server.start()
-    world.wait_all_over(timeout=30)
+    world.wait_all_over(timeout=60)
     findings = world.audit(server.client())
     assert {findings.sagas[saga_id] for saga_id in ids} == {"COMPLETED"}

@@ -65,7 +65,7 @@ def test_two_hundred_seeds_find_nothing() -> None:
     count = re.search(r"^(\d+) of 200 seeds", done.stdout, re.MULTILINE)
     assert count, done.stdout + done.stderr
     print(done.stdout.splitlines()[-1])
-    assert int(count[1]) >= 10, "not even ten seeds in a minute"
+    assert int(count[1]) >= 3, "not even three seeds in a minute"
     assert done.returncode == 0, done.stdout
 
 

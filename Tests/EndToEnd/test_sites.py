@@ -108,7 +108,7 @@ def _wait_fenced(world: World, server: Server) -> None:
     wait_until(
         lambda: not world.database.value(
             "SELECT count(*) FROM saga_instance WHERE name = %s AND NOT fenced", server.name
-        ), 12, "the dead one to be fenced",
+        ), 60, "the dead one to be fenced",
     )
 
 
@@ -133,12 +133,12 @@ def test_a_dead_replicas_sagas_wait_for_their_site(sites: Sites, other: str, ver
     else:
         survivor = sites.server("survivor", {"name": "sim", "provider": "simulated"}, provider="simulated")
     ids = _start_slow_ones(world, owner, version)
-    wait_until(lambda: set(ids) <= sites.running("engine-a"), 10, "containers")
+    wait_until(lambda: set(ids) <= sites.running("engine-a"), 60, "containers")
     owner.kill()
     _wait_fenced(world, owner)
     client = survivor.client()
     # They are told of, and alerts go by it. (Those of version 1 say what they need once somebody has looked.)
-    wait_until(lambda: _unserved(survivor) >= len(ids), 8, "the metric")
+    wait_until(lambda: _unserved(survivor) >= len(ids), 60, "the metric")
     assert world.database.value(
         "SELECT count(*) FROM saga_state s JOIN saga_instance o ON o.instance_id = s.owner"
         " WHERE NOT o.fenced AND s.saga_id = ANY(%s)", ids,
@@ -149,7 +149,7 @@ def test_a_dead_replicas_sagas_wait_for_their_site(sites: Sites, other: str, ver
     if version == 2:
         assert (saga.waiting_for.reason, saga.waiting_for.dependency) == ("SITE_UNSERVED", "site-engine-a")
     owner.start()
-    world.wait_all_over(timeout=20)
+    world.wait_all_over(timeout=60)
     sagas = client.sagas(ids).sagas
     assert [status_name(saga) for saga in sagas] == ["COMPLETED"] * len(ids)
     held = sites.held()
@@ -161,16 +161,16 @@ def test_another_engine_at_the_address(sites: Sites) -> None:
     world = sites.world
     first = sites.redroid("engine-a")
     owner = sites.server("owner", first)
-    wait_until(lambda: world.database.value("SELECT engine FROM site"), 5, "the engine to be remembered")
+    wait_until(lambda: world.database.value("SELECT engine FROM site"), 60, "the engine to be remembered")
     impostor = sites.server("impostor", {**first, "docker-host": sites.engines["engine-b"].docker_host})
     ids = _start_slow_ones(world, owner, 2)
-    wait_until(lambda: set(ids) <= sites.running("engine-a"), 10, "containers")
-    wait_until(lambda: "another Docker engine" in impostor.log_text(), 5, "the impostor to be found out")
+    wait_until(lambda: set(ids) <= sites.running("engine-a"), 60, "containers")
+    wait_until(lambda: "another Docker engine" in impostor.log_text(), 60, "the impostor to be found out")
     assert world.database.value("SELECT sites FROM saga_instance WHERE name = 'impostor' AND NOT fenced") == []
     owner.kill()
     _wait_fenced(world, owner)
     owner.start()
-    world.wait_all_over(timeout=20)
+    world.wait_all_over(timeout=60)
     assert [status_name(saga) for saga in owner.client().sagas(ids).sagas] == ["COMPLETED"] * len(ids)
     assert not sites.held()["engine-b"]
 
@@ -204,7 +204,7 @@ def test_a_wrong_file_stops_the_start(sites: Sites) -> None:
         **ALONE, "DEVICERPC_SITES": str(path), "DEVICERPC_PROVIDER": "redroid", "DOCKER_HOST": "unix:///var/run/docker.sock",
     })
     server.launch()
-    assert server.wait_ended(10) == 64
+    assert server.wait_ended(60) == 64
     log = server.log_text()
     for words in (
         "line 2: name: must be", "line 5: docker-host: must be", "line 6: concurrency: must be", "line 7: colour: no such key",
@@ -237,31 +237,40 @@ def test_a_sites_pace_is_kept_and_foretold(world: World, pace: str) -> None:
     for server in servers:
         wait_for_version(server, 2)
     # The other site has room for one, which this is.
-    wait_until(lambda: client.saga(client.create().saga_id).site == "spare", 10, "a saga on the other site", interval=0.1)
+    wait_until(lambda: client.saga(client.create().saga_id).site == "spare", 60, "a saga on the other site", interval=0.1)
     time.sleep(2.5)  # that it is full is known within a second, and the others' shares after two
     medians: list[float] = []
     told: list[float] = []
-    # A machine that is busy with something else changes its mind.
-    while len(medians) < 3 and not (medians and 0.8 < medians[-1] < 1.2 and abs(told[-1] - 1) < 0.2):
-        ratios, one = _foretell(clients, count, limits.get("calls-per-second"))
+    # A machine that is busy with something else changes its mind, or lets the line pass by before anybody has asked.
+    for _ in range(8):
+        if len(medians) == 3 or medians and 0.8 < medians[-1] < 1.2 and abs(told[-1] - 1) < 0.2:
+            break
+        foretold = _foretell(clients, count, limits.get("calls-per-second"))
+        if foretold is None:
+            continue
+        ratios, one = foretold
         print(f"{pace}: waited {', '.join(f'{ratio:.2f}' for ratio in ratios)} times what was foretold; told {one:.2f} of it")
         medians.append(statistics.median(ratios))
         told.append(one)
-    if len(medians) > 1:
-        assert 0.8 < statistics.median(medians) < 1.2, medians
-        assert abs(statistics.median(told) - 1) < 0.2, told
+    assert medians, "nothing to measure"
+    assert 0.8 < statistics.median(medians) < 1.2, medians
+    assert abs(statistics.median(told) - 1) < 0.2, told
     world.wait_all_over()
     world.audit(client)
 
 
-def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tuple[list[float], float]:
-    """How long creations waited, as a share of what was foretold; and after how much of what it was told one could be begun."""
+def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tuple[list[float], float] | None:
+    """How long creations waited, as a share of what was foretold; and after how much of what it was told one could be begun.
+    None if they were through before that could be asked."""
     client, replicas = clients[0], len(clients)
     started = time.monotonic()
     calls = [clients[number % replicas].start(create_request(), 60) for number in range(count)]
     # Whether it is begun, not whether it can be finished then.
     soon = create_request(saga_timeout=2, when="ACCEPTED")
-    wait_until(lambda: _refused(client, soon)[0] > 0.5, 8, "one that can't be begun in time to be refused")
+    while _refused(client, soon)[0] <= 0.5:
+        if all(call.is_done for call in calls):
+            return None
+        time.sleep(0.02)
     probes: list[Probe] = []
     while len(probes) < 5:
         pushback, _ = _refused(client, soon)
@@ -271,7 +280,10 @@ def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tu
         probes.append(Probe(client, pushback + 1.8))
         time.sleep(0.4)
     pushback, told = _refused(client, soon)
-    assert probes and pushback > 0.5, "nothing to measure"
+    if not probes or pushback <= 0.5:
+        for call in calls:
+            assert device_status(call.result().device) == "RUNNING"
+        return None
     accepted = wait_until(lambda: 0.0 if (one := _refused(client, soon))[0] else one[1], 60, "it to be begun", interval=0.05)
     for call in calls:
         assert device_status(call.result().device) == "RUNNING"
@@ -387,7 +399,7 @@ class Probe:
 
     def ratio(self) -> float:
         self._call.result()
-        wait_until(lambda: self._took, 2, "the answer to be noted")
+        wait_until(lambda: self._took, 60, "the answer to be noted")
         return self._took / self._foretold
 
 
@@ -415,7 +427,7 @@ def test_a_full_site_refuses(world: World) -> None:
     for _ in range(6):
         with pytest.raises(RPCFailure):
             client.create(options={"fail": "start:refused"})
-    wait_until(lambda: world.database.value("SELECT sum(devices_used) FROM site") == 0, 5, "the places to be given back")
+    wait_until(lambda: world.database.value("SELECT sum(devices_used) FROM site") == 0, 60, "the places to be given back")
     answers = [client.start(create_request(), 30) for _ in range(6)]
     outcomes = [answer.outcome() for answer in answers]
     refused = [one for one in outcomes if isinstance(one, RPCFailure)]

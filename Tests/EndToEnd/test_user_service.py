@@ -14,6 +14,7 @@ import resource
 import ssl
 import threading
 import time
+import urllib.parse
 
 import grpc
 import pytest
@@ -167,8 +168,14 @@ def test_a_file_of_authorities_that_has_none_stops_the_start(world: World, conte
     server = world.server(
         environment={"USER_SERVICE_URL": "https://127.0.0.1:1", "USER_SERVICE_CA": str(ca)}, start=False)
     server.launch()
-    assert server.wait_ended(20) == 64
+    assert server.wait_ended(60) == 64
     assert "USER_SERVICE_CA" in server.log_text()
+
+
+def _is_connected_to(port: int | None) -> bool:
+    """As the kernel sees it: an established connection to it, of whomever."""
+    with open("/proc/net/tcp") as table:
+        return any(line.split()[2].endswith(f":{port:04X}") and line.split()[3] == "01" for line in table)
 
 
 @_BOTH
@@ -179,11 +186,17 @@ def test_out_of_descriptors(world: World, keys: str) -> None:
     client = server.client()
     assert device_status(client.create().device) == "RUNNING"
     calls_before = len(world.ledger.calls)
-    # Longer than an idle connection to the user service is kept.
-    time.sleep(5)
+    # An idle connection to the user service is closed after a while; so are those that the start has left.
+    port = urllib.parse.urlsplit(world.ledger.url).port
+    wait_until(lambda: not _is_connected_to(port), 60, "the connection to the user service to end")
+    taken: set[int] = set()
+    for _ in range(40):
+        before, taken = taken, {int(name) for name in os.listdir(f"/proc/{server.pid}/fd")}
+        if taken == before:
+            break
+        time.sleep(0.5)
     soft, hard = resource.prlimit(server.pid, resource.RLIMIT_NOFILE)
     # A new descriptor gets the lowest number that is free.
-    taken = {int(name) for name in os.listdir(f"/proc/{server.pid}/fd")}
     lowest = next(number for number in range(len(taken) + 1) if number not in taken)
     resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (lowest, hard))
     try:
@@ -193,7 +206,7 @@ def test_out_of_descriptors(world: World, keys: str) -> None:
         assert len(world.ledger.calls) == calls_before
     finally:
         resource.prlimit(server.pid, resource.RLIMIT_NOFILE, (soft, hard))
-    wait_until(lambda: device_status(client.create(timeout=30).device) == "RUNNING", 30, "creations to go on")
+    wait_until(lambda: device_status(client.create(timeout=30).device) == "RUNNING", 60, "creations to go on")
     world.audit(client)
 
 

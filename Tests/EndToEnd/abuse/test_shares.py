@@ -33,7 +33,7 @@ CREATE = "/cloudphone.device.v1.DeviceService/CreateDevice"
 
 def _server(place: World, name: str, **limits: int) -> Server:
     server = place.server(name, environment={f"DEVICERPC_{key}": str(value) for key, value in limits.items()})
-    wait_until(lambda: connections(server) == 0, 10, "the client that waited for readiness to be gone")
+    wait_until(lambda: connections(server) == 0, 60, "the client that waited for readiness to be gone")
     return server
 
 
@@ -49,7 +49,7 @@ def test_handshakes_of_one_address(place: World) -> None:
     with contextlib.ExitStack() as stack:
         for _ in range(30):
             stack.enter_context(RawConnection(server.port, handshake=False))
-        wait_until(lambda: refusals(server)["too_many_handshakes"] == 10, 10, "the bound")
+        wait_until(lambda: refusals(server)["too_many_handshakes"] == 10, 60, "the bound")
         for _ in range(10):
             with RawConnection(server.port, source=OTHER) as other:
                 other.trailers(other.call())
@@ -107,7 +107,7 @@ def test_many_connections_that_keep_little(place: World) -> None:
             stack.enter_context(RawConnection(server.port, initial={INITIAL_WINDOW_SIZE: 0})) for _ in range(40)]
         for attacker in attackers:
             _keep(attacker, 2)
-        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 20, "some to be closed")
+        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 60, "some to be closed")
         for attacker in attackers:
             attacker.pump(0.5)
         other.pump(0.1)
@@ -126,10 +126,10 @@ def test_lists_that_take_long(place: World) -> None:
             connection.execute("LOCK TABLE devices IN ACCESS EXCLUSIVE MODE")
             for _ in range(100):
                 raw.call(LIST_DEVICES)
-            wait_until(lambda: refusals(server)["too_many_reads"] - before == 98, 10, "all but two to wait")
+            wait_until(lambda: refusals(server)["too_many_reads"] - before == 98, 60, "all but two to wait")
             deadline = time.monotonic() + 2.5
             while time.monotonic() < deadline:
-                assert client.health(timeout=10) == "SERVING"
+                assert client.health(timeout=60) == "SERVING"
                 time.sleep(0.1)
         for stream in range(1, 200, 2):
             raw.wait_for(lambda one, stream=stream: one.stream == stream and one.ends_stream)
@@ -213,7 +213,7 @@ def test_combining_marks(place: World) -> None:
         client.send(window_update(stream, 1 << 30))
         assert client.response(stream).status == 0
         # 7.7 s when strings of that kind were compared as such.
-        assert cpu_seconds(server) - before < 1.5
+        assert cpu_seconds(server) - before < 2.5
     assert refusals(server)["message_too_complex"] == 20
 
 
@@ -240,4 +240,4 @@ def test_answers_that_sockets_do_not_take(place: World) -> None:
             # Some 6 MB of answers, more than kernels keep.
             for _ in range(15):
                 raw.socket.send(frame(DATA, 0, stream, ASK * 100))
-        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 30, "one of them to be closed")
+        wait_until(lambda: refusals(server)["too_much_kept"] > 0, 60, "one of them to be closed")

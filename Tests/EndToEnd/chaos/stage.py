@@ -24,7 +24,7 @@ from .user_service import UserService
 
 # What a graceful stop may take: drain-timeout, the last answers, the operators' port, and a busy machine.
 DRAIN_SECONDS = 10
-STOP_SECONDS = DRAIN_SECONDS + 15
+STOP_SECONDS = DRAIN_SECONDS + 30
 
 
 class History:
@@ -232,7 +232,7 @@ class Stage:
                 if is_mine:
                     self._stop_gracefully(replica, fault.lasts)
                     with contextlib.suppress(AssertionError):
-                        replica.server.wait_ready(15)
+                        replica.server.wait_ready(60)
 
     def _cut(self, replica: Replica, fault: Fault) -> None:
         with self.history.fault(f"cut {replica.server.name}"):
@@ -241,7 +241,7 @@ class Stage:
     def _cut_commits(self, replica: Replica, fault: Fault) -> None:
         with self.history.fault(f"{fault.kind} {replica.server.name}, {abs(fault.amount)} times"):
             cut = replica.proxy.cut_after_commit if "after" in fault.kind else replica.proxy.cut_before_commit
-            cut(abs(fault.amount)).wait(10)
+            cut(abs(fault.amount)).wait(30)
 
     def _stall(self, replica: Replica, fault: Fault) -> None:
         with self.history.fault(f"stall {replica.server.name}"), replica.proxy.stalling():

@@ -8,7 +8,7 @@ from chaos.run import run
 
 
 # One in each setting of USER_SERVICE_IDEMPOTENT.
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seed", [1, 4])
 def test_half_a_minute(seed: int) -> None:
     outcome = run(30, seed)

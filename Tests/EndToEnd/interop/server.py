@@ -20,7 +20,7 @@ class InteropServer:
         assert program.exists(), f"{program} is not there: swift build --product InteropServer"
         self.process = ChildProcess([program, *flags], self._home / "log", clean_environment())
         try:
-            wait_until(lambda: self._port() or not self.process.is_running, 10, "InteropServer to listen")
+            wait_until(lambda: self._port() or not self.process.is_running, 60, "InteropServer to listen")
             assert self._port(), "InteropServer has ended"
         except AssertionError as error:
             tail = self.process.log_tail()
@@ -42,7 +42,7 @@ class InteropServer:
         def start() -> InteropServer:
             return cls("--port", str(port))
 
-        return wait_until(start, 10, f"port {port}")
+        return wait_until(start, 60, f"port {port}")
 
     def _port(self) -> int | None:
         for line in self.process.log_text().splitlines():

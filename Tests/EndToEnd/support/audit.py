@@ -146,7 +146,7 @@ def _check_events(client: DeviceClient, saga_id: str, row: Mapping[str, Any], le
     if row["status"] not in _OVER:
         return 0
     try:
-        events = list(client.watch(saga_id, timeout=20))
+        events = list(client.watch(saga_id, timeout=60))
         told = replay(events)
     except RPCFailure as failure:
         leaks.append(f"the events of {saga_id} can't be read: {failure}")

@@ -150,7 +150,7 @@ class DeviceClient:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def call(self, method: str, request: Any, timeout: float = 30, service: Any = None) -> Any:
+    def call(self, method: str, request: Any, timeout: float = 60, service: Any = None) -> Any:
         try:
             return getattr(service or self.stub, method)(request, timeout=timeout, metadata=self.metadata)
         except grpc.RpcError as error:
@@ -163,19 +163,19 @@ class DeviceClient:
     def create(self, name: str = "", *, timeout: float = 60, **fields: Any) -> Any:
         return self.call("CreateDevice", create_request(name, **fields), timeout)
 
-    def saga(self, saga_id: str, timeout: float = 10) -> Any:
+    def saga(self, saga_id: str, timeout: float = 30) -> Any:
         return self.call("GetSaga", service_pb2.GetSagaRequest(saga_id=saga_id), timeout)
 
-    def sagas(self, saga_ids: Sequence[str], timeout: float = 10) -> Any:
+    def sagas(self, saga_ids: Sequence[str], timeout: float = 30) -> Any:
         return self.call("BatchGetSagas", service_pb2.BatchGetSagasRequest(saga_ids=saga_ids), timeout)
 
-    def list_sagas(self, timeout: float = 10, **fields: Any) -> Any:
+    def list_sagas(self, timeout: float = 30, **fields: Any) -> Any:
         return self.call("ListSagas", service_pb2.ListSagasRequest(**fields), timeout)
 
-    def device(self, device_id: str, timeout: float = 10) -> Any:
+    def device(self, device_id: str, timeout: float = 30) -> Any:
         return self.call("GetDevice", service_pb2.GetDeviceRequest(device_id=device_id), timeout)
 
-    def list_devices(self, timeout: float = 10, **fields: Any) -> Any:
+    def list_devices(self, timeout: float = 30, **fields: Any) -> Any:
         return self.call("ListDevices", service_pb2.ListDevicesRequest(**fields), timeout)
 
     def watch(self, saga_id: str, after: int = 0, timeout: float = 60) -> Iterator[Any]:
@@ -189,7 +189,7 @@ class DeviceClient:
         finally:
             call.cancel()
 
-    def wait_finished(self, saga_id: str, timeout: float = 30) -> Any:
+    def wait_finished(self, saga_id: str, timeout: float = 60) -> Any:
         """Waits until the saga is terminal or parked, by asking; returns it."""
         deadline = time.monotonic() + timeout
         while True:

@@ -69,7 +69,7 @@ class Gatekeeper:
             if self.refusal:
                 _refuse(client, *self.refusal)
                 return
-            server = socket.create_connection(("127.0.0.1", self._target_port), timeout=5)
+            server = socket.create_connection(("127.0.0.1", self._target_port), timeout=30)
             server.settimeout(None)
             self._keep(server)
             for end in (client, server):

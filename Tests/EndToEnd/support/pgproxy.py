@@ -138,7 +138,7 @@ class PostgresProxy:
                 client.close()
                 continue
             try:
-                server = socket.create_connection(("127.0.0.1", self._target_port), timeout=5)
+                server = socket.create_connection(("127.0.0.1", self._target_port), timeout=30)
             except OSError:
                 client.close()
                 continue

@@ -59,7 +59,7 @@ class Pooler:
             except OSError:
                 return False
 
-        wait_until(answers, 10, "PgBouncer to listen")
+        wait_until(answers, 60, "PgBouncer to listen")
 
     def kill(self) -> None:
         """Every connection through it is cut."""

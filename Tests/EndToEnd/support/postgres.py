@@ -114,13 +114,13 @@ class Cluster:
             except psycopg.OperationalError:
                 return False
 
-        wait_until(answers, 30, "PostgreSQL to accept connections")
+        wait_until(answers, 60, "PostgreSQL to accept connections")
 
     def stop(self, how: str = "fast") -> None:
         """`fast` closes its connections first; `immediate` is what a crash looks like to the clients."""
         if self._process is None:
             return
-        self._process.end({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how], timeout=20)
+        self._process.end({"fast": signal.SIGINT, "immediate": signal.SIGQUIT}[how], timeout=60)
         self._process = None
 
     def remove(self) -> None:
@@ -139,7 +139,7 @@ class Cluster:
 
     @contextlib.contextmanager
     def connect(self, database: str) -> Iterator[psycopg.Connection[Any]]:
-        with psycopg.connect(self.conninfo(database), autocommit=True, connect_timeout=5) as connection:
+        with psycopg.connect(self.conninfo(database), autocommit=True, connect_timeout=30) as connection:
             yield connection
 
     def create_database(self, template: str | None = None) -> Database:
@@ -183,7 +183,7 @@ class Database:
             # One that has ended meanwhile (PostgreSQL has stopped, a test has ended them all) is no reason to fail.
             with contextlib.suppress(psycopg.OperationalError):
                 return self._fetch(connection, sql, parameters, row_factory)
-        connection = psycopg.connect(self.cluster.conninfo(self.name), autocommit=True, connect_timeout=5)
+        connection = psycopg.connect(self.cluster.conninfo(self.name), autocommit=True, connect_timeout=30)
         connection.prepare_threshold = None  # tests alter tables, which prepared queries don't bear
         return self._fetch(connection, sql, parameters, row_factory)
 

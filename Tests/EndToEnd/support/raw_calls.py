@@ -102,7 +102,7 @@ class RawClient(RawConnection):
 
     # Sending
 
-    def flood(self, pieces: Iterable[bytes], timeout: float = 30) -> bool:
+    def flood(self, pieces: Iterable[bytes], timeout: float = 90) -> bool:
         self._is_sending = True
         is_sent = super().flood(pieces, timeout)
         while self._waiting and is_sent:
@@ -220,7 +220,7 @@ class RawClient(RawConnection):
         return stream in self.responses and (
             self.responses[stream].has_ended or self.responses[stream].reset is not None)
 
-    def read_until(self, condition: Callable[[], bool], what: str, timeout: float = 20) -> None:
+    def read_until(self, condition: Callable[[], bool], what: str, timeout: float = 60) -> None:
         deadline = time.monotonic() + timeout
         while not condition():
             assert not self.is_closed, f"closed while waiting for {what}: {self.received[-5:]}"

@@ -86,7 +86,7 @@ class RawConnection:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
         if source:
             self.socket.bind((source, 0))
-        self.socket.settimeout(10)
+        self.socket.settimeout(60)
         self.socket.connect(("127.0.0.1", port))
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.socket.setblocking(False)
@@ -138,7 +138,7 @@ class RawConnection:
         self.send(frame(DATA, END_STREAM, stream, message(payload)))
         return stream
 
-    def upload(self, stream: int, body: bytes, timeout: float = 20) -> None:
+    def upload(self, stream: int, body: bytes, timeout: float = 60) -> None:
         """DATA up to END_STREAM, as fast as the server's windows let it come; until the server has answered."""
         deadline, sent = time.monotonic() + timeout, 0
         while sent < len(body) and not any(one.stream == stream and one.ends_stream for one in self.received):
@@ -156,7 +156,7 @@ class RawConnection:
     def send(self, data: bytes) -> bool:
         return self.flood([data])
 
-    def flood(self, pieces: Iterable[bytes], timeout: float = 30) -> bool:
+    def flood(self, pieces: Iterable[bytes], timeout: float = 90) -> bool:
         """Sends all of it, reading on the way; false if the server closed the connection or takes no more."""
         deadline = time.monotonic() + timeout
         for piece in pieces:
@@ -211,7 +211,7 @@ class RawConnection:
         if select.select([self.socket], [], [], seconds)[0]:
             self._read()
 
-    def wait_for(self, check: Callable[[Received], bool], timeout: float = 20) -> Received:
+    def wait_for(self, check: Callable[[Received], bool], timeout: float = 60) -> Received:
         """The first frame that passes, of those that came or are still to come."""
         deadline, seen = time.monotonic() + timeout, 0
         while True:
@@ -223,7 +223,7 @@ class RawConnection:
             assert time.monotonic() < deadline, f"nothing like it in {timeout:g} s; {self.received[-5:]}"
             self.pump(0.1)
 
-    def wait_closed(self, timeout: float = 20) -> Received | None:
+    def wait_closed(self, timeout: float = 60) -> Received | None:
         """Waits for the server to close; its last GOAWAY, if there was one."""
         deadline = time.monotonic() + timeout
         while not self.is_closed:
@@ -231,6 +231,6 @@ class RawConnection:
             self.pump(0.1)
         return next((one for one in reversed(self.received) if one.kind == GOAWAY), None)
 
-    def trailers(self, stream: int, timeout: float = 20) -> Received:
+    def trailers(self, stream: int, timeout: float = 60) -> Received:
         """The last HEADERS of a stream."""
         return self.wait_for(lambda one: one.stream == stream and one.kind == HEADERS and one.ends_stream, timeout)

@@ -132,7 +132,7 @@ class RawServer:
             except OSError:
                 pass
         for thread in self._threads:
-            thread.join(10)
+            thread.join(60)
 
     def _accept(self) -> None:
         while True:

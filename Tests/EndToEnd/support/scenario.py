@@ -78,10 +78,10 @@ class Scenario:
     def size(self) -> int:
         return len(self._requests)
 
-    def start(self, client: DeviceClient, timeout: float = 60) -> list[PendingCall]:
+    def start(self, client: DeviceClient, timeout: float = 120) -> list[PendingCall]:
         return [client.start(request, timeout) for _, request in self._requests]
 
-    def finish(self, client: DeviceClient, timeout: float = 60) -> None:
+    def finish(self, client: DeviceClient, timeout: float = 120) -> None:
         """Asks for every saga again by its request id, and checks that it came to its only right end."""
         wrong = []
         for (part, _), call in zip(self._requests, self.start(client, timeout), strict=True):

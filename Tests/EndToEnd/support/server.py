@@ -38,7 +38,7 @@ def clean_environment() -> dict[str, str]:
 
 
 def run_command(
-    arguments: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 60,
+    arguments: Sequence[str], environment: Mapping[str, str] | None = None, timeout: float = 120,
     input: str | None = None, cwd: pathlib.Path | None = None,
 ) -> subprocess.CompletedProcess[str]:
     """Runs the binary's command line to its end; standard output is a pipe."""
@@ -98,7 +98,7 @@ class Server:
             stderr=stderr,
         )
 
-    def wait_ready(self, timeout: float = 20) -> None:
+    def wait_ready(self, timeout: float = 60) -> None:
         """Waits for health SERVING."""
 
         with DeviceClient(self.address, self.credentials) as client:
@@ -117,7 +117,7 @@ class Server:
                     raise AssertionError(f"{self.name} isn't SERVING after {timeout:g} s\n{self.log_tail()}")
                 time.sleep(0.02)
 
-    def start(self, environment: Mapping[str, str] | None = None, timeout: float = 20) -> Server:
+    def start(self, environment: Mapping[str, str] | None = None, timeout: float = 60) -> Server:
         self.launch(environment)
         self.wait_ready(timeout)
         return self
@@ -145,7 +145,7 @@ class Server:
         assert self._process is not None
         self._process.send(signal.SIGSTOP)
 
-        wait_until(lambda: self.is_paused, 5, f"{self.name} to stand still")
+        wait_until(lambda: self.is_paused, 60, f"{self.name} to stand still")
 
     @property
     def is_paused(self) -> bool:
@@ -188,7 +188,7 @@ class Server:
         self._clients.append(client)
         return client
 
-    def http(self, path: str, timeout: float = 5) -> tuple[int, str]:
+    def http(self, path: str, timeout: float = 20) -> tuple[int, str]:
         """GET on the operators' port."""
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{self.ops_port}{path}", timeout=timeout) as answer:

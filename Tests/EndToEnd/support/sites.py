@@ -25,4 +25,4 @@ def site_server(world: World, name: str, sites: Sequence[dict[str, Any]], **envi
 def wait_for_version(server: Server, version: int) -> None:
     """New sagas are of version 2 once all live instances know what sites are."""
     line = f'saga_feature_on{{feature="sites"}} {version - 1}'
-    wait_until(lambda: line in server.http("/metrics")[1].splitlines(), 10, line, interval=0.1)
+    wait_until(lambda: line in server.http("/metrics")[1].splitlines(), 60, line, interval=0.1)

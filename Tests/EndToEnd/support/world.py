@@ -87,7 +87,7 @@ class World:
             self.database.value("SELECT count(*) FROM saga_state WHERE status IN ('RUNNING', 'COMPENSATING')")
         )
 
-    def wait_all_over(self, timeout: float = 30) -> float:
+    def wait_all_over(self, timeout: float = 60) -> float:
         """Waits until no saga moves any more. Returns the seconds that took."""
         start = time.monotonic()
 

@@ -45,13 +45,13 @@ def test_expiry_while_the_request_is_coming(connection: RawClient, method: str) 
     start = time.monotonic()
     response = connection.response(connection.begin(SERVICE + method, [("grpc-timeout", "100m")]))
     assert response.status == 4
-    assert 0.1 <= time.monotonic() - start < 5
+    assert 0.1 <= time.monotonic() - start < 20
 
 
 def test_expiry_between_two_messages(connection: RawClient) -> None:
     """Trailers, and not only a reset: between messages they can still be sent."""
     request = streaming_request(5, interval_us=0) + streaming_request(5, interval_us=30_000_000)
-    response = connection.unary(SERVICE + "StreamingOutputCall", message(request), [("grpc-timeout", "300m")])
+    response = connection.unary(SERVICE + "StreamingOutputCall", message(request), [("grpc-timeout", "1500m")])
     assert response.status == 4
     assert len(response.messages) == 1
     assert response.frames[-1] == "HEADERS*"
@@ -59,7 +59,7 @@ def test_expiry_between_two_messages(connection: RawClient) -> None:
 
 def test_expiry_within_a_message(connection: RawClient) -> None:
     """No trailers can follow half of a message: RST_STREAM(CANCEL), as the specification has it."""
-    stream = connection.begin(SERVICE + "StreamingOutputCall", [("grpc-timeout", "300m")])
+    stream = connection.begin(SERVICE + "StreamingOutputCall", [("grpc-timeout", "1500m")])
     connection.send(connection.data(stream, message(streaming_request(200_000)), end=True))
     response = connection.response(stream)
     assert response.reset == CANCEL and response.status is None
@@ -71,12 +71,12 @@ def test_expiry_while_messages_wait_for_a_window(interop: InteropServer) -> None
     """Nothing of them has left: they are dropped, and the trailers need no window."""
     with RawClient(interop.port, {INITIAL_WINDOW_SIZE: 0}) as connection:
         request = streaming_request(5, 5) + streaming_request(5, interval_us=30_000_000)
-        response = connection.unary(SERVICE + "StreamingOutputCall", message(request), [("grpc-timeout", "300m")])
+        response = connection.unary(SERVICE + "StreamingOutputCall", message(request), [("grpc-timeout", "1500m")])
         assert (response.status, response.data, response.reset) == (4, b"", None)
 
 
 def test_the_servers_own_maximum() -> None:
-    with InteropServer("--maximum-unary-timeout", "200") as server, RawClient(server.port) as connection:
+    with InteropServer("--maximum-unary-timeout", "1000") as server, RawClient(server.port) as connection:
         for extra in ([], [("grpc-timeout", "1H")]):
             assert connection.response(connection.begin(EMPTY, extra)).status == 4
         assert connection.unary(EMPTY).status == 0

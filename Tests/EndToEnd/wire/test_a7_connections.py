@@ -105,7 +105,7 @@ def test_server_keepalive() -> None:
             stream = dead.begin(SERVICE + "FullDuplexCall")
             well.read_until(lambda: len(well.pings) >= 3, "three PINGs")
             dead.wait_closed()
-            assert 2 <= time.monotonic() - start < 9
+            assert 2 <= time.monotonic() - start < 30
             assert len(dead.pings) == 1
             assert stream not in dead.responses or not dead.responses[stream].has_ended
             assert well.unary(EMPTY).status == 0
@@ -129,7 +129,7 @@ def test_idle_connections_are_ended() -> None:
         client.send(client.data(stream, end=True))
         assert client.response(stream).status == 0
         client.wait_closed()
-        assert 0.29 < time.monotonic() - start < 4
+        assert 0.29 < time.monotonic() - start < 20
         assert client.goaways == [(LAST, NO_ERROR, ""), (stream, NO_ERROR, "max_idle")]
 
 
@@ -150,7 +150,7 @@ def test_old_connections_end_with_their_last_call() -> None:
         with RawClient(server.port) as client:
             stream = client.begin(SERVICE + "FullDuplexCall")
             client.wait_goaway(2)
-            assert 0.35 < time.monotonic() - start < 4
+            assert 0.35 < time.monotonic() - start < 20
             assert client.goaways[1] == (stream, NO_ERROR, "max_age")
             # The call goes on for as long as it likes.
             client.send(client.data(stream, message(streaming_request(10)), end=True))
@@ -164,7 +164,7 @@ def test_ages_differ() -> None:
         clients = [RawClient(server.port) for _ in range(12)]
         start = time.monotonic()
         ends = []
-        while len(ends) < len(clients) and time.monotonic() < start + 20:
+        while len(ends) < len(clients) and time.monotonic() < start + 60:
             for client in clients:
                 if client.goaways:
                     continue
@@ -183,7 +183,7 @@ def test_grace_ends_what_outlasts_it() -> None:
         with RawClient(server.port) as client:
             stream = client.begin(SERVICE + "FullDuplexCall")
             client.wait_closed()
-            assert 0.45 < time.monotonic() - start < 6
+            assert 0.45 < time.monotonic() - start < 20
             assert not (stream in client.responses and client.responses[stream].has_ended)
 
 
@@ -205,7 +205,7 @@ def test_graceful_shutdown_says_goodbye_twice() -> None:
         assert client.response(running).status == 0
         client.wait_closed()
         assert ignored not in client.responses or not client.responses[ignored].headers
-        assert server.process.wait(15) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_a_shutdown_does_not_wait_for_a_ping_that_nobody_answers() -> None:
@@ -220,7 +220,7 @@ def test_a_shutdown_does_not_wait_for_a_ping_that_nobody_answers() -> None:
         client.send(client.data(running, message(streaming_request(5)), end=True))
         assert client.response(running).status == 0
         client.wait_closed()
-        assert server.process.wait(15) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_calls_that_outlast_the_drain_are_cut_off() -> None:
@@ -234,7 +234,7 @@ def test_calls_that_outlast_the_drain_are_cut_off() -> None:
         assert client.goaways[0] == (LAST, NO_ERROR, "")
         assert 0.69 < time.monotonic() - start
         assert not client.has_ended(stream)
-        assert server.process.wait(15) == 0
+        assert server.process.wait(60) == 0
 
 
 @pytest.mark.parametrize("size", [150_000, 1_000_000])
@@ -251,7 +251,7 @@ def test_a_slow_reader_gets_its_answer_from_a_server_that_goes(size: int) -> Non
         response = client.response(stream)
         assert response.status == 0 and len(response.messages[0]) > size
         client.wait_closed()
-        assert server.process.wait(15) == 0
+        assert server.process.wait(60) == 0
 
 
 def test_a_clients_goaway_lets_its_calls_finish(interop: InteropServer) -> None:
