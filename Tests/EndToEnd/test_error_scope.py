@@ -89,7 +89,7 @@ class _Load:
             if len(self._calls) % 5 == 4:
                 options["fail"] = "start:refused"
             self._calls[request_id] = self._client.start(create_request(request_id=request_id, options=options), 120)
-            time.sleep(0.04)
+            time.sleep(0.08)
 
     def end(self) -> dict[str, Any]:
         self._is_over.set()

@@ -347,12 +347,14 @@ def test_slow_socket(server: Server) -> None:
         connection.open(REFLECTION)
         block = connection.request_headers(REFLECTION)
         ask = message(b"\x22" + bytes([len(SYMBOL)]) + SYMBOL)
-        deadline = time.monotonic() + 60
+        deadline, unsent = time.monotonic() + 60, b""
         while refusals(server)["slow_reader"] == before:
             assert time.monotonic() < deadline, "a client that reads nothing is kept"
-            stream = connection.next_stream()
+            if not unsent:
+                stream = connection.next_stream()
+                unsent = frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, ask * 40)
             try:
-                connection.socket.send(frame(HEADERS, END_HEADERS, stream, block) + frame(DATA, END_STREAM, stream, ask * 40))
+                unsent = unsent[connection.socket.send(unsent):]
             except BlockingIOError:
                 time.sleep(0.05)
             except OSError:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import select
 import time
 
 import psycopg
@@ -225,6 +226,14 @@ def _varint(number: int) -> bytes:
     return out + bytes([number])
 
 
+def _write(raw: RawConnection, data: bytes) -> None:
+    """All of it, without reading anything."""
+    with contextlib.suppress(ConnectionError):
+        while data:
+            assert select.select([], [raw.socket], [], 60)[1], "the server reads nothing"
+            data = data[raw.socket.send(data):]
+
+
 def test_answers_that_sockets_do_not_take(place: World) -> None:
     """What was handed to a socket that takes nothing is kept as well: here as much as what still waits for it."""
     server = _server(place, "sockets", MAX_KEPT_BYTES=3 * MIB)
@@ -236,8 +245,8 @@ def test_answers_that_sockets_do_not_take(place: World) -> None:
         for raw in raws:
             raw.send(window_update(0, 0x7FFFFFFF - 65535))
             stream = raw.next_stream()
-            raw.socket.send(frame(HEADERS, END_HEADERS, stream, raw.request_headers(REFLECTION)))
             # Some 6 MB of answers, more than kernels keep.
+            _write(raw, frame(HEADERS, END_HEADERS, stream, raw.request_headers(REFLECTION)))
             for _ in range(15):
-                raw.socket.send(frame(DATA, 0, stream, ASK * 100))
+                _write(raw, frame(DATA, 0, stream, ASK * 100))
         wait_until(lambda: refusals(server)["too_much_kept"] > 0, 60, "one of them to be closed")

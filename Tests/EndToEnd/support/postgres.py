@@ -27,7 +27,7 @@ fsync = off
 full_page_writes = off
 max_connections = 300
 shared_buffers = 128MB
-max_wal_size = 2GB
+max_wal_size = 512MB
 autovacuum = on
 timezone = 'UTC'
 listen_addresses = '127.0.0.1'
@@ -52,7 +52,7 @@ def find_binaries() -> pathlib.Path:
 @functools.cache
 def _template(binaries: pathlib.Path, user: str | None) -> pathlib.Path:
     """A data directory as initdb makes it, once for every process of the tests: a copy takes a tenth of the time."""
-    home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-initdb-"))
+    home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-initdb-", dir=_in_memory()))
     atexit.register(shutil.rmtree, home, ignore_errors=True)
     if user:
         shutil.chown(home, user, user)
@@ -70,13 +70,22 @@ def _template(binaries: pathlib.Path, user: str | None) -> pathlib.Path:
     return home / "data"
 
 
+def _in_memory() -> str | None:
+    """Where there is room for it, a file system in memory: to make a database costs seven times as much CPU on a disk's, and
+    each test has one of its own."""
+    with contextlib.suppress(OSError):
+        if os.access("/dev/shm", os.W_OK) and shutil.disk_usage("/dev/shm").free > 8 << 30:
+            return "/dev/shm"
+    return None
+
+
 class Cluster:
     """Starts and stops one PostgreSQL server. PostgreSQL refuses to run as root; then it runs as user postgres."""
 
     def __init__(self) -> None:
         self._binaries = find_binaries()
         self._user = "postgres" if os.geteuid() == 0 else None
-        self._home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-postgres-"))
+        self._home = pathlib.Path(tempfile.mkdtemp(prefix="devicerpc-e2e-postgres-", dir=_in_memory()))
         if self._user:
             shutil.chown(self._home, self._user, self._user)
         self._data = self._home / "data"
