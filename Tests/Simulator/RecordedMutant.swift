@@ -25,8 +25,14 @@ struct RecordedMutant {
             row: 2, mutant: .refusalsAreAboutRecords, seed: 11, finding: "waits to this day",
             themes: [.database]),
         Self(
-            row: 4, mutant: .whatWaitsStaysAwake, seed: 23, finding: "refused as one too many",
+            row: 3, mutant: .callsGoToWhatIsHere, seed: 83, finding: "COMPENSATED, with 1 things",
+            themes: [.sites]),
+        Self(
+            row: 4, mutant: .whatWaitsStaysAwake, seed: 100, finding: "refused as one too many",
             themes: [.asleep]),
+        Self(
+            row: 5, mutant: .whatWaitedCountsAsSent, seed: 489, finding: "nothing but a queue",
+            themes: [.queue]),
         Self(
             row: 6, mutant: .locksHoldUpTheFlush, seed: 99, finding: "because of others' rows",
             themes: [.locks]),
@@ -40,7 +46,7 @@ struct RecordedMutant {
             row: 9, mutant: .queuedCreationsStay, seed: 11, finding: "refused for good, and started all the same",
             themes: [.database]),
         Self(
-            row: 10, mutant: .waitingIsNoProgress, seed: 109, finding: "PARKED for no reason",
+            row: 10, mutant: .waitingIsNoProgress, seed: 29, finding: "PARKED for no reason",
             themes: [.jobs]),
         Self(
             row: 11, mutant: .claimsAskForNoSite, seed: 1, finding: "can never call its provider",
@@ -58,13 +64,13 @@ struct RecordedMutant {
             row: 15, mutant: .quarantineIsNotTold, seed: 12, finding: "nobody is told",
             themes: [.rows]),
         Self(
-            row: nil, mutant: .sleepIgnoresCommands, seed: 433, finding: "was consumed after",
+            row: nil, mutant: .sleepIgnoresCommands, seed: 744, finding: "was consumed after",
             themes: [.commands]),
         Self(
             row: nil, mutant: .sleepCountsInAnyEpoch, seed: 123, finding: "things",
             themes: [.clocks, .asleep]),
         Self(
-            row: nil, mutant: .undoLeavesJobs, seed: 4, finding: "things",
+            row: nil, mutant: .undoLeavesJobs, seed: 8, finding: "things",
             themes: [.jobs]),
     ]
 

@@ -29,6 +29,10 @@ public enum Mutant: String, CaseIterable, Sendable {
     case quarantineIsNotTold = "quarantine-is-not-told"
     /// A question counts from when it was answered, not from when it was sent.
     case answersCountWhenTheyCome = "answers-count-when-they-come"
+    /// Whoever has a saga calls what it has itself: nothing says where the saga's things are.
+    case callsGoToWhatIsHere = "calls-go-to-what-is-here"
+    /// A call that was given up while it waited for a connection counts as sent.
+    case whatWaitedCountsAsSent = "what-waited-counts-as-sent"
     /// What waits stays awake: it is held, and counts, as if it worked.
     case whatWaitsStaysAwake = "what-waits-stays-awake"
     /// Waking a saga counts as taking it up without progress, and a probe that failed is none.

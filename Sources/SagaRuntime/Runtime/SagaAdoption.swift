@@ -351,7 +351,9 @@ struct SagaAdoption: Sendable {
     private var limit: Int { self.maximumInFlight + max(self.maximumInFlight / 8, 1) }
 
     private var callableSites: [String] {
-        if Mutant.claimsAskForNoSite.isActive { return self.sites?.servedByAny ?? [] }
+        if Mutant.claimsAskForNoSite.isActive || Mutant.callsGoToWhatIsHere.isActive {
+            return self.sites?.servedByAny ?? []
+        }
         return self.sites?.served.filter(self.mayCall) ?? []
     }
 
@@ -401,6 +403,7 @@ struct SagaAdoption: Sendable {
 
     /// The machines of what was claimed, with their secrets. What can't be read goes into quarantine.
     private func machines(_ claimed: [Claim]) async throws -> [(machine: SagaMachine, secrets: [UInt8])] {
+        if claimed.isEmpty { return [] }
         let claims = claimed.filter { $0.adoptions <= Self.unreadFrom }
         for claim in claimed where claim.adoptions > Self.unreadFrom {
             self.logger.critical(

@@ -548,7 +548,7 @@ final class SagaWorker: Sendable {
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).during")
         }
         if mayStop { drive.handle.callIsUnderWay(stop: nil) }
-        let wasSent = authority.end()
+        let wasSent = authority.end() || Mutant.whatWaitedCountsAsSent.isActive
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).after")
         let isStopped = wasStopped.load(ordering: .relaxed) && outcome == nil
         return ((outcome ?? .abandoned).knowing(wasSent: wasSent), isStopped)

@@ -13,11 +13,24 @@ final class History: @unchecked Sendable {
 
     func note(_ who: String, _ what: String, isDull: Bool = false) {
         let line = "\(Self.clock(Scheduler.shared.now)) \(Self.padded(who, 8)) \(what)"
-        for byte in line.utf8 { self.digest = (self.digest ^ UInt64(byte)) &* 0x0000_0100_0000_01b3 }
+        self.digest = Self.digest(line, after: self.digest)
         if isDull { return }
         let readable = self.readable(line)
         self.lines.append(readable)
         if self.prints { print(readable) }
+    }
+
+    private static func digest(_ line: String, after digest: UInt64) -> UInt64 {
+        var (line, digest) = (line, digest)
+        line.withUTF8 { bytes in
+            guard var next = bytes.baseAddress else { return }
+            let end = next + bytes.count
+            while next < end {
+                digest = (digest ^ UInt64(next.pointee)) &* 0x0000_0100_0000_01b3
+                next += 1
+            }
+        }
+        return digest
     }
 
     func name(_ sagaID: String, _ client: Int, attempt: Int) {

@@ -11,16 +11,8 @@ import Glibc
 final class Scheduler: @unchecked Sendable {
     static let shared = Scheduler()
 
-    private struct Timer {
-        var due: Int64
-        /// Decides between timers of one instant.
-        var order: UInt64
-        var action: () -> Void
-    }
-
     private var ready: [UnownedJob] = []
-    /// A binary heap, the next one first.
-    private var timers: [Timer] = []
+    private var timers = Timers()
     private var chance = Chance(seed: 0, stream: "scheduler")
     fileprivate var thread = pthread_self()
     /// Virtual nanoseconds since the run began.
@@ -56,7 +48,7 @@ final class Scheduler: @unchecked Sendable {
     /// Forgets what the run before left: its tasks never go on, and are never freed either.
     func begin(seed: UInt64) {
         self.ready = []
-        self.timers = []
+        self.timers.removeAll()
         self.now = 0
         self.jobsRun = 0
         self.chance = Chance(seed: seed, stream: "scheduler")
@@ -64,7 +56,7 @@ final class Scheduler: @unchecked Sendable {
 
     func after(_ delay: Duration, _ action: @escaping () -> Void) {
         let due = self.now + max(0, delay.nanoseconds)
-        self.push(Timer(due: due, order: self.chance.next(), action: action))
+        self.timers.push(due: due, order: self.chance.next(), action)
     }
 
     enum End: Equatable { case done, outOfTime, nothingLeft, standsStill }
@@ -84,44 +76,11 @@ final class Scheduler: @unchecked Sendable {
                 runJob(job, anyExecutor)
             }
             if isDone() { return .done }
-            guard let timer = self.pop() else { return .nothingLeft }
+            guard let timer = self.timers.pop() else { return .nothingLeft }
             if timer.due > limit { return .outOfTime }
             if timer.due > self.now { jobsOfInstant = 0 }
             self.now = timer.due
             timer.action()
-        }
-    }
-
-    // MARK: The heap
-
-    private static func isBefore(_ left: Timer, _ right: Timer) -> Bool {
-        (left.due, left.order) < (right.due, right.order)
-    }
-
-    private func push(_ timer: Timer) {
-        self.timers.append(timer)
-        var child = self.timers.count - 1
-        while child > 0 {
-            let parent = (child - 1) / 2
-            guard Self.isBefore(self.timers[child], self.timers[parent]) else { return }
-            self.timers.swapAt(child, parent)
-            child = parent
-        }
-    }
-
-    private func pop() -> Timer? {
-        guard !self.timers.isEmpty else { return nil }
-        self.timers.swapAt(0, self.timers.count - 1)
-        let first = self.timers.removeLast()
-        var parent = 0
-        while true {
-            var least = parent
-            for child in [2 * parent + 1, 2 * parent + 2] where child < self.timers.count {
-                if Self.isBefore(self.timers[child], self.timers[least]) { least = child }
-            }
-            if least == parent { return first }
-            self.timers.swapAt(parent, least)
-            parent = least
         }
     }
 }

@@ -32,6 +32,8 @@ final class Database: @unchecked Sendable {
     private var faults: Faults?
     private var sessions: [Session] = []
     private var nextPID: Int32 = 1000
+    /// Whether a statement is worth a line of the history.
+    var dullNames: [String: Bool] = [:]
     /// Requests that wait for a lock, in the order in which they began to.
     private var parked: [Parked] = []
     private var spent: [Backend] = []
@@ -128,7 +130,14 @@ final class Database: @unchecked Sendable {
         self.must(
             .simple(
                 """
-                TRUNCATE \(self.emptied);
+                DO $$
+                DECLARE used text;
+                BEGIN
+                    -- Of an empty table everything would be made anew all the same: its files, and all plans.
+                    SELECT string_agg(t::text, ', ') INTO used
+                    FROM unnest('{\(self.emptied)}'::regclass[]) t WHERE pg_catalog.pg_relation_size(t) > 0;
+                    IF used IS NOT NULL THEN EXECUTE 'TRUNCATE ' || used; END IF;
+                END $$;
                 UPDATE saga_clock SET epoch = 1;
                 SELECT setval('saga_instance_id', 1, false), setval('sim.uuids', 1, false),
                     setval('saga_command_command_id_seq', 1, false),

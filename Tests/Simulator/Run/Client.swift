@@ -28,7 +28,8 @@ final class Client: @unchecked Sendable {
 
     /// Sometimes too short.
     private var timeout: Duration {
-        self.world.happens(self.world.plan.shortDeadlines)
+        if self.world.plan.theme == .queue { return .seconds(120) }
+        return self.world.happens(self.world.plan.shortDeadlines)
             ? self.world.pause(self.world.plan.theme == .doubt ? 500 : 1500, 6000) : self.world.pause(15_000, 60_000)
     }
 

@@ -72,6 +72,9 @@ struct Oracle {
             {
                 wrong.append("\(id) has \(row[4]) events, of which client \(client.number) saw \(client.watched.count)")
             }
+            if self.world.plan.theme == .queue, status != "COMPLETED" {
+                wrong.append("\(id) is \(status), and nothing but a queue was in its way")
+            }
             if self.world.plan.theme == .locks, !self.world.locked.contains(id), let seconds = Int(row[3]),
                 seconds > Self.unhurried
             {

@@ -33,6 +33,11 @@ final class Replica: @unchecked Sendable {
         configuration.drainTimeout = .seconds(20)
         configuration.sleepsFrom = .milliseconds(700)
         if let most = world.plan.traits.maximumInFlight { configuration.maximumInFlight = most }
+        if let limit = world.plan.traits.limit {
+            configuration.callLimits = { dependency in
+                dependency.hasPrefix("provider") ? (dependency, CallLimits(concurrency: limit)) : nil
+            }
+        }
         if world.plan.traits.sites.count > 1 {
             configuration.sites = { [unowned self] in self.served }
             configuration.dependencyOfSite = { "provider \($0)" }

@@ -27,6 +27,7 @@ final class World: @unchecked Sendable {
     private(set) var locked: Set<String> = []
     private var damaged: [(id: String, event: String)] = []
     private var isMended = false
+    private let quietFrom: Int64
     private var looksAgainAt: Int64 = 0
     private var wasAtRest = false
     /// What the operator found.
@@ -42,6 +43,7 @@ final class World: @unchecked Sendable {
         let history = History(prints: prints)
         let faults = Faults(plan)
         self.plan = plan
+        self.quietFrom = plan.isQuietFrom.nanoseconds
         self.history = history
         self.faults = faults
         self.database = database
@@ -287,9 +289,12 @@ final class World: @unchecked Sendable {
         return false
     }
 
-    /// Nothing goes wrong any more, and everybody has what they wanted, also the sagas whose clients have given up.
+    /// Nothing goes wrong any more, and everybody has what they wanted, also the sagas whose clients have given up. What is left
+    /// of a storm in which nobody wants anything is not waited for.
     var isAtRest: Bool {
-        guard self.faults.isOver, self.damaged.isEmpty || self.isMended, self.clients.allSatisfy(\.isDone),
+        guard self.faults.isOver || self.scheduler.now >= self.quietFrom, self.damaged.isEmpty || self.isMended,
+            self.clients.allSatisfy(\.isDone),
+            !self.providers.contains(where: \.isAtWork),
             !self.plan.traits.hasOperator || self.plan.countingHonoursKeys || self.hasCommandedParked
         else { return false }
         guard self.scheduler.now >= self.looksAgainAt else { return self.wasAtRest }

@@ -46,6 +46,16 @@ struct Plan: Sendable {
             }
         }
 
+        /// How long it goes on.
+        var lasts: Duration {
+            switch self {
+            case .freeze(_, let duration), .outage(let duration), .readOnly(let duration), .lockedRow(let duration),
+                .providerDown(_, let duration), .unserved(_, _, let duration):
+                duration
+            case .kill, .killAtCrossing, .stop, .clockStep, .damage, .killAtRequest, .command, .commandAtRequest: .zero
+            }
+        }
+
         /// The one replica that it is about.
         var replica: Int? {
             switch self {
@@ -84,6 +94,10 @@ struct Plan: Sendable {
         var served: [Set<String>] = []
         /// Sagas that a replica drives at once; `nil`: any number.
         var maximumInFlight: Int?
+        /// Connections that a replica has to a provider; what calls waits for one. `nil`: any number.
+        var connections: Int?
+        /// Calls under way at a provider, as the engine is told; `nil`: any number.
+        var limit: Int?
     }
 
     /// What goes wrong again and again, with a probability.
@@ -132,6 +146,8 @@ struct Plan: Sendable {
         case jobs
         /// Two providers, and replicas that can't call both.
         case sites
+        /// All at once want a provider that takes few calls at a time, and slowly. Nothing goes wrong.
+        case queue
 
         /// All ask at once.
         var isCrowded: Bool { self == .locks || self == .rows || self == .stops || self == .clocks }
@@ -142,7 +158,7 @@ struct Plan: Sendable {
             .database, .locks, .clocks, .rows, .doubt, .doubt, .stops,
         ]
         /// A third of the seeds has one of these instead.
-        static let second: [Theme] = [.asleep, .commands, .jobs, .sites]
+        static let second: [Theme] = [.asleep, .commands, .jobs, .sites, .queue]
     }
 
     struct Asking: Sendable {
@@ -181,7 +197,7 @@ struct Plan: Sendable {
         let theme = kinds.happens(0.33) ? kinds.pick(Theme.second) : early
         self.theme = theme
         let replicas = theme == .locks ? chance.pick([1, 1, 1, 2]) : chance.integer(1...3)
-        self.replicas = theme == .sites ? max(2, replicas) : replicas
+        self.replicas = theme == .sites ? max(2, replicas) : theme == .queue ? 1 : replicas
         let sagas = chance.integer(theme == .locks ? 6...10 : 3...10)
         self.countingHonoursKeys = chance.happens(theme == .stops ? 0.2 : 0.5)
         self.providerIsUniqueByKey = chance.happens(theme == .doubt ? 0.6 : theme == .clocks ? 0.1 : 0.4)
@@ -221,7 +237,7 @@ struct Plan: Sendable {
             break
         case .everything, .replicas:
             Self.addReplicas(self.replicas, add, &chance)
-        case .database, .locks, .clocks, .rows, .stops, .asleep, .commands, .jobs, .sites:
+        case .database, .locks, .clocks, .rows, .stops, .asleep, .commands, .jobs, .sites, .queue:
             break
         }
         if theme == .everything || theme == .database {
@@ -256,12 +272,17 @@ struct Plan: Sendable {
                     add(.stop(replica: replica), at: chance.milliseconds(3050, 6000), &chance)
                 }
             }
-        case .everything, .provider, .counting, .replicas, .database, .doubt, .asleep, .commands, .jobs, .sites:
+        case .everything, .provider, .counting, .replicas, .database, .doubt, .asleep, .commands, .jobs, .sites, .queue:
             break
         }
         // From here on only what came later.
         let isCrowd = theme == .asleep && traits.maximumInFlight != nil
         if isCrowd { starts = Self.waves(&kinds) }
+        if theme == .queue {
+            // No more than there are seats.
+            starts = (0..<kinds.integer(5...6)).map { _ in kinds.milliseconds(3000, 3300) }
+            self.rates = [.slowWork: 1]
+        }
         self.storm = isCrowd ? .seconds(36) : storm
         self.askings = starts.enumerated().map { Asking(client: $0 + 1, at: $1) }
         if isCrowd {
@@ -291,6 +312,10 @@ struct Plan: Sendable {
             traits.sites = ["west", "east"]
         }
         if theme == .asleep, chance.happens(0.5) { traits.maximumInFlight = chance.integer(3...4) }
+        if theme == .queue {
+            traits.connections = chance.pick([nil, 1, 1, 1])
+            traits.limit = traits.connections == nil || chance.happens(0.2) ? chance.integer(1...2) : nil
+        }
         traits.served = (0..<replicas).map { number in
             let all = Set(traits.sites)
             if all.count == 1 || number == 0 && replicas == 1 { return all }
@@ -392,7 +417,7 @@ struct Plan: Sendable {
             if traits.hasOperator || theme == .everything && chance.happens(0.3) {
                 for _ in 0..<chance.integer(1...4) { add(.command(chance.pick(kinds)), soon(&chance), &chance) }
             }
-        case .database, .locks, .rows:
+        case .database, .locks, .rows, .queue:
             break
         }
     }
@@ -432,8 +457,15 @@ struct Plan: Sendable {
         switch self.theme {
         case .doubt: 0.7
         case .jobs, .clocks: 0.4
+        case .queue: 0
         default: 0.2
         }
+    }
+
+    /// From then on nothing happens but what comes by chance.
+    var isQuietFrom: Duration {
+        max(
+            self.blows.map { $0.at + $0.blow.lasts }.max() ?? .zero, self.askings.map(\.at).max() ?? .zero)
     }
 
     /// Nothing but commands, deaths of nobody, and a provider that is down: a command is consumed soon.
@@ -461,7 +493,9 @@ struct Plan: Sendable {
                     ? ", replicas call "
                         + self.traits.served.map { $0.sorted().joined(separator: "+") }.joined(separator: ", ")
                     : "")
-                + (self.traits.maximumInFlight.map { ", at most \($0) at once" } ?? ""),
+                + (self.traits.maximumInFlight.map { ", at most \($0) at once" } ?? "")
+                + (self.traits.connections.map { ", \($0) connections each" } ?? "")
+                + (self.traits.limit.map { ", \($0) calls each" } ?? ""),
             rates.isEmpty ? "no trouble by chance" : rates.joined(separator: ", "),
         ] + self.blows.map { "at \($0.at): \($0.blow)" }
     }

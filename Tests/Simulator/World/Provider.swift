@@ -76,6 +76,9 @@ final class Provider: @unchecked Sendable {
         self.history = history
     }
 
+    /// Something may come of a job.
+    var isAtWork: Bool { self.jobs.contains { !$0.isOver } }
+
     func turn(isDown: Bool) {
         self.isDown = isDown
         self.history.note("provider", "\(self.name) IS \(isDown ? "DOWN" : "BACK")")
@@ -94,7 +97,8 @@ final class Provider: @unchecked Sendable {
         }
         let work =
             self.faults.strikes(.slowWork, &self.chance)
-            ? self.chance.milliseconds(200, 2200) : self.chance.milliseconds(1, 80)
+            ? self.chance.milliseconds(self.faults.plan.theme == .queue ? 1200 : 200, 2200)
+            : self.chance.milliseconds(1, 80)
         if self.faults.strikes(.providerLoses, &self.chance) {
             // The answer says nothing, or never comes. Made at once, much later, or not at all.
             let isMade = self.chance.happens(0.75)

@@ -12,7 +12,10 @@
 /// | START | starts it; any number of times        | none                            |
 enum SimulatedSaga {
     static let type = "SIMULATED"
-    static let callLimit = Duration.seconds(4)
+    /// Where calls wait for a connection, they are given up while they do.
+    private static func callLimit(_ traits: Plan.Traits) -> Duration {
+        traits.connections == nil ? .seconds(4) : .milliseconds(2500)
+    }
 
     /// What is known of where a saga's things are made.
     static func site(_ outputs: [String: String]) -> String? {
@@ -23,9 +26,12 @@ enum SimulatedSaga {
 
     static func definition(_ replica: Replica, _ machine: Machine, _ world: World) -> SagaDefinition {
         let traits = world.plan.traits
+        let callLimit = Self.callLimit(traits)
         let providers = Providers(machine: machine, replica: replica, world: world)
         let undo = RetryPolicy(maximumRetries: 80, initialDelay: .milliseconds(500), maximumDelay: .seconds(5))
-        let forward = RetryPolicy(maximumRetries: 3, initialDelay: .milliseconds(200), maximumDelay: .seconds(5))
+        let forward = RetryPolicy(
+            maximumRetries: traits.connections == nil ? 3 : 1, initialDelay: .milliseconds(200),
+            maximumDelay: .seconds(5))
         var definition = SagaDefinition(
             type: Self.type, version: traits.sleeps ? 2 : 1,
             steps: [
@@ -36,15 +42,15 @@ enum SimulatedSaga {
                 StepDefinition(
                     name: "MAKE", action: .remote(MakeStep(providers: providers)),
                     undoIsRemote: true, onCompensated: [Self.removeEntry], undoAfter: ["ENTRY", "START"],
-                    retry: forward, undoRetry: undo, callLimit: Self.callLimit),
+                    retry: forward, undoRetry: undo, callLimit: callLimit),
                 StepDefinition(name: "ENTRY", action: .database(Self.entry)),
                 StepDefinition(
                     name: "COUNT", action: .remote(CountStep(machine: machine, service: world.counting)),
-                    undoIsRemote: true, retry: forward, undoRetry: undo, callLimit: Self.callLimit),
+                    undoIsRemote: true, retry: forward, undoRetry: undo, callLimit: callLimit),
                 StepDefinition(
                     name: "START", kind: traits.hasPivot ? .pivot : .compensatable,
                     action: .remote(StartStep(providers: providers)),
-                    onSucceeded: [Self.startEntry], retry: forward, undoRetry: undo, callLimit: Self.callLimit),
+                    onSucceeded: [Self.startEntry], retry: forward, undoRetry: undo, callLimit: callLimit),
             ], provisionedStep: 3, sleeps: traits.sleeps)
         if traits.sites.count > 1 { definition.site = { _, outputs in Self.site(outputs) } }
         return definition
@@ -115,15 +121,23 @@ private final class Providers: @unchecked Sendable {
     private let machine: Machine
     private let replica: Replica
     private let world: World
+    private let connections: Connections?
 
     init(machine: Machine, replica: Replica, world: World) {
         self.machine = machine
         self.replica = replica
         self.world = world
+        self.connections = world.plan.traits.connections.map { Connections($0) }
     }
 
     var haveLongJobs: Bool { self.world.plan.traits.hasLongJobs }
-    func site(_ outputs: [String: String]) -> String { SimulatedSaga.site(outputs) ?? self.world.plan.traits.sites[0] }
+    func site(_ outputs: [String: String]) -> String {
+        let site = SimulatedSaga.site(outputs) ?? self.world.plan.traits.sites[0]
+        if Mutant.callsGoToWhatIsHere.isActive, !self.replica.calls.contains(site) {
+            return self.replica.calls.sorted()[0]
+        }
+        return site
+    }
     func dependency(_ outputs: [String: String]) -> String { "provider \(self.site(outputs))" }
     func provider(_ outputs: [String: String]) -> Provider { self.world.provider(at: self.site(outputs)) }
 
@@ -133,11 +147,36 @@ private final class Providers: @unchecked Sendable {
         let (machine, replica, world) = (self.machine, self.replica, self.world)
         let site = self.site(context.outputs)
         let provider = world.provider(at: site)
+        // Who is given up meanwhile is still in the line, and is told so when its turn comes.
+        await self.connections?.take()
+        defer { self.connections?.giveBack() }
         try context.authorize()
         return await machine.ask(there: provider.there) {
             if world.canCall(replica, site, for: context.sagaID.rawValue) { return serve(provider, machine) }
             return Reply(answer: .unavailable, after: .milliseconds(2))
         }
+    }
+}
+
+/// A replica's connections to the provider: who finds none waits in a line.
+///
+/// Unchecked: of one thread.
+private final class Connections: @unchecked Sendable {
+    private var free: Int
+    private var waiting: [UnsafeContinuation<Void, Never>] = []
+
+    init(_ count: Int) { self.free = count }
+
+    func take() async {
+        if self.free > 0 {
+            self.free -= 1
+        } else {
+            await withUnsafeContinuation { self.waiting.append($0) }
+        }
+    }
+
+    func giveBack() {
+        if self.waiting.isEmpty { self.free += 1 } else { self.waiting.removeFirst().resume() }
     }
 }
 
