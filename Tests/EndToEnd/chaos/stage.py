@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
+import os
 import pathlib
 import shutil
+import signal
 import tempfile
 import threading
 import time
@@ -85,6 +88,15 @@ class Replica:
     def start(self) -> None:
         self.server.launch(self.clock.environment)
         self.should_run = True
+
+
+def process_age(pid: int) -> float:
+    """Seconds since it was started; one that is gone has no age."""
+    try:
+        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return math.inf
+    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
 
 
 class Stage:
@@ -215,11 +227,13 @@ class Stage:
         self.history.note(f"stop {name}")
         replica.should_run = False
         begin = time.monotonic()
+        age = process_age(replica.server.pid)
         replica.server.terminate()
         code = replica.server.wait_ended(120)
         took = time.monotonic() - begin
         self.history.note(f"stop {name}: ended with {code} after {took:.1f} s")
-        if code != 0:
+        # A process that is still being loaded takes no signals yet.
+        if code != 0 and not (code == -signal.SIGTERM and age < 1):
             self.history.find(f"{name} ended a graceful stop with {code}\n{replica.server.log_tail(20)}")
         if took > STOP_SECONDS:
             self.history.find(f"{name} took {took:.1f} s for a graceful stop (drain-timeout {DRAIN_SECONDS} s)")
