@@ -71,7 +71,8 @@ def _rest(world: World) -> list[tuple[Any, ...]]:
 
 def _wait_undone(world: World, count: int, timeout: float) -> None:
     wait_until(lambda: world.count("COMPENSATED") == count, timeout, "all of them to be undone")
-    assert _rest(world) == [] and _asleep(world) == 0
+    # Others may still be on their way forward.
+    assert [row for row in _rest(world) if row[0] != "RUNNING"] == [] and _asleep(world) == 0
 
 
 def test_waiting_is_no_crash(world: World) -> None:
