@@ -36,7 +36,8 @@ public struct SagaPage: Sendable {
 
 /// Pages of saga ids, newest first: a keyset over the id, which begins with the creation time.
 ///
-/// An index gives candidates, in order; what it doesn't know of them is looked up, and those that don't match are left out.
+/// An index gives candidates, in order; what its rows don't say of them is looked up in the same statement, and those that don't
+/// match are left out.
 /// A page looks at so many candidates at most, and for half of the time that its call has: where few of many match it is short, and
 /// says where to go on. docs/performance.md
 /// has the filters whose pages are always whole.
@@ -45,9 +46,9 @@ struct SagaList: Sendable {
     let days: SagaDays
     let statements: LeafStatements
 
-    /// Candidates that a page looks at, and of those the ones of a user before it turns to what is rare in all.
+    /// Candidates that a page looks at, and of those the ones of its first sources before it turns to the others.
     static let maximumCandidates = 4096
-    static let maximumCandidatesOfUser = 1024
+    static let maximumCandidatesOfFirst = 1024
     /// Candidates of one query.
     private static let queryLimits = 128...2048
 
@@ -81,9 +82,10 @@ struct SagaList: Sendable {
         // Beyond every id: '~' sorts after all that an id can hold.
         let start = before?.rawValue ?? "saga_~"
         var position = start
+        var course = Self.course(filter)
+        var sources = course.removeFirst()
         // Candidates may be of others, whom the caller may not see.
-        var isOfOthers = false
-        var (sources, rare) = (Self.sources(filter), Self.rareSources(filter))
+        var isOfOthers: Bool { filter.visibility != .all && sources.allSatisfy(\.isOfState) }
         var looked = 0
         var count = min(max(2 * limit, Self.queryLimits.lowerBound), Self.queryLimits.upperBound)
         let patience = deadline.map { self.pool.surroundings.rest(until: $0) / 2 }
@@ -93,18 +95,17 @@ struct SagaList: Sendable {
                 page.next = isOfOthers ? Self.place(at: position, &page.ids, after: start) : Self.id(at: position)
                 return page
             }
-            if looked >= (rare == nil ? Self.maximumCandidates : Self.maximumCandidatesOfUser) {
-                guard let others = rare else {
+            if looked >= (course.isEmpty ? Self.maximumCandidates : Self.maximumCandidatesOfFirst) {
+                guard !course.isEmpty else {
                     page.next = isOfOthers ? Self.place(at: position, &page.ids, after: start) : Self.id(at: position)
                     return page
                 }
-                (sources, rare) = (others, nil)
-                isOfOthers = true
+                sources = course.removeFirst()
             }
-            let rest = (rare == nil ? Self.maximumCandidates : Self.maximumCandidatesOfUser) - looked
+            let rest = (course.isEmpty ? Self.maximumCandidates : Self.maximumCandidatesOfFirst) - looked
             let candidates = try await self.candidates(
                 sources, filter, before: position, count: min(count, rest), until: deadline)
-            page.ids += try await self.matching(candidates.found, filter, until: deadline)
+            page.ids += candidates.found.filter { filter.matches($0) }.map(\.id)
             guard let next = candidates.next else {
                 if page.ids.count <= limit { return page }
                 break
@@ -149,25 +150,24 @@ struct SagaList: Sendable {
         var isOpen: Bool { self == .active || self == .parked }
     }
 
-    /// Together they give all that can match.
-    private static func sources(_ filter: SagaFilter) -> [Source] {
-        if !filter.resourceID.isEmpty { return [.resource(filter.resourceID)] }
-        if !filter.batchID.isEmpty { return [.batch(filter.batchID)] }
-        if !filter.userID.isEmpty { return [.user(filter.userID)] }
-        switch filter.visibility {
-        case .all: return Self.statusSources(filter.statuses) ?? [.all]
-        case .user(let user): return [.user(user)]
-        case .tenant(let tenant, let user): return [.user(user)] + (tenant.isEmpty ? [] : [.tenant(tenant)])
+    /// What a page looks at, one after the other: each of these gives all that can match.
+    ///
+    /// Of a user's or tenant's sagas there are many, and of all sagas few have some statuses. What goes on or is parked is nearly always
+    /// the least; of what was undone a user may have more than there are others newer.
+    private static func course(_ filter: SagaFilter) -> [[Source]] {
+        if !filter.resourceID.isEmpty { return [[.resource(filter.resourceID)]] }
+        if !filter.batchID.isEmpty { return [[.batch(filter.batchID)]] }
+        let rare = Self.statusSources(filter.statuses)
+        let theirs: [Source]
+        switch (filter.userID.isEmpty, filter.visibility) {
+        case (false, _): theirs = [.user(filter.userID)]
+        case (true, .all): return [rare ?? [.all]]
+        case (true, .user(let user)): theirs = [.user(user)]
+        case (true, .tenant(let tenant, let user)):
+            theirs = [.user(user)] + (tenant.isEmpty ? [] : [.tenant(tenant)])
         }
-    }
-
-    /// What takes the place of a user's or tenant's sagas, where those are many and few of all have the statuses.
-    private static func rareSources(_ filter: SagaFilter) -> [Source]? {
-        guard filter.resourceID.isEmpty, filter.batchID.isEmpty, !filter.userID.isEmpty || filter.visibility != .all
-        else {
-            return nil
-        }
-        return Self.statusSources(filter.statuses)
+        guard let rare else { return [theirs] }
+        return rare.allSatisfy(\.isOpen) ? [rare, theirs] : [theirs, rare]
     }
 
     /// Statuses that are rare have indexes of their own; `nil`: some are not.
@@ -188,11 +188,17 @@ struct SagaList: Sendable {
 
     // MARK: Candidates
 
-    /// What is known of a candidate: what its source's row says.
+    /// What is known of a candidate: what its source's row says, and the other half, if the filter asks for it.
     fileprivate struct Candidate {
         var id: SagaID
         var state: State?
         var birth: Birth?
+
+        /// What to read: the half of the source, and what the filter asks for.
+        struct Halves: Hashable {
+            var state: Bool
+            var birth: Bool
+        }
 
         struct State {
             var status: String
@@ -221,7 +227,7 @@ struct SagaList: Sendable {
     ) async throws(PostgresError) -> Candidates {
         var all = Candidates()
         for source in sources {
-            let some = try await self.candidates(source, before: position, count: count, until: deadline)
+            let some = try await self.candidates(source, filter, before: position, count: count, until: deadline)
             all.found += some.found
             // As far as each of them has looked.
             if let next = some.next { all.next = max(all.next ?? "", next) }
@@ -238,23 +244,23 @@ struct SagaList: Sendable {
     }
 
     private func candidates(
-        _ source: Source, before position: String, count: Int, until deadline: ContinuousClock.Instant?
+        _ source: Source, _ filter: SagaFilter, before position: String, count: Int,
+        until deadline: ContinuousClock.Instant?
     ) async throws(PostgresError) -> Candidates {
         var candidates = Candidates()
+        let halves = Candidate.Halves(
+            state: source.isOfState || filter.asksForState, birth: !source.isOfState || filter.asksForBirth)
         var groups = self.days.groups(before: position, isOpen: source.isOpen)[...]
         // Most pages end in the newest group; where there is little in each, many are asked at once.
         var atOnce = 1
         while !groups.isEmpty {
             let some = groups.prefix(atOnce)
             let results = try await self.pool.run(
-                some.map { self.query(source, over: $0, before: position, count: count) }, until: deadline)
+                some.map { self.query(source, halves, over: $0, before: position, count: count) }, until: deadline)
             for (group, rows) in zip(some, results) {
                 for row in rows {
                     guard let id = SagaID(try row.text(0)) else { continue }
-                    candidates.found.append(
-                        Candidate(
-                            id: id, state: source.isOfState ? try Candidate.State(row) : nil,
-                            birth: source.isOfState ? nil : try Candidate.Birth(row)))
+                    candidates.found.append(try Candidate(id, halves, row))
                     candidates.next = id.rawValue
                 }
                 // Full: the rest of this group comes next. (By rows, some of which may not be an id.)
@@ -269,7 +275,9 @@ struct SagaList: Sendable {
         return candidates
     }
 
-    private func query(_ source: Source, over group: SagaLeafGroup, before position: String, count: Int) -> SQLQuery {
+    private func query(
+        _ source: Source, _ halves: Candidate.Halves, over group: SagaLeafGroup, before position: String, count: Int
+    ) -> SQLQuery {
         var parameters = SQLParameters()
         parameters.append(position)
         parameters.append(Int64(count))
@@ -292,84 +300,32 @@ struct SagaList: Sendable {
             (name, condition) = ("saga_list_resource", "c.resource_id = $3 AND ")
             parameters.append(uuid: resource)
         }
-        let statement = self.statements.statement(name, over: group) { group in
-            let rows =
-                source.isOfState
-                ? group.relation(\.state, "saga_id, status, saga_type")
-                : group.relation(\.event, "saga_id, user_id, tenant_id, resource_id, batch_id")
-            return """
-                SELECT \(source.isOfState ? Candidate.State.columns : Candidate.Birth.columns) FROM \(rows) c
-                WHERE \(condition)c.saga_id < $1
-                ORDER BY c.saga_id DESC LIMIT $2
+        let isWhole = halves.state && halves.birth
+        let statement = self.statements.statement(isWhole ? name + "_whole" : name, over: group) { group in
+            let table = source.isOfState ? \SagaLeaf.state : \.event
+            let columns =
+                (halves.state ? Candidate.stateColumns : []) + (halves.birth ? Candidate.birthColumns : [])
+            // Of each leaf by itself, so that the other half is looked for on the same one.
+            let parts = group.leaves.reversed().map { leaf in
                 """
+                (SELECT c.saga_id\(columns.map { ", \($0)" }.joined()) FROM (
+                    SELECT * FROM \(leaf[keyPath: table]) c WHERE \(condition)c.saga_id < $1 ORDER BY c.saga_id DESC LIMIT $2) c
+                \(isWhole ? Self.otherHalf(of: source, on: leaf) : "") ORDER BY c.saga_id DESC)
+                """
+            }
+            return "SELECT * FROM (\(parts.joined(separator: " UNION ALL "))) c ORDER BY c.saga_id DESC LIMIT $2"
         }
         return SQLQuery(statement, parameters)
     }
 
-    // MARK: What matches
-
-    private func matching(
-        _ candidates: [Candidate], _ filter: SagaFilter, until deadline: ContinuousClock.Instant?
-    ) async throws(PostgresError) -> [SagaID] {
-        var candidates = candidates
-        let statuses = Set(filter.statuses.map(\.name))
-        func isStateRight(_ state: Candidate.State) -> Bool {
-            (statuses.isEmpty || statuses.contains(state.status))
-                && (filter.type.isEmpty || Visibility.isSame(state.type, filter.type))
-        }
-        func isBirthRight(_ birth: Candidate.Birth) -> Bool {
-            (filter.userID.isEmpty || Visibility.isSame(birth.userID, filter.userID))
-                && (filter.resourceID.isEmpty || birth.resourceID == filter.resourceID)
-                && (filter.batchID.isEmpty || Visibility.isSame(birth.batchID, filter.batchID))
-                && filter.visibility.includes(userID: birth.userID, tenantID: birth.tenantID)
-        }
-        candidates.removeAll { candidate in
-            candidate.state.map { !isStateRight($0) } ?? false || candidate.birth.map { !isBirthRight($0) } ?? false
-        }
-        if !statuses.isEmpty || !filter.type.isEmpty {
-            let unknown = candidates.filter { $0.state == nil }.map(\.id)
-            let states = try await self.lookUp(unknown, "saga_list_states", until: deadline) { leaf in
-                """
-                SELECT \(Candidate.State.columns)
-                FROM unnest($1::text[]) AS i(saga_id) JOIN \(leaf.state) c ON c.saga_id = i.saga_id
-                """
-            } read: { (row) throws(PostgresError) in
-                try Candidate.State(row)
-            }
-            candidates.removeAll { $0.state == nil && !(states[$0.id].map(isStateRight) ?? false) }
-        }
-        if !filter.userID.isEmpty || !filter.resourceID.isEmpty || !filter.batchID.isEmpty || filter.visibility != .all
-        {
-            let unknown = candidates.filter { $0.birth == nil }.map(\.id)
-            let births = try await self.lookUp(unknown, "saga_list_births", until: deadline) { leaf in
-                """
-                SELECT \(Candidate.Birth.columns)
-                FROM unnest($1::text[]) AS i(saga_id)
-                JOIN \(leaf.event) c ON c.saga_id = i.saga_id AND c.user_id IS NOT NULL
-                """
-            } read: { (row) throws(PostgresError) in
-                try Candidate.Birth(row)
-            }
-            candidates.removeAll { $0.birth == nil && !(births[$0.id].map(isBirthRight) ?? false) }
-        }
-        return candidates.map(\.id)
-    }
-
-    private func lookUp<Value>(
-        _ ids: [SagaID], _ name: String, until deadline: ContinuousClock.Instant?, _ text: (SagaLeaf) -> String,
-        read: (SQLRow) throws(PostgresError) -> Value
-    ) async throws(PostgresError) -> [SagaID: Value] {
-        if ids.isEmpty { return [:] }
-        let queries = self.days.parts(ids, of: \.self).map { part in
-            var parameters = SQLParameters()
-            parameters.append(array: part.elements.map(\.rawValue))
-            return SQLQuery(self.statements.statement(name, on: part.leaf, text), parameters)
-        }
-        var values: [SagaID: Value] = [:]
-        for row in try await self.pool.run(queries, until: deadline).joined() {
-            if let id = SagaID(try row.text(0)) { values[id] = try read(row) }
-        }
-        return values
+    /// OFFSET 0 keeps it a look-up by each candidate's id: plans are made once, for any number of them. The first of a saga's
+    /// event rows is its birth.
+    private static func otherHalf(of source: Source, on leaf: SagaLeaf) -> String {
+        let (columns, rest) =
+            source.isOfState
+            ? (Candidate.birthColumns, "\(leaf.event) o WHERE o.saga_id = c.saga_id ORDER BY o.sequence LIMIT 1")
+            : (Candidate.stateColumns, "\(leaf.state) o WHERE o.saga_id = c.saga_id OFFSET 0")
+        return "LEFT JOIN LATERAL (SELECT \(columns.joined(separator: ", ")) FROM \(rest)) o ON true"
     }
 }
 
@@ -382,22 +338,47 @@ extension SagaList.Source {
     }
 }
 
-extension SagaList.Candidate.State {
-    fileprivate static let columns = "c.saga_id, c.status::text, c.saga_type"
+extension SagaList.Candidate {
+    fileprivate static let stateColumns = ["status::text", "saga_type"]
+    fileprivate static let birthColumns = ["user_id", "tenant_id", "resource_id", "batch_id"]
 
-    fileprivate init(_ row: SQLRow) throws(PostgresError) {
-        self.status = try row.text(1)
-        self.type = try row.text(2)
+    /// - Parameter row: its id, and the columns of the halves, that of the state first.
+    fileprivate init(_ id: SagaID, _ halves: Halves, _ row: SQLRow) throws(PostgresError) {
+        self.id = id
+        if halves.state, let status = try row.optionalText(1) {
+            self.state = State(status: status, type: try row.text(2))
+        }
+        let first = 1 + (halves.state ? Self.stateColumns.count : 0)
+        if halves.birth {
+            self.birth = Birth(
+                userID: try row.optionalText(first) ?? "", tenantID: try row.optionalText(first + 1) ?? "",
+                resourceID: try row.optionalUUID(first + 2) ?? "", batchID: try row.optionalText(first + 3) ?? "")
+        }
     }
 }
 
-extension SagaList.Candidate.Birth {
-    fileprivate static let columns = "c.saga_id, c.user_id, c.tenant_id, c.resource_id, c.batch_id"
+extension SagaFilter {
+    fileprivate var asksForState: Bool { !self.statuses.isEmpty || !self.type.isEmpty }
+    fileprivate var asksForBirth: Bool {
+        !self.userID.isEmpty || !self.resourceID.isEmpty || !self.batchID.isEmpty || self.visibility != .all
+    }
 
-    fileprivate init(_ row: SQLRow) throws(PostgresError) {
-        self.userID = try row.optionalText(1) ?? ""
-        self.tenantID = try row.optionalText(2) ?? ""
-        self.resourceID = try row.optionalUUID(3) ?? ""
-        self.batchID = try row.optionalText(4) ?? ""
+    /// What is asked for and not there doesn't match.
+    fileprivate func matches(_ candidate: SagaList.Candidate) -> Bool {
+        if self.asksForState {
+            guard let state = candidate.state,
+                self.statuses.isEmpty || self.statuses.contains(where: { $0.name == state.status }),
+                self.type.isEmpty || Visibility.isSame(state.type, self.type)
+            else { return false }
+        }
+        if self.asksForBirth {
+            guard let birth = candidate.birth,
+                self.userID.isEmpty || Visibility.isSame(birth.userID, self.userID),
+                self.resourceID.isEmpty || birth.resourceID == self.resourceID,
+                self.batchID.isEmpty || Visibility.isSame(birth.batchID, self.batchID),
+                self.visibility.includes(userID: birth.userID, tenantID: birth.tenantID)
+            else { return false }
+        }
+        return true
     }
 }
