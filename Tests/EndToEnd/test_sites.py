@@ -296,6 +296,27 @@ def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tu
     return sorted(probe.ratio() for probe in probes), 1.0 if abs(late) < 0.3 else 1 + late / pushback
 
 
+def test_a_replica_without_a_share_leaves_calls_to_others(world: World) -> None:
+    """A site that takes one call at a time, and two replicas: whichever is asked, one of them makes all calls."""
+    count, latency = 16, 0.1
+    sites = [{"name": "single", "provider": "simulated", "latency": "100ms", "boot": "0s", "concurrency": 1}]
+    servers = [site_server(world, f"single-{number}", sites) for number in range(2)]
+    clients = [server.client() for server in servers]
+    for server in servers:
+        wait_for_version(server, 2)
+    for client in clients:
+        client.create()
+    time.sleep(2.5)  # the others' shares are known after two seconds
+    started = time.monotonic()
+    calls = [clients[number % 2].start(create_request(), 120) for number in range(count)]
+    for call in calls:
+        assert device_status(call.result().device) == "RUNNING"
+    # Each device takes two calls.
+    assert time.monotonic() - started > 0.95 * 2 * count * latency
+    world.wait_all_over()
+    world.audit(clients[0])
+
+
 # ./dev crowd: 1000. A hundredth or so of that in `./dev test`.
 CROWD = int(os.environ.get("DEVICERPC_CROWD", "60"))
 

@@ -9,6 +9,7 @@ public final class ProviderRegistry: Sendable {
     private let byName: [String: ProviderSite]
     /// The sites of the whole cluster, these included.
     private let known: Mutex<[ProviderKind: Set<String>]>
+    /// Engines that have devices, by the hosts of their ports: an older program registers no site.
     private let portHosts = Mutex<Set<String>>([])
     private let room = Mutex<[String: SiteRoom]>([:])
 
@@ -90,12 +91,10 @@ public final class ProviderRegistry: Sendable {
     }
 
     /// The names of all sites of the cluster, as they were seen last.
-    ///
-    /// - Parameter portHosts: the engines that have devices, by the hosts of their ports: an older program registers no site.
-    func know(_ names: [ProviderKind: Set<String>], portHosts: Set<String> = []) {
-        self.known.withLock { $0 = names }
-        self.portHosts.withLock { $0 = portHosts }
-    }
+    func know(_ names: [ProviderKind: Set<String>]) { self.known.withLock { $0 = names } }
+
+    /// The hosts of the ports that devices of engines have, as they were seen last.
+    func know(portHosts: Set<String>) { self.portHosts.withLock { $0 = portHosts } }
 
     /// All sites of a provider, as far as is known.
     private func names(of kind: ProviderKind) -> Set<String> {
@@ -176,24 +175,25 @@ public final class ProviderRegistry: Sendable {
         return limits == CallLimits() ? nil : (site.name, limits)
     }
 
-    /// What a site costs that is down, or full, as was seen last, beside how long a saga would wait there.
+    /// What a site costs that only other replicas call; that is down, or full, as was seen last; beside how long a saga would wait there.
+    public static let elsewhereCost = 1e5
     public static let downCost = 1e6
     public static let fullCost = 1e9
 
-    /// Sites for a new saga, the best first: those that can serve it; then those that are down; then those that are full. Of two
-    /// random ones of the first kind the better comes first, so that not all replicas choose the same.
+    /// Sites for a new saga, the best first: those that can serve it; then those that only others call; then those that are down; then
+    /// those that are full. Of two random ones of the first kind the better comes first, so that not all replicas choose the same.
     ///
-    /// - Parameter cost: how long a saga would wait there, in seconds, and `downCost` or `fullCost`; `nil`: not at all.
+    /// - Parameter cost: how long a saga would wait there, in seconds, and `elsewhereCost`, `downCost` or `fullCost`.
     public func candidates(
-        _ kind: ProviderKind, spec: DeviceSpec, options: [String: String], cost: (ProviderSite) -> Double?
+        _ kind: ProviderKind, spec: DeviceSpec, options: [String: String], cost: (ProviderSite) -> Double
     ) -> [ProviderSite] {
         var costs: [(site: ProviderSite, cost: Double)] = self.sites(of: kind).compactMap { site in
-            guard self.canServe(site), site.provider.violations(spec: spec, options: options).isEmpty,
-                let cost = cost(site)
-            else { return nil }
-            return (site, cost)
+            guard self.canServe(site), site.provider.violations(spec: spec, options: options).isEmpty else {
+                return nil
+            }
+            return (site, cost(site))
         }
-        func rank(_ cost: Double) -> Int { cost >= Self.fullCost ? 2 : cost >= Self.downCost ? 1 : 0 }
+        func rank(_ cost: Double) -> Int { [Self.elsewhereCost, Self.downCost, Self.fullCost].count { cost >= $0 } }
         costs.shuffle()
         costs.sort { rank($0.cost) < rank($1.cost) }
         if costs.count > 1, costs[1].cost < costs[0].cost { costs.swapAt(0, 1) }

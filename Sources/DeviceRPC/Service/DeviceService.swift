@@ -182,8 +182,11 @@ public struct DeviceService: Sendable {
             kind, spec: DeviceSpec(specification.spec), options: specification.providerOptions
         ) { site in
             let dependency = ProviderRegistry.dependency(ofSite: site.name)
-            // More replicas than it takes calls: others have it.
-            if self.runtime.share(of: dependency)?.concurrency == 0 { return nil }
+            // More replicas than it takes calls: one of the others will make them, and knows how long that takes.
+            if self.runtime.share(of: dependency)?.concurrency == 0 {
+                delays.append(.zero)
+                return ProviderRegistry.elsewhereCost
+            }
             let outlook = self.runtime.outlook(dependency, user: specification.userID)
             let wait = outlook?.wait ?? .zero
             // One that is full as of a second ago comes last: the database's word counts.

@@ -169,6 +169,9 @@ final class Permits: Sendable {
     /// Whether calls of a dependency need its own permit, and not their step's.
     func isLimited(_ gate: String) -> Bool { self.limits(gate) != nil }
 
+    /// Whether this process has no share of a dependency's calls: more processes than it takes calls serve it.
+    func hasNoShare(of gate: String) -> Bool { self.limits(gate)?.concurrency == 0 }
+
     private func take(_ kind: PermitKind, user: String, _ errand: PermitErrand) async -> Turn {
         let limits = self.limits(kind.gate)
         return await withCheckedContinuation { continuation in
@@ -211,8 +214,8 @@ final class Permits: Sendable {
         return (false, self.next(kind.gate, limits, &gate))
     }
 
-    /// How many calls may be under way in a direction. A share of none (more replicas than permits) ends what is held already, one
-    /// by one.
+    /// How many calls may be under way in a direction. With a share of none, those that wait already have their turn, one by one, and
+    /// so have sagas that can't be left to others.
     private func concurrency(_ limits: CallLimits?) -> Int { limits?.concurrency.map { max($0, 1) } ?? self.limit }
 
     /// Whether a call of this direction may start now; if so it is counted by the rate.

@@ -318,7 +318,9 @@ final class SagaWorker: Sendable {
     /// - Returns: whether this process goes on with the saga.
     private func write(_ record: SagaRecord, _ drive: inout Drive) async -> Bool {
         // Permits come before intents, so that a crash leaves no more steps in doubt than calls may run.
-        let permit = drive.machine.definition.permit(after: record, isLimited: self.permits.isLimited)
+        var permit = drive.machine.definition.permit(after: record, isLimited: self.permits.isLimited)
+        // Others make that call.
+        if let gate = permit?.gate, self.isForOthers(gate, drive) { permit = nil }
         var errand = PermitErrand()
         let isLimited = permit.map { self.permits.isLimited($0.gate) } ?? false
         if isLimited { errand.steps = drive.machine.definition.callsAhead(record.granted.snapshot) }
@@ -390,6 +392,7 @@ final class SagaWorker: Sendable {
             return await self.mayCall()
         }
         let dependency = drive.machine.dependency(of: call)
+        if self.isForOthers(dependency, drive) { return await self.leaveToOthers(dependency, &drive) }
         let isLimited = self.permits.isLimited(dependency)
         let permit = drive.machine.definition.permit(for: call, limitedAt: isLimited ? dependency : nil)
         var errand = PermitErrand()
@@ -423,6 +426,19 @@ final class SagaWorker: Sendable {
         }
         drive.machine.callReturned(call, outcome, asked: asked, now: now)
         return true
+    }
+
+    /// Whether a saga's call is to be made by another process, since this one has no share of the calls to a dependency.
+    private func isForOthers(_ dependency: String, _ drive: Drive) -> Bool {
+        drive.machine.definition.sleeps && self.permits.hasNoShare(of: dependency)
+    }
+
+    /// Puts a saga to sleep that is due at once. Only those that have a share of the dependency's calls wake it.
+    private func leaveToOthers(_ dependency: String, _ drive: inout Drive) async -> Bool {
+        drive.permit.release()
+        let now = self.dependencies.clock.moment()
+        let wait = SagaWait(reason: .noPermit, dependency: dependency, until: now.time)
+        return await self.write(drive.machine.sleepRecord(wait, now: now), &drive)
     }
 
     /// - Returns: whether this process goes on with the saga.

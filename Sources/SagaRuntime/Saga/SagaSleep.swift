@@ -7,6 +7,8 @@ public struct SagaWait: Sendable, Equatable {
         case settleTime = "SETTLE_TIME"
         /// What it has to call is down.
         case breakerOpen = "BREAKER_OPEN"
+        /// This process has no share of what it has to call: others go on with it.
+        case noPermit = "NO_PERMIT"
         /// The other side works on it.
         case job = "JOB"
         /// It was given a command, and is to be taken up.

@@ -29,20 +29,23 @@ import Testing
         cpuCores: 2, memoryMB: 2048, storageMB: 8192, widthPixels: 720, heightPixels: 1280, dpi: 320,
         androidVersion: "11")
 
-    @Test func whatIsDownOrFullComesLast() async throws {
+    @Test func whatIsElsewhereDownOrFullComesLast() async throws {
         let sites = try ["a", "b", "c", "d", "e"].map { try Self.redroid($0) }
         let registry = ProviderRegistry(sites: sites, default: .redroid)
-        let costs = ["a": ProviderRegistry.fullCost, "b": 3, "c": ProviderRegistry.downCost + 1, "d": 1]
+        let costs = [
+            "a": ProviderRegistry.fullCost, "b": 3, "c": ProviderRegistry.downCost + 1, "d": 1,
+            "e": ProviderRegistry.elsewhereCost,
+        ]
         var first: Set<String> = []
         for _ in 0..<100 {
             let names = registry.candidates(
-                .redroid, spec: Self.spec, options: [:], cost: { costs[$0.name] }
+                .redroid, spec: Self.spec, options: [:], cost: { costs[$0.name] ?? 0 }
             ).map(\.name)
-            #expect(names == ["d", "b", "c", "a"])
-            let equal = registry.candidates(.redroid, spec: Self.spec, options: [:], cost: { $0.name == "a" ? nil : 0 })
+            #expect(names == ["d", "b", "e", "c", "a"])
+            let equal = registry.candidates(.redroid, spec: Self.spec, options: [:], cost: { _ in 0 })
             first.insert(equal[0].name)
         }
-        #expect(first == ["b", "c", "d", "e"])
+        #expect(first == ["a", "b", "c", "d", "e"])
         await registry.shutdown()
     }
 
@@ -61,7 +64,8 @@ import Testing
         #expect(registry.missing(for: .redroid, portHost: "old") == nil)
         #expect(registry.missing(for: .simulated, portHost: nil) == "provider:simulated")
         // The engine of an older program, which registers no site: a roll has only begun.
-        registry.know([.redroid: ["a"]], portHosts: ["a", "b"])
+        registry.know([.redroid: ["a"]])
+        registry.know(portHosts: ["a", "b"])
         #expect(registry.site(of: .redroid, portHost: "a")?.name == "a")
         #expect(registry.site(of: .redroid, portHost: "b") == nil)
         #expect(registry.missing(for: .redroid, portHost: "b") == "b")
