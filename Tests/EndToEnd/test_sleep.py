@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import os
-import pathlib
 import time
 from typing import Any
 
+from support.bounds import resident_bytes
 from support.client import create_request
 from support.server import Server
 from support.sites import site_server, wait_for_version
@@ -92,10 +92,7 @@ def test_waiting_is_no_crash(world: World) -> None:
 
 def _resident(server: Server) -> float:
     """MB."""
-    for line in pathlib.Path(f"/proc/{server.pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) / 1024
-    raise AssertionError("no VmRSS")
+    return resident_bytes(server) / (1 << 20)
 
 
 def _speed(server: Server, count: int) -> float:

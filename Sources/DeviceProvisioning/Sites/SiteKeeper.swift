@@ -17,7 +17,8 @@ public struct SiteKeeper: Sendable {
 
     /// To be called at each start, after the migrations and before the first request.
     public func prepare() async throws(PostgresError) {
-        try await self.know(portHosts: try await self.store.portHosts())
+        self.providers.know(try await self.store.names())
+        self.providers.know(portHosts: try await self.store.portHosts())
         // A database that is read-only for a while keeps no start waiting: `run` goes on.
         try? await self.store.register(self.providers.sites)
     }
@@ -35,11 +36,11 @@ public struct SiteKeeper: Sendable {
             }
             group.addTask {
                 var isRegistered = false
-                var portHosts: Set<String> = []
                 var round = 0
                 while !Task.isCancelled {
+                    round += 1
                     do throws(PostgresError) {
-                        try await self.lookAfterRows(&isRegistered, &portHosts, round)
+                        try await self.lookAfterRows(&isRegistered, round)
                     } catch {
                         self.logger.log(.warning, cause: "sites.rows", "can't look after the sites' rows: \(error)")
                     }
@@ -52,26 +53,19 @@ public struct SiteKeeper: Sendable {
                             give it another name
                             """, metadata: ["site": "\(site.name)"])
                     }
-                    round += 1
                     try? await Task.sleep(for: .seconds(1))
                 }
             }
         }
     }
 
-    private func know(portHosts: Set<String>) async throws(PostgresError) {
-        self.providers.know(try await self.store.names(), portHosts: portHosts)
-    }
-
     /// - Parameter isRegistered: whether this process has made its sites known since its start. Once is enough: with other limits
     ///   in another replica's file the two would overwrite each other for good.
-    private func lookAfterRows(
-        _ isRegistered: inout Bool, _ portHosts: inout Set<String>, _ round: Int
-    ) async throws(PostgresError) {
-        // That looks at the whole table.
-        if round % 60 == 0 { portHosts = try await self.store.portHosts() }
+    private func lookAfterRows(_ isRegistered: inout Bool, _ round: Int) async throws(PostgresError) {
         // What can be read is known though nothing may be written.
-        try await self.know(portHosts: portHosts)
+        self.providers.know(try await self.store.names())
+        // That looks at the whole table.
+        if round % 60 == 0 { self.providers.know(portHosts: try await self.store.portHosts()) }
         self.providers.know(room: try await self.store.room())
         if !isRegistered {
             try await self.store.register(self.providers.sites)

@@ -82,7 +82,8 @@ struct JournalStatements: Sendable {
         }
     }
 
-    /// Puts sagas to sleep. Instants count from now by the database's clock, in the same statement as its epoch. Result: (saga_id) of those that passed the guard.
+    /// Puts sagas to sleep. Instants count from now by the database's clock, in the same statement as its epoch.
+    /// Result: (saga_id) of those that passed the guard.
     func sleep(on leaf: SagaLeaf) -> SQLStatement {
         let isBlind = Mutant.sleepIgnoresCommands.isActive
         return self.made.statement(isBlind ? "journal_blind_sleep" : "journal_sleep", on: leaf) { leaf in

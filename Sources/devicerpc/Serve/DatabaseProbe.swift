@@ -33,9 +33,9 @@ struct DatabaseProbe: Service {
         guard let problem = await self.askOnce(Self.timeout) else { return nil }
         // There is a second to tell it in.
         let left = Self.timeout - (ContinuousClock.now - started)
-        guard left > .zero else { return problem }
+        guard left >= Self.timeout / 4 else { return problem }
         try? await Task.sleep(for: Self.pause)
-        return await self.askOnce(max(left, Self.timeout / 4))
+        return await self.askOnce(left)
     }
 
     private func askOnce(_ timeout: Duration) async -> String? {

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-import math
-import os
 import pathlib
 import shutil
 import signal
@@ -84,19 +82,17 @@ class Replica:
         self.lock = threading.Lock()
         # Nobody has told it to end.
         self.should_run = False
+        self._launched = 0.0
 
     def start(self) -> None:
+        self._launched = time.monotonic()
         self.server.launch(self.clock.environment)
         self.should_run = True
 
-
-def process_age(pid: int) -> float:
-    """Seconds since it was started; one that is gone has no age."""
-    try:
-        fields = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    except OSError:
-        return math.inf
-    return time.clock_gettime(time.CLOCK_BOOTTIME) - int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    @property
+    def age(self) -> float:
+        """Seconds since its process was started."""
+        return time.monotonic() - self._launched
 
 
 class Stage:
@@ -227,7 +223,7 @@ class Stage:
         self.history.note(f"stop {name}")
         replica.should_run = False
         begin = time.monotonic()
-        age = process_age(replica.server.pid)
+        age = replica.age
         replica.server.terminate()
         code = replica.server.wait_ended(120)
         took = time.monotonic() - begin
