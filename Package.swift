@@ -115,6 +115,7 @@ let package = Package(
             dependencies: [
                 "DeviceProvisioning", "SagaRuntime", "TestSupport", nioCore, nioPosix, logging,
                 .product(name: "NIOHTTP1", package: "swift-nio"),
+                .product(name: "NIOEmbedded", package: "swift-nio"),
                 .product(name: "AsyncHTTPClient", package: "async-http-client"),
             ],
             swiftSettings: settings),

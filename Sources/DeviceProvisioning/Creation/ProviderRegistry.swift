@@ -187,16 +187,17 @@ public final class ProviderRegistry: Sendable {
     public func candidates(
         _ kind: ProviderKind, spec: DeviceSpec, options: [String: String], cost: (ProviderSite) -> Double
     ) -> [ProviderSite] {
-        var costs: [(site: ProviderSite, cost: Double)] = self.sites(of: kind).compactMap { site in
-            guard self.canServe(site), site.provider.violations(spec: spec, options: options).isEmpty else {
-                return nil
-            }
-            return (site, cost(site))
+        let sites = self.sites(of: kind)
+        var costs: [(site: ProviderSite, cost: Double)] = sites.compactMap { site in
+            // Where there is only one, the request was checked for it.
+            let suits = sites.count == 1 || site.provider.violations(spec: spec, options: options).isEmpty
+            return suits && self.canServe(site) ? (site, cost(site)) : nil
         }
+        guard costs.count > 1 else { return costs.map(\.site) }
         func rank(_ cost: Double) -> Int { [Self.elsewhereCost, Self.downCost, Self.fullCost].count { cost >= $0 } }
         costs.shuffle()
         costs.sort { rank($0.cost) < rank($1.cost) }
-        if costs.count > 1, costs[1].cost < costs[0].cost { costs.swapAt(0, 1) }
+        if costs[1].cost < costs[0].cost { costs.swapAt(0, 1) }
         return costs.map(\.site)
     }
 

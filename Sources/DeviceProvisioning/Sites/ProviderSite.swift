@@ -55,11 +55,11 @@ enum SiteName {
     static let allowed = "1 to 60 characters of a-z, 0-9, - and ."
 
     static func isValid(_ name: String) -> Bool {
-        (1...60).contains(name.utf8.count)
-            && name.utf8.allSatisfy { byte in
-                (97...122).contains(byte) || (48...57).contains(byte) || byte == UInt8(ascii: "-")
-                    || byte == UInt8(ascii: ".")
-            }
+        (1...60).contains(name.utf8.count) && name.utf8.allSatisfy(Self.mayContain)
+    }
+
+    static func mayContain(_ byte: UInt8) -> Bool {
+        (97...122).contains(byte) || (48...57).contains(byte) || byte == UInt8(ascii: "-") || byte == UInt8(ascii: ".")
     }
 
     /// What a saga that names no site needs of whoever goes on with it: any site of the provider. No site's name has a colon.

@@ -2,6 +2,8 @@ import NIOCore
 import NIOHTTP1
 
 /// Between AsyncHTTPClient's own handler and the encoder: every part of a request passes here before it becomes bytes.
+///
+/// AsyncHTTPClient flushes after the head and again after the body. A small request leaves at once, in one segment.
 final class SendMarkHandler: ChannelOutboundHandler {
     typealias OutboundIn = HTTPClientRequestPart
     typealias OutboundOut = HTTPClientRequestPart
@@ -9,6 +11,10 @@ final class SendMarkHandler: ChannelOutboundHandler {
     private let marks: SendMarks
     /// The current request may not leave.
     private var isHeldBack = false
+    /// What was written of the current request and not flushed; `nil`: between requests.
+    private var unflushedBytes: Int?
+    /// A request with a larger body leaves in parts.
+    private static let maximumUnflushedBytes = 16 * 1024
 
     init(_ marks: SendMarks) { self.marks = marks }
 
@@ -17,7 +23,13 @@ final class SendMarkHandler: ChannelOutboundHandler {
             promise?.fail(ChannelError.ioOnClosedChannel)
             return
         }
-        guard case .head(var head) = Self.unwrapOutboundIn(data) else {
+        let part = Self.unwrapOutboundIn(data)
+        switch part {
+        case .head: self.unflushedBytes = 0
+        case .body(let body): self.unflushedBytes? += body.readableBytes
+        case .end: self.unflushedBytes = nil
+        }
+        guard case .head(var head) = part else {
             context.write(data, promise: promise)
             return
         }
@@ -34,5 +46,11 @@ final class SendMarkHandler: ChannelOutboundHandler {
             let channel = context.channel
             context.eventLoop.execute { channel.close(promise: nil) }
         }
+    }
+
+    func flush(context: ChannelHandlerContext) {
+        if let unflushed = self.unflushedBytes, unflushed <= Self.maximumUnflushedBytes { return }
+        if self.unflushedBytes != nil { self.unflushedBytes = 0 }
+        context.flush()
     }
 }

@@ -15,6 +15,9 @@ final class OutputQueue: Sendable {
     /// Of these, what only important lines may use, so that a flood leaves room for them.
     static let reservedBytes = 512 << 10
 
+    /// How long the thread gathers lines once there is one: to be woken for each would cost more than to write it.
+    private static let gathering: useconds_t = 2_000
+
     /// A pipe takes up to this many bytes in one piece (pipe(7), PIPE_BUF), so that lines of several processes don't mix.
     private static let pieceBytes = 4096
 
@@ -111,6 +114,7 @@ final class OutputQueue: Sendable {
             }
             if let taken { return taken }
             self.wake.wait()
+            usleep(Self.gathering)
         }
     }
 
