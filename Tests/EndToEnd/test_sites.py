@@ -297,24 +297,52 @@ def _foretell(clients: list[DeviceClient], count: int, rate: float | None) -> tu
 
 
 def test_a_replica_without_a_share_leaves_calls_to_others(world: World) -> None:
-    """A site that takes one call at a time, and two replicas: whichever is asked, one of them makes all calls."""
-    count, latency = 16, 0.1
-    sites = [{"name": "single", "provider": "simulated", "latency": "100ms", "boot": "0s", "concurrency": 1}]
+    """Sites that take one call at a time, and two replicas: one of them makes all their calls, whichever is asked."""
+    count, latency = 12, 0.1
+    simulated = {"provider": "simulated", "boot": "0s"}
+    sites = [
+        {**simulated, "name": "single", "latency": f"{latency}s", "concurrency": 1},
+        *({**simulated, "name": f"full-{number}", "latency": "10ms", "concurrency": 1} for number in range(3)),
+        {**simulated, "name": "wide", "latency": "300ms", "concurrency": 2},
+        {**simulated, "name": "long", "latency": "8s"},
+    ]
     servers = [site_server(world, f"single-{number}", sites) for number in range(2)]
     clients = [server.client() for server in servers]
     for server in servers:
         wait_for_version(server, 2)
-    for client in clients:
-        client.create()
-    time.sleep(2.5)  # the others' shares are known after two seconds
+
+    def leave_room_at(*names: str) -> None:
+        world.database.execute("UPDATE site SET devices = CASE WHEN NOT name = ANY (%s) THEN 0 END", list(names))
+        time.sleep(2.5)  # that is known within a second, and the shares after two
+
+    # Full sites don't stand before one that has room.
+    leave_room_at("single")
     started = time.monotonic()
     calls = [clients[number % 2].start(create_request(), 120) for number in range(count)]
     for call in calls:
         assert device_status(call.result().device) == "RUNNING"
     # Each device takes two calls.
     assert time.monotonic() - started > 0.95 * 2 * count * latency
+    # Who would be late at a site of its own goes to one that others call.
+    leave_room_at("single", "wide")
+    calls = [clients[1].start(create_request(saga_timeout=100), 120) for _ in range(18)]
+    time.sleep(1)
+    hurried = clients[1].create(saga_timeout=6)
+    assert clients[1].saga(hurried.saga_id).site == "single"
+    for call in calls:
+        assert device_status(call.result().device) == "RUNNING"
+    # A server that is about to end has a share where it has calls under way, and nowhere else.
+    leave_room_at("long")
+    clients[0].create(when="ACCEPTED")
+    time.sleep(1)
+    leave_room_at("single")
+    servers[0].terminate()
+    calls = [clients[1].start(create_request(saga_timeout=7), 60) for _ in range(3)]
+    for call in calls:
+        assert device_status(call.result().device) == "RUNNING"
+    assert servers[0].wait_ended(60) == 0
     world.wait_all_over()
-    world.audit(clients[0])
+    world.audit(clients[1])
 
 
 # ./dev crowd: 1000. A hundredth or so of that in `./dev test`.

@@ -175,15 +175,18 @@ public final class ProviderRegistry: Sendable {
         return limits == CallLimits() ? nil : (site.name, limits)
     }
 
-    /// What a site costs that only other replicas call; that is down, or full, as was seen last; beside how long a saga would wait there.
+    /// What a site costs that only other replicas call; where the saga would wait until it is too late; that is down, or full, as was
+    /// seen last; beside how long a saga would wait there.
     public static let elsewhereCost = 1e5
+    public static let lateCost = 2e5
     public static let downCost = 1e6
     public static let fullCost = 1e9
+    private static let costs = [elsewhereCost, lateCost, downCost, fullCost]
 
-    /// Sites for a new saga, the best first: those that can serve it; then those that only others call; then those that are down; then
-    /// those that are full. Of two random ones of the first kind the better comes first, so that not all replicas choose the same.
+    /// Sites for a new saga, the best first: those that can serve it; then those that only others call; then those that would be late, are down,
+    /// or full. Of two random ones of the first kind the better comes first, so that not all replicas choose the same.
     ///
-    /// - Parameter cost: how long a saga would wait there, in seconds, and `elsewhereCost`, `downCost` or `fullCost`.
+    /// - Parameter cost: how long a saga would wait there, in seconds, and one of the costs above.
     public func candidates(
         _ kind: ProviderKind, spec: DeviceSpec, options: [String: String], cost: (ProviderSite) -> Double
     ) -> [ProviderSite] {
@@ -194,7 +197,7 @@ public final class ProviderRegistry: Sendable {
             return suits && self.canServe(site) ? (site, cost(site)) : nil
         }
         guard costs.count > 1 else { return costs.map(\.site) }
-        func rank(_ cost: Double) -> Int { [Self.elsewhereCost, Self.downCost, Self.fullCost].count { cost >= $0 } }
+        func rank(_ cost: Double) -> Int { Self.costs.count { cost >= $0 } }
         costs.shuffle()
         costs.sort { rank($0.cost) < rank($1.cost) }
         if costs[1].cost < costs[0].cost { costs.swapAt(0, 1) }

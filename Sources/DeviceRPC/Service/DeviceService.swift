@@ -182,21 +182,23 @@ public struct DeviceService: Sendable {
             kind, spec: DeviceSpec(specification.spec), options: specification.providerOptions
         ) { site in
             let dependency = ProviderRegistry.dependency(ofSite: site.name)
-            // More replicas than it takes calls: one of the others will make them, and knows how long that takes.
+            // One that is full as of a second ago comes last: the database's word counts.
+            guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else {
+                return ProviderRegistry.fullCost
+            }
+            // More replicas than it takes calls: one of the others will make them. How soon is not known here.
             if self.runtime.share(of: dependency)?.concurrency == 0 {
                 delays.append(.zero)
                 return ProviderRegistry.elsewhereCost
             }
             let outlook = self.runtime.outlook(dependency, user: specification.userID)
             let wait = outlook?.wait ?? .zero
-            // One that is full as of a second ago comes last: the database's word counts.
-            guard self.providers.hasRoom(site.name, for: DeviceSpec(specification.spec)) else {
-                return ProviderRegistry.fullCost
-            }
             // Some time is left for the calls themselves, even if they take none.
             let calls = max(outlook?.calls ?? .zero, specification.sagaTimeout * 0.1)
-            delays.append(wait > .zero ? wait + calls - specification.sagaTimeout : .zero)
-            return wait.inSeconds + (self.runtime.isDown(dependency) ? ProviderRegistry.downCost : 0)
+            let delay = wait > .zero ? wait + calls - specification.sagaTimeout : .zero
+            delays.append(delay)
+            let cost = delay > .zero ? ProviderRegistry.lateCost : 0
+            return wait.inSeconds + max(cost, self.runtime.isDown(dependency) ? ProviderRegistry.downCost : 0)
         }
         if let delay = delays.min(), delay > .zero { throw SagaRuntimeError.overloaded(retryAfter: delay) }
         return sites

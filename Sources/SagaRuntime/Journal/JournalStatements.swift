@@ -96,7 +96,10 @@ struct JournalStatements: Sendable {
                 WHERE s.saga_id = i.saga_id AND s.owner = $1 AND s.version = i.version
                     AND (\(isBlind ? "true OR " : "")s.commands = i.commands)
                 RETURNING s.saga_id, s.saga_type, s.definition_version, coalesce(s.site, '') AS site, i.dependency, i.reason,
-                    saga_now() + (i.due_at - i.asleep_at) AS due_at, saga_now() + (i.doubt_until - i.asleep_at) AS doubt_until
+                    -- A flush that waited out an outage doesn't put off what is to turn back at its deadline.
+                    least(saga_now() + (i.due_at - i.asleep_at),
+                        CASE WHEN s.status = 'RUNNING' AND i.due_at <= s.timeout_at THEN s.timeout_at END) AS due_at,
+                    saga_now() + (i.doubt_until - i.asleep_at) AS doubt_until
             ), waiting AS (
                 INSERT INTO saga_waiting (
                     saga_id, saga_type, definition_version, site, due_at, dependency, reason, doubt_until, clock_epoch)

@@ -330,6 +330,11 @@ final class Permits: Sendable {
         Self.resume(waiting)
     }
 
+    /// Whether somebody holds a permit of a gate.
+    func isTaken(_ gate: String) -> Bool {
+        self.state.withLock { ($0.gates[gate]?.undo.taken ?? 0) + ($0.gates[gate]?.forward.taken ?? 0) > 0 }
+    }
+
     /// How many wait for one of these.
     func waiting(_ kind: PermitKind) -> Int { self.state.withLock { $0.gates[kind.gate]?[kind.isUndo].waiting ?? 0 } }
 

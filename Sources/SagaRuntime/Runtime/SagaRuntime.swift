@@ -315,7 +315,7 @@ public final class SagaRuntime: Sendable {
             owner: lease.instanceID, days: self.days, clock: self.clock, logger: self.logger, observer: self.observer,
             registerBackends: { writer, connection in try await lease.register(backend: connection, slot: writer) },
             unreachable: { [shared] in shared.current?.worker.giveUpCreations(doubtful: $0) })
-        await self.lookAtSites(instance: lease.instanceID)
+        await self.lookAtSites(instance: lease.instanceID, worker: nil)
         // Its first sagas are of the version that all know, this one included.
         try? await self.features.look()
         let relay = self.relay
@@ -401,7 +401,7 @@ public final class SagaRuntime: Sendable {
         var round = 0
         while !Task.isCancelled {
             if let current = self.shared.current {
-                await self.lookAtSites(instance: current.lease.instanceID)
+                await self.lookAtSites(instance: current.lease.instanceID, worker: current.worker)
                 current.worker.refreshPermits()
                 // It looks at every saga under way, and people who are told of it need minutes.
                 if round % 3 == 0, let counts = await self.waitingCounts() {
@@ -436,10 +436,13 @@ public final class SagaRuntime: Sendable {
         }
     }
 
-    private func lookAtSites(instance: Int64) async {
+    private func lookAtSites(instance: Int64, worker: SagaWorker?) async {
         guard let sites = self.sites else { return }
+        let isStillBusy = { [dependencyOfSite = self.configuration.dependencyOfSite] (site: String) in
+            dependencyOfSite(site).map { worker?.hasCalls(at: $0) ?? false } ?? true
+        }
         do throws(PostgresError) {
-            try await sites.refresh(instance: instance)
+            try await sites.refresh(instance: instance, isStillBusy: self.isDraining ? isStillBusy : nil)
         } catch {
             self.logger.log(
                 .warning, cause: "runtime.sites", "[SAGA] can't tell others which sites are served here: \(error)")

@@ -178,11 +178,11 @@ final class SagaSleepers: Sendable {
             parameters.append(array: reach.quarantined.map(\.rawValue))
             return parameters
         }
-        var ids = try Self.ids(try await self.pool.run(SQLQuery(Self.due, parameters(limit))))
+        var ids = try await self.ids(SQLQuery(Self.due, parameters(limit)))
         /// Those that are woken for one.
         var dependencies: [SagaID: String] = [:]
         if ids.count < limit {
-            ids += try Self.ids(try await self.pool.run(SQLQuery(Self.outdated, parameters(limit - ids.count))))
+            ids += try await self.ids(SQLQuery(Self.outdated, parameters(limit - ids.count)))
         }
         if let rate {
             for row in try await self.pool.run(SQLQuery(Self.dependencies)) {
@@ -209,7 +209,7 @@ final class SagaSleepers: Sendable {
             var selection = parameters
             selection.append(dependency)
             selection.append(start)
-            ids = try Self.ids(try await self.pool.run(SQLQuery(Self.waiting, selection)))
+            ids = try await self.ids(SQLQuery(Self.waiting, selection))
         }
         self.probes.withLock { [ids] in $0[dependency] = isProbe ? ids.last?.rawValue : nil }
         self.ramps.withLock { [ids] in $0[dependency]?.add(ids) }
@@ -253,9 +253,22 @@ final class SagaSleepers: Sendable {
             SELECT ARRAY(SELECT unnest(o.sites) FROM saga_instance o WHERE NOT o.fenced) AS sites) l
         """)
 
-    private static func ids(_ rows: SQLRows) throws(PostgresError) -> [SagaID] {
+    /// Rows that no saga can have would be the first of their dependency for good.
+    private static let dropMalformed = SQLStatement(
+        "saga_waiting_drop", "DELETE FROM saga_waiting WHERE saga_id = ANY ($1::text[])")
+
+    private func ids(_ query: SQLQuery) async throws(PostgresError) -> [SagaID] {
         var ids: [SagaID] = []
-        for row in rows { if let id = SagaID(try row.text(0)) { ids.append(id) } }
+        var malformed: [String] = []
+        for row in try await self.pool.run(query) {
+            let text = try row.text(0)
+            if let id = SagaID(text) { ids.append(id) } else { malformed.append(text) }
+        }
+        if !malformed.isEmpty {
+            var parameters = SQLParameters()
+            parameters.append(array: malformed)
+            _ = try await self.pool.run(SQLQuery(Self.dropMalformed, parameters))
+        }
         return ids
     }
 

@@ -99,6 +99,7 @@ final class SagaWorker: Sendable {
 
     /// The shares of what dependencies can take may have changed.
     func refreshPermits() { self.permits.refresh() }
+    func hasCalls(at dependency: String) -> Bool { self.permits.isTaken(dependency) }
     func outlook(_ dependency: String, user: String) -> CallOutlook? { self.permits.outlook(dependency, user: user) }
     func isDown(_ dependency: String) -> Bool { self.breakers.isDown(dependency) }
 
@@ -433,11 +434,14 @@ final class SagaWorker: Sendable {
         drive.machine.definition.sleeps && self.permits.hasNoShare(of: dependency)
     }
 
-    /// Puts a saga to sleep that is due at once. Only those that have a share of the dependency's calls wake it.
+    /// Puts a saga to sleep. Only those that have a share of the dependency's calls wake it, as many as they can serve: what they
+    /// took beyond that would wait with them, before new sagas of theirs.
     private func leaveToOthers(_ dependency: String, _ drive: inout Drive) async -> Bool {
         drive.permit.release()
         let now = self.dependencies.clock.moment()
-        let wait = SagaWait(reason: .noPermit, dependency: dependency, until: now.time)
+        let goesForward = drive.machine.snapshot.status == .running && !drive.machine.isPastPivot
+        let wait = SagaWait(
+            reason: .noPermit, dependency: dependency, until: goesForward ? drive.machine.snapshot.deadline : nil)
         return await self.write(drive.machine.sleepRecord(wait, now: now), &drive)
     }
 

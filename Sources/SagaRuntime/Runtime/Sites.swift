@@ -46,10 +46,13 @@ final class Sites: Sendable {
     )
 
     /// Tells what this instance serves, and looks at what the others do.
-    func refresh(instance: Int64) async throws(PostgresError) {
+    ///
+    /// - Parameter isStillBusy: of an instance that is about to end: at which sites it has calls under way. The others' shares are
+    ///   theirs already.
+    func refresh(instance: Int64, isStillBusy: ((String) -> Bool)? = nil) async throws(PostgresError) {
         var parameters = SQLParameters()
         parameters.append(instance)
-        parameters.append(array: self.served)
+        parameters.append(array: self.served.filter { isStillBusy?($0) ?? true })
         _ = try await self.pool.run([SQLQuery(Self.publish, parameters)])
         var view = View(own: instance, isPublishedByAll: true)
         for row in try await self.pool.run(SQLQuery(Self.look)) {
@@ -65,10 +68,15 @@ final class Sites: Sendable {
     /// This instance's share of what a site can take: all that serve it have the same, and of what is left over from whole
     /// numbers the first ones have one more each.
     func share(of limits: CallLimits, at site: String) -> CallLimits {
-        let (count, rank) = self.view.withLock { view -> (Int, Int) in
+        let place = self.view.withLock { view -> (count: Int, rank: Int)? in
+            if view.own == 0 { return nil }
             let instances = view.instances[site] ?? []
             guard let rank = instances.firstIndex(of: view.own) else { return (instances.count + 1, instances.count) }
             return (instances.count, rank)
+        }
+        guard let (count, rank) = place else {
+            // Nobody has been seen yet: the others may have all of it.
+            return CallLimits(concurrency: limits.concurrency.map { _ in 0 }, callsPerSecond: limits.callsPerSecond)
         }
         return CallLimits(
             concurrency: limits.concurrency.map { $0 / count + (rank < $0 % count ? 1 : 0) },
