@@ -35,8 +35,17 @@ import Testing
         end(.compensated, .cancelled)
         end(.compensated, .timedOut)
         end(.parked, .stepFailed)
-        metrics.stepRetried(step: "START_DEVICE", isCompensation: false)
-        metrics.stepCompensated(step: "ALLOCATE_PORTS")
+        metrics.stepRetried(type: "DEVICE_CREATION", step: "START_DEVICE", isCompensation: false)
+        metrics.stepFailed(type: "DEVICE_CREATION", step: "START_DEVICE")
+        metrics.stepCompensated(type: "DEVICE_CREATION", step: "ALLOCATE_PORTS")
+        // Other sagas' steps of the same name are not a creation's.
+        metrics.stepRetried(type: "OTHER", step: "START_DEVICE", isCompensation: false)
+        metrics.stepFailed(type: "OTHER", step: "START_DEVICE")
+        metrics.stepCompensated(type: "OTHER", step: "ALLOCATE_PORTS")
+        let creations = UnfinishedSagas(count: 3, age: .seconds(100))
+        metrics.unfinished(["DEVICE_CREATION": creations, "OTHER": .init(count: 2, age: .seconds(7))])
+        #expect(registry.expose().contains("saga_oldest_unfinished_seconds{type=\"OTHER\"} 7\n"))
+        metrics.unfinished(["DEVICE_CREATION": creations])
         metrics.measured(inProgress: 3, parked: 1, quarantined: 2, leaseAge: .milliseconds(1500), daysAhead: 7)
         let text = registry.expose()
         for line in [
@@ -45,7 +54,12 @@ import Testing
             "saga_device_creation_retry_count{step=\"START_DEVICE\"} 1",
             "saga_device_creation_compensate_total{step=\"ALLOCATE_PORTS\"} 1",
             "saga_device_creation_in_progress 3", "saga_parked 1", "saga_quarantined 2",
-            "saga_parked_total{reason=\"R\"} 1",
+            "saga_parked_total{reason=\"R\",type=\"DEVICE_CREATION\"} 1",
+            "saga_device_creation_failed_total{reason=\"other\"} 3",
+            "saga_device_creation_failed_total{reason=\"TIMED_OUT\"} 0",
+            "saga_device_creation_step_failed_total{step=\"START_DEVICE\"} 1",
+            "saga_step_failed_total{step=\"START_DEVICE\",type=\"OTHER\"} 1",
+            "saga_unfinished{type=\"OTHER\"} 0", "saga_oldest_unfinished_seconds{type=\"OTHER\"} 0",
             "saga_lease_age_seconds 1.5",
         ] {
             #expect(text.contains(line + "\n"), "\(line)")

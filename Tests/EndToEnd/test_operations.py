@@ -96,8 +96,9 @@ def test_metrics(world: World) -> None:
         client.create(options={"fail": "create:hang"}, saga_timeout=1, timeout=60)
     with pytest.raises(RPCFailure):
         client.create(" ", user="")
-    pending = client.start(create_request(options={"latency_ms": "700"}))
-    wait_until(lambda: world.moving() == 1, 60, "a saga to be under way")
+    pending = client.start(create_request(options={"latency_ms": "4000"}))
+    # Told every three seconds.
+    wait_until(lambda: "saga_device_creation_in_progress 1\n" in server.http("/metrics")[1], 60, "it to be in progress", interval=0.1)
     _, text = server.http("/metrics")
     samples = _samples(text)
     assert samples['saga_device_creation_total{status="completed"}'] == 4

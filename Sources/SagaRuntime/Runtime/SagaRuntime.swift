@@ -407,6 +407,7 @@ public final class SagaRuntime: Sendable {
                 if round % 3 == 0, let counts = await self.waitingCounts() {
                     self.observer.waiting(asleep: counts.asleep, unserved: counts.unserved)
                 }
+                if round % 3 == 0, let unfinished = await self.unfinished() { self.observer.unfinished(unfinished) }
                 parked = await self.parkedCount() ?? parked
                 let quarantine = SagaQuarantine(pool: self.pool)
                 quarantined = (try? await quarantine.count(tidies: round % 10 == 0)) ?? quarantined
@@ -461,6 +462,25 @@ public final class SagaRuntime: Sendable {
             unserved += some
         }
         return (Int(asleep), Int(unserved))
+    }
+
+    /// `nil`: nobody knows.
+    private func unfinished() async -> [String: UnfinishedSagas]? {
+        var sagas: [String: UnfinishedSagas] = [:]
+        for group in SagaLeafGroup.groups(of: self.days.open()) {
+            let statement = self.statements.statement("saga_unfinished", over: group, UnfinishedSagas.query)
+            guard let rows = try? await self.pool.run(SQLQuery(statement)) else { return nil }
+            for row in rows {
+                guard let type = try? row.text(0), let count = try? row.int64(1), let age = try? row.int64(2) else {
+                    return nil
+                }
+                var all = sagas[type] ?? UnfinishedSagas(count: 0, age: .zero)
+                all.count += Int(count)
+                all.age = max(all.age, .microseconds(age))
+                sagas[type] = all
+            }
+        }
+        return sagas
     }
 
     /// What this process may do at a dependency of calls, now; `nil`: nobody limits it.

@@ -522,13 +522,15 @@ final class SagaWorker: Sendable {
             case .sagaStarted: observer.sagaStarted(type: snapshot.type)
             case .sagaAdopted: observer.sagaAdopted(type: snapshot.type)
             case .stepRetrying:
-                observer.stepRetried(step: event.step, isCompensation: snapshot.status == .compensating)
-            case .stepCompensated: observer.stepCompensated(step: event.step)
+                observer.stepRetried(
+                    type: snapshot.type, step: event.step, isCompensation: snapshot.status == .compensating)
+            case .stepFailed: observer.stepFailed(type: snapshot.type, step: event.step)
+            case .stepCompensated: observer.stepCompensated(type: snapshot.type, step: event.step)
             case .sagaCompleted, .sagaCompensated, .sagaParked:
                 observer.sagaEnded(
                     type: snapshot.type, status: snapshot.status, failure: snapshot.failure,
                     duration: event.time - snapshot.createdAt)
-            case .stepStarted, .stepSucceeded, .stepFailed, .stepSkipped, .stepProgress, .sagaCompensating,
+            case .stepStarted, .stepSucceeded, .stepSkipped, .stepProgress, .sagaCompensating,
                 .stepCompensating, .stepCompensationFailed, .sagaResumed, .commandReceived, .unspecified:
                 break
             }

@@ -19,6 +19,8 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let daysAhead: GaugeSeries
     private let flushDuration: HistogramSeries
     private let flushRecords: HistogramSeries
+    /// Those that there were sagas of; a gauge that is told nothing keeps its last value.
+    private let types = Mutex<Set<String>>([DeviceCreation.type])
 
     init(registry: MetricsRegistry) {
         func ended(_ status: String) -> CounterSeries {
@@ -46,16 +48,27 @@ final class SagaMetrics: SagaRuntimeObserver {
         for step in Self.steps {
             _ = registry.counter("saga_device_creation_retry_count", [("step", step)])
             _ = registry.counter("saga_device_creation_compensate_total", [("step", step)])
+            _ = registry.counter("saga_device_creation_step_failed_total", [("step", step)])
+        }
+        for reason in Self.reasons + [Self.other] {
+            _ = registry.counter("saga_device_creation_failed_total", [("reason", reason)])
         }
     }
 
     private static let steps = [
         "ALLOCATE_PORTS", "CREATE_PROVIDER_DEVICE", "CREATE_DATABASE_RECORD", "REPORT_QUOTA_USAGE", "START_DEVICE",
     ]
+    /// Why creations are undone, by the contract.
+    private static let reasons = [
+        "QUOTA_REFUSED", "PORTS_EXHAUSTED", "CAPACITY_EXHAUSTED", "PROVIDER_REFUSED", "PROVIDER_UNAVAILABLE",
+        "QUOTA_UNAVAILABLE", "BOOT_FAILED", "PORT_TAKEN", "TIMED_OUT", "CANCELLED",
+    ]
+    private static let other = "other"
 
     func sagaEnded(type: String, status: SagaStatus, failure: SagaFailure?, duration: Duration) {
         if status == .parked {
-            self.registry.counter("saga_parked_total", [("reason", failure?.reason ?? "")]).increment(by: 1)
+            self.registry.counter("saga_parked_total", [("type", type), ("reason", failure?.reason ?? "")])
+                .increment(by: 1)
         }
         guard type == DeviceCreation.type, status.isTerminal else { return }
         switch (status, failure?.cause) {
@@ -63,16 +76,34 @@ final class SagaMetrics: SagaRuntimeObserver {
         case (_, .timedOut): self.timedOut.increment(by: 1)
         default: self.failed.increment(by: 1)
         }
+        if status == .compensated {
+            let reason = failure?.reason ?? ""
+            let known = Self.reasons.contains(reason) ? reason : Self.other
+            self.registry.counter("saga_device_creation_failed_total", [("reason", known)]).increment(by: 1)
+        }
         self.duration.record(duration.inSeconds)
     }
 
-    func stepRetried(step: String, isCompensation: Bool) {
-        let name = isCompensation ? "saga_undo_retry_total" : "saga_device_creation_retry_count"
-        self.registry.counter(name, [("step", step)]).increment(by: 1)
+    func stepRetried(type: String, step: String, isCompensation: Bool) {
+        if isCompensation {
+            self.registry.counter("saga_undo_retry_total", [("step", step)]).increment(by: 1)
+            return
+        }
+        self.count("saga_step_retry_total", type, step, ofCreations: "saga_device_creation_retry_count")
     }
 
-    func stepCompensated(step: String) {
-        self.registry.counter("saga_device_creation_compensate_total", [("step", step)]).increment(by: 1)
+    func stepFailed(type: String, step: String) {
+        self.count("saga_step_failed_total", type, step, ofCreations: "saga_device_creation_step_failed_total")
+    }
+
+    func stepCompensated(type: String, step: String) {
+        self.count("saga_step_compensated_total", type, step, ofCreations: "saga_device_creation_compensate_total")
+    }
+
+    /// What happened to steps, of all types of sagas and once more of device creations.
+    private func count(_ name: String, _ type: String, _ step: String, ofCreations: String) {
+        self.registry.counter(name, [("type", type), ("step", step)]).increment(by: 1)
+        if type == DeviceCreation.type { self.registry.counter(ofCreations, [("step", step)]).increment(by: 1) }
     }
 
     func sagaAdopted(type: String) {
@@ -104,12 +135,23 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.unservedSagas.set(Double(unserved))
     }
 
+    func unfinished(_ sagas: [String: UnfinishedSagas]) {
+        let types = self.types.withLock { types in
+            types.formUnion(sagas.keys)
+            return types
+        }
+        for type in types {
+            let some = sagas[type]
+            self.registry.gauge("saga_unfinished", [("type", type)]).set(Double(some?.count ?? 0))
+            self.registry.gauge("saga_oldest_unfinished_seconds", [("type", type)]).set(some?.age.inSeconds ?? 0)
+        }
+        self.creationsInProgress.set(Double(sagas[DeviceCreation.type]?.count ?? 0))
+    }
+
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 
     func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
         self.inProgress.set(Double(inProgress))
-        // Creations are all that there are, so far.
-        self.creationsInProgress.set(Double(inProgress))
         self.parked.set(Double(parked))
         self.quarantined.set(Double(quarantined))
         self.leaseAge.set(leaseAge.inSeconds)
