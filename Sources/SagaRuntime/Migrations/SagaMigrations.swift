@@ -19,6 +19,7 @@ public enum SagaMigrations {
         Migration(version: 13, name: "saga_site", sql: Self.sagaSite),
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
         Migration(version: 21, name: "saga_waiting_site", sql: Self.waitingSite),
+        Migration(version: 22, name: "saga_command_sequence", sql: Self.commandSequence),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.
@@ -181,6 +182,12 @@ public enum SagaMigrations {
         CREATE INDEX saga_command_waiting ON saga_command (command_id) WHERE consumed_at IS NULL;
         CREATE INDEX saga_waiting_epoch ON saga_waiting (site, clock_epoch) WHERE due_at IS NOT NULL;
         CREATE INDEX saga_waiting_dependency ON saga_waiting (dependency, site, saga_id) WHERE dependency IS NOT NULL;
+        """
+
+    /// Which state of its saga a command is meant for.
+    private static let commandSequence = """
+        -- Of the newest event that its issuer knew of; null: it was given by an older program.
+        ALTER TABLE saga_command ADD COLUMN sequence int;
         """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.

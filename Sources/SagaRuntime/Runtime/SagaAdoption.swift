@@ -147,8 +147,7 @@ struct SagaAdoption: Sendable {
         let claims = woken.map {
             Claim(
                 id: $0.id, version: $0.version, adoptions: $0.adoptions, adoptionsBefore: $0.adoptions,
-                isUnsent: $0.isUnsent,
-                wasQuarantined: false,
+                isUnsent: $0.isUnsent, wasQuarantined: $0.wasQuarantined,
                 awakening: $0.awakening)
         }
         for (machine, secrets) in try await self.machines(claims) { _ = self.worker.takeUp(machine, secrets: secrets) }

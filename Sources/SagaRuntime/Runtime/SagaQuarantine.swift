@@ -1,6 +1,6 @@
 /// Sagas that nobody drives, as the table saga_quarantine tells (docs/architecture.md, "Rows that can't be read").
 ///
-/// A quarantined saga belongs to nobody (owner 0). Each process tries it once, so that a newer one goes on with it by
+/// A quarantined saga belongs to nobody (owner 0). One that is parked may be in quarantine while it has a command. Each process tries it once, so that a newer one goes on with it by
 /// itself; an operator who has mended its rows deletes it from the table, and whoever comes first takes it.
 struct SagaQuarantine: Sendable {
     enum Reason: String, Sendable {
@@ -22,7 +22,7 @@ struct SagaQuarantine: Sendable {
             SET owner = 0, version = s.version + 2,
                 unsent_version = CASE WHEN s.unsent_version = s.version THEN s.version + 2 END
             FROM unnest($2::text[], $3::text[]) AS q(saga_id, reason)
-            WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING')
+            WHERE s.saga_id = q.saga_id AND s.owner = $1 AND s.status IN ('RUNNING', 'COMPENSATING', 'PARKED')
             RETURNING s.saga_id, q.reason
         )
         INSERT INTO saga_quarantine (saga_id, quarantined_at, instance_id, reason)
@@ -55,12 +55,13 @@ struct SagaQuarantine: Sendable {
 
     private static let count = SQLStatement("saga_quarantine_count", "SELECT count(*) FROM saga_quarantine")
 
-    /// What an older program, which doesn't know the table, has brought to an end.
+    /// What an older program, which doesn't know the table, has brought to an end, or parked.
     private static let tidy = SQLStatement(
         "saga_quarantine_tidy",
         """
         DELETE FROM saga_quarantine q USING saga_state s
-        WHERE s.saga_id = q.saga_id AND s.status NOT IN ('RUNNING', 'COMPENSATING')
+        WHERE s.saga_id = q.saga_id AND (s.status IN ('COMPLETED', 'COMPENSATED') OR s.status = 'PARKED' AND NOT EXISTS (
+            SELECT 1 FROM saga_command c WHERE c.saga_id = q.saga_id AND c.consumed_at IS NULL))
         """)
 
     /// - Parameter tidies: first removes what isn't in quarantine any more. It looks at every day's table.

@@ -64,8 +64,9 @@ final class SagaReader: Sendable {
         var snapshot = try await self.withPlans { stepNames throws(StoredDataError) in
             try SagaSnapshot(id: id, rows: rows, stepNames: stepNames)
         }
-        snapshot.isQuarantined = snapshot.status.isActive && rows.contains { $0.isQuarantined }
-        if snapshot.status.isActive { snapshot.sleep = rows.first?.wait }
+        snapshot.isQuarantined = !snapshot.status.isTerminal && rows.contains { $0.isQuarantined }
+        // What is parked waits for nothing but somebody who obeys its command.
+        if !snapshot.status.isTerminal { snapshot.sleep = rows.first?.wait }
         return snapshot
     }
 
@@ -173,7 +174,7 @@ final class SagaReader: Sendable {
                 outline.outlinedStep = try row.text(5)
                 outline.lastSequence = Int(try row.int32(6))
                 outline.completedAt = try row.optionalTimestamp(10)
-                outline.isQuarantined = status.isActive ? try row.bool(15) : false
+                outline.isQuarantined = status.isTerminal ? false : try row.bool(15)
                 outlines[id] = outline
             }
         } catch {
@@ -247,6 +248,8 @@ final class SagaReader: Sendable {
 
     private static func wait(_ row: SQLRow) throws(PostgresError) -> SagaWait? {
         guard let reason = try row.optionalText(9).flatMap(SagaWait.Reason.init) else { return nil }
+        // A command's row is due at once, or when others are to try.
+        if reason == .command { return SagaWait(reason: reason) }
         return SagaWait(
             reason: reason, dependency: try row.optionalText(10), until: try row.optionalTimestamp(11))
     }

@@ -55,6 +55,15 @@ public enum Submission: Sendable, Equatable {
     }
 }
 
+/// What became of a command that somebody waits for.
+public enum CommandOutcome: Sendable, Equatable {
+    case consumed(SagaCommand.Result)
+    /// Nobody has come to it in the time given. It stands, and is consumed once somebody does.
+    case pending
+    /// The saga was over before.
+    case over
+}
+
 /// The durable saga engine: drives sagas on PostgreSQL, survives the loss of any process, needs no control plane.
 ///
 /// `run()` owns everything. An instance that finds itself fenced writes nothing more; a new one takes its place in the
@@ -429,7 +438,7 @@ public final class SagaRuntime: Sendable {
     private func listenForCommands() async {
         while !Task.isCancelled {
             if let worker = self.shared.current?.worker, worker.count > 0,
-                let commands = try? await self.commands.open()
+                let commands = try? await self.commands.openOfDriven()
             {
                 worker.deliver(commands)
             }
@@ -683,19 +692,58 @@ public final class SagaRuntime: Sendable {
     public func command(
         _ kind: SagaCommand.Kind, to id: SagaID, by issuer: String, reason: String
     ) async throws(SagaRuntimeError) -> Bool {
+        try await self.issue(kind, to: id, by: issuer, reason: reason, sequence: nil) != nil
+    }
+
+    /// The same, and waits until the command is consumed.
+    ///
+    /// - Parameters:
+    ///   - sequence: of the newest event that its issuer knows of: a resume or skip is meant for the saga as it was then.
+    ///   - limit: how long it waits at most. The command stands, whoever waits for it.
+    /// - Throws: as `command`; `CancellationError`.
+    public func command(
+        _ kind: SagaCommand.Kind, to id: SagaID, by issuer: String, reason: String, sequence: Int, within limit: Duration
+    ) async throws -> CommandOutcome {
+        let end = self.surroundings.now + limit
+        guard let command = try await self.issue(kind, to: id, by: issuer, reason: reason, sequence: sequence) else {
+            return .over
+        }
+        var pause = Duration.milliseconds(10)
+        while self.surroundings.now < end, !self.isDraining {
+            try await self.surroundings.sleep(for: min(pause, end - self.surroundings.now))
+            // A database that is away has not lost it.
+            if let result = try? await self.commands.result(of: command) { return .consumed(result) }
+            pause = min(pause * 2, .milliseconds(200))
+        }
+        return .pending
+    }
+
+    /// - Returns: the command's number; `nil`: the saga is over.
+    private func issue(
+        _ kind: SagaCommand.Kind, to id: SagaID, by issuer: String, reason: String, sequence: Int?
+    ) async throws(SagaRuntimeError) -> Int64? {
         guard self.features.isOn(.commands) else {
             throw .databaseUnavailable("not all live servers know commands yet")
         }
         do throws(PostgresError) {
-            switch try await self.commands.issue(kind, to: id, by: issuer, reason: reason) {
-            case .accepted: return true
-            case .tooLate: return false
+            switch try await self.commands.issue(kind, to: id, by: issuer, reason: reason, sequence: sequence) {
+            case .accepted(let command): return command
+            case .tooLate: return nil
             case .notFound: break
             }
         } catch {
             throw .database(error)
         }
         throw .notFound
+    }
+
+    /// What an operator may command a saga to do, of what would have an effect on it as it is; the least drastic first.
+    public func helpfulCommands(_ snapshot: SagaSnapshot) -> [SagaCommand.Kind] {
+        guard !snapshot.isOutline, let definition = self.registry[snapshot.type, snapshot.definitionVersion] else {
+            // Whether it can be undone, or a step be skipped, only those know who can read it.
+            return snapshot.isQuarantined || snapshot.status == .parked ? [.resume] : []
+        }
+        return definition.helpfulCommands(snapshot)
     }
 
     /// Follows a saga's events after a sequence; a saga outside of `visibility` is not found.

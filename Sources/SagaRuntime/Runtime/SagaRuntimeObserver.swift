@@ -8,6 +8,8 @@ public protocol SagaRuntimeObserver: Sendable {
     func stepFailed(type: String, step: String)
     func stepCompensated(type: String, step: String)
     func sagaAdopted(type: String)
+    /// A saga that this process drives has consumed a command.
+    func commandConsumed(_ kind: SagaCommand.Kind, _ result: SagaCommand.Result)
     func flushed(records: Int, duration: Duration)
     /// A dependency was found to be down (`isOpen`), or to be back.
     func breakerChanged(dependency: String, isOpen: Bool)
@@ -31,6 +33,7 @@ extension SagaRuntimeObserver {
     public func stepFailed(type: String, step: String) {}
     public func stepCompensated(type: String, step: String) {}
     public func sagaAdopted(type: String) {}
+    public func commandConsumed(_ kind: SagaCommand.Kind, _ result: SagaCommand.Result) {}
     public func flushed(records: Int, duration: Duration) {}
     public func breakerChanged(dependency: String, isOpen: Bool) {}
     public func sagaUnreadable() {}

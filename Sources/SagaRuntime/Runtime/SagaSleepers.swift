@@ -18,6 +18,8 @@ final class SagaSleepers: Sendable {
         var version: Int
         var adoptions: Int
         var isUnsent: Bool
+        /// It is parked, and was given a command; others could not obey it.
+        var wasQuarantined: Bool
         var awakening: SagaMachine.Awakening
     }
 
@@ -154,7 +156,8 @@ final class SagaSleepers: Sendable {
         WHERE s.saga_id = g.saga_id AND g.wakes
         RETURNING s.saga_id, s.version, s.adoptions::int, coalesce(s.unsent_version = s.version, false),
             CASE WHEN g.clock_epoch = (SELECT epoch FROM saga_clock)\(
-                Mutant.sleepCountsInAnyEpoch.isActive ? " OR true" : "") THEN g.doubt_until END, saga_now()
+                Mutant.sleepCountsInAnyEpoch.isActive ? " OR true" : "") THEN g.doubt_until END, saga_now(),
+            EXISTS (SELECT 1 FROM saga_quarantine q WHERE q.saga_id = s.saga_id)
         """
     }
     /// One name stands for one text.
@@ -163,7 +166,7 @@ final class SagaSleepers: Sendable {
     /// Claims sagas that are to go on.
     ///
     /// - Parameters:
-    ///   - isHeld: whether a saga that was woken before is still on its way here.
+    ///   - isHeld: whether a saga is driven here: those are not woken, and those that were woken before are still on their way.
     ///   - rate: how many that wait for a dependency may be woken; `nil`: none of those, only what is due.
     func wake(
         limit: Int, by reach: Reach, isHeld: (SagaID) -> Bool = { _ in false }, rate: ((String) -> Rate)?
@@ -196,7 +199,8 @@ final class SagaSleepers: Sendable {
                 ids += waiting
             }
         }
-        return try await self.claim(ids, owner: reach.owner, dependencies)
+        // Whoever drives a saga here is told of further commands.
+        return try await self.claim(ids.filter { !isHeld($0) }, owner: reach.owner, dependencies)
     }
 
     /// Probes take turns: one whose own call never gets an answer must not keep the others waiting for good.
@@ -299,7 +303,7 @@ final class SagaSleepers: Sendable {
                 Woken(
                     id: id, version: Int(try row.int32(1)),
                     adoptions: Int(try row.int32(2)) + (Mutant.waitingIsNoProgress.isActive ? 1 : 0),
-                    isUnsent: try row.bool(3),
+                    isUnsent: try row.bool(3), wasQuarantined: try row.bool(6),
                     awakening: SagaMachine.Awakening(doubtUntil: doubtUntil, dependency: dependencies[id])))
         }
         return woken

@@ -357,7 +357,7 @@ final class SagaWorker: Sendable {
             drive.uncommitted = nil
             let events = drive.machine.recordWritten(
                 record, .committed(granted: granted, databaseOutput: output), now: self.dependencies.clock.moment())
-            self.committed(drive.machine.snapshot, record, events, drive.handle)
+            self.committed(drive.machine.snapshot, record.written(granted: granted), events, drive.handle)
             return true
         case .late:
             return true
@@ -511,12 +511,13 @@ final class SagaWorker: Sendable {
     }
 
     private func committed(
-        _ snapshot: SagaSnapshot, _ record: SagaRecord, _ events: [SagaEvent], _ handle: SagaHandle
+        _ snapshot: SagaSnapshot, _ written: SagaRecord.Outcome, _ events: [SagaEvent], _ handle: SagaHandle
     ) {
         handle.update(snapshot)
         self.dependencies.feed.publish(snapshot.id, events)
         self.dependencies.announce(snapshot.id)
         let observer = self.dependencies.observer
+        for answer in written.answers { observer.commandConsumed(answer.kind, answer.result) }
         for event in events {
             switch event.type {
             case .sagaStarted: observer.sagaStarted(type: snapshot.type)

@@ -14,10 +14,12 @@ public struct SagaCommand: Sendable, Equatable {
     }
 
     /// What became of it.
-    public enum Result: String, Sendable {
+    public enum Result: String, Sendable, CaseIterable {
         case done = "DONE"
-        /// There was nothing to do: the saga turns back already, or is not parked.
+        /// There was nothing to do: the saga turns back already, or somebody else has taken it up again meanwhile.
         case noEffect = "NO_EFFECT"
+        /// The saga is not parked, or not where its step may be skipped.
+        case notParked = "NOT_PARKED"
         /// The saga can only go forward.
         case pastPivot = "PAST_PIVOT"
         /// The saga ended, or parked, before it came to this.
@@ -32,12 +34,21 @@ public struct SagaCommand: Sendable, Equatable {
     public var issuer: String
     /// Why; up to 1,000 characters.
     public var reason: String
+    /// The sequence of the newest event that its issuer knew of: it is meant for what the saga was then. `nil`: for whatever it is.
+    public var sequence: Int?
 
-    public init(id: Int64, kind: Kind, issuer: String, reason: String) {
+    public init(id: Int64, kind: Kind, issuer: String, reason: String, sequence: Int? = nil) {
         self.id = id
         self.kind = kind
         self.issuer = issuer
         self.reason = reason
+        self.sequence = sequence
+    }
+
+    /// A command that was consumed, and what became of it.
+    struct Answer: Sendable, Equatable {
+        var kind: Kind
+        var result: Result
     }
 }
 
@@ -45,12 +56,19 @@ extension SagaCommand {
     /// Whether a saga that goes forward turns back.
     var turnsBack: Bool { self.kind == .cancel || self.kind == .compensate }
 
-    /// Marks it as consumed, in the flush that does so.
+    /// Marks it as consumed, in the flush that does so. What was parked waits for it no longer, unless it stays parked and has
+    /// another one.
     func consumption(_ result: Result) -> SideEffect {
         let argument = #"{"id":\#(self.id),"result":"\#(result.rawValue)"}"#
         return SideEffect(
             name: "command_consume",
             statement: """
+                , unwaited AS (
+                    DELETE FROM saga_waiting w USING accepted a
+                    WHERE w.saga_id = a.saga_id AND (a.argument->>'result' = '\(Result.done.rawValue)' OR NOT EXISTS (
+                        SELECT 1 FROM saga_command o WHERE o.saga_id = a.saga_id AND o.consumed_at IS NULL
+                            AND o.command_id <> (a.argument->>'id')::bigint))
+                )
                 UPDATE saga_command c SET consumed_at = saga_now(), result = a.argument->>'result'
                 FROM accepted a
                 WHERE c.command_id = (a.argument->>'id')::bigint AND c.saga_id = a.saga_id

@@ -8,11 +8,17 @@ struct SagaRecord: Sendable {
         /// The state after the events. (The output of a database step in this record is still missing from it.)
         let snapshot: SagaSnapshot
         let sideEffects: [SideEffect]
+        /// The commands that it consumes.
+        let answers: [SagaCommand.Answer]
 
-        init(events: [JournalEvent], snapshot: SagaSnapshot, sideEffects: [SideEffect]) {
+        init(
+            events: [JournalEvent], snapshot: SagaSnapshot, sideEffects: [SideEffect],
+            answers: [SagaCommand.Answer] = []
+        ) {
             self.events = events
             self.snapshot = snapshot
             self.sideEffects = sideEffects
+            self.answers = answers
         }
     }
 
@@ -39,6 +45,11 @@ struct SagaRecord: Sendable {
     var commandsSeen: Int?
     /// Written instead of events: the saga waits, and belongs to nobody meanwhile.
     var sleep: SagaSleep?
+
+    /// What was written of it.
+    ///
+    /// - Parameter granted: what the database step said, if there is one.
+    func written(granted: Bool) -> Outcome { granted ? self.granted : (self.refused ?? self.granted) }
 
     enum Kind: String, Sendable, CaseIterable {
         case create, forward, intent, retry, undo, end, park, adopt, progress, command, sleep, wake

@@ -13,6 +13,8 @@ public struct SagaSnapshot: Sendable, Equatable {
     var isTurnedBack = false
     /// Commands that were consumed.
     var commandsReceived = 0
+    /// The newest of them that had an effect, and the sequence of its event.
+    var obeyed: ObeyedCommand?
     public var userID: String
     /// Whom the user belongs to; empty: nobody.
     public var tenantID = ""
@@ -77,6 +79,13 @@ public struct SagaSnapshot: Sendable, Equatable {
 
     /// One of them.
     public func output(of step: String) -> String? { self.steps.first { $0.name == step }?.output }
+}
+
+/// A command that had an effect, as its event tells it.
+struct ObeyedCommand: Sendable, Equatable {
+    /// `SagaCommand.Kind`, perhaps one that this program doesn't know.
+    var kind: String
+    var sequence: Int
 }
 
 /// One step as the events tell it.
@@ -181,6 +190,7 @@ extension SagaSnapshot {
             break
         case .commandReceived:
             self.commandsReceived += 1
+            if !event.flags.contains(.noEffect) { self.obeyed = ObeyedCommand(kind: event.reason, sequence: self.lastSequence) }
         case .stepStarted:
             self.update(event) { step in
                 step.status = .running

@@ -308,16 +308,33 @@ import Testing
         await fixture.close()
     }
 
+    /// Lets the call that is due come to nothing that anybody can decide.
+    private func park(_ machine: inout SagaMachine, in fixture: JournalFixture) async {
+        let now = fixture.clock.moment()
+        if case .call(let call, _) = machine.next(now: now) {
+            let error = StepError(.undecidable, reason: "WHO_KNOWS", message: "")
+            machine.callReturned(call, .failed(error), asked: now, now: now)
+        }
+        #expect(await fixture.write(&machine)?.isCommitted == true && machine.snapshot.status == .parked)
+    }
+
+    /// What whoever wakes a parked saga makes of it, with the commands that it was given.
+    private func taken(
+        _ woken: SagaSleepers.Woken, _ parked: SagaMachine, in fixture: JournalFixture
+    ) async throws -> SagaMachine {
+        var machine = SagaMachine(
+            definition: parked.definition, snapshot: parked.snapshot, version: woken.version, adoptions: 0,
+            isPoisoned: false, isUnsent: false, slept: woken.awakening, secrets: [], now: fixture.clock.moment(),
+            random: { 0.5 })
+        machine.receive(try await self.commands(fixture).open(of: [woken.id])[woken.id] ?? [])
+        return machine
+    }
+
     @Test func aCommandWakesWhatIsParkedAndARunningSagaStaysItsOwners() async throws {
         let fixture = try await JournalFixture.make()
         let machines = await fixture.writeAll([fixture.machine(), fixture.machine()]).map(\.machine)
         var parked = machines[0]
-        let now = fixture.clock.moment()
-        if case .call(let call, _) = parked.next(now: now) {
-            let error = StepError(.undecidable, reason: "WHO_KNOWS", message: "")
-            parked.callReturned(call, .failed(error), asked: now, now: now)
-        }
-        #expect(await fixture.write(&parked)?.isCommitted == true && parked.snapshot.status == .parked)
+        await self.park(&parked, in: fixture)
         for machine in machines {
             _ = try await self.commands(fixture).issue(.resume, to: machine.snapshot.id, by: "ann", reason: "test")
         }
@@ -328,16 +345,70 @@ import Testing
         try await fixture.pool.execute("UPDATE saga_waiting SET due_at = due_at - interval '1 minute'")
         let again = try await self.wake(fixture)
         #expect(again.map(\.id) == [parked.snapshot.id])
-        var machine = SagaMachine(
-            definition: parked.definition, snapshot: parked.snapshot, version: again[0].version, adoptions: 0,
-            isPoisoned: false, isUnsent: false, slept: again[0].awakening, secrets: [], now: fixture.clock.moment(),
-            random: { 0.5 })
-        machine.receive(try await self.commands(fixture).open(of: [parked.snapshot.id])[parked.snapshot.id] ?? [])
+        var machine = try await self.taken(again[0], parked, in: fixture)
         #expect(await fixture.write(&machine)?.isCommitted == true && machine.snapshot.status == .running)
-        // What is left of the row goes, and wakes nobody.
-        try await fixture.pool.execute("UPDATE saga_waiting SET due_at = due_at - interval '1 minute'")
-        #expect(try await self.wake(fixture).isEmpty)
+        // It goes on, and is shown as one that does.
         #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        await fixture.close()
+    }
+
+    /// Two of them: whoever consumes the first dies before it comes to the second.
+    @Test func whatStaysParkedKeepsItsPlaceUntilItsLastCommandIsConsumed() async throws {
+        let fixture = try await JournalFixture.make()
+        var parked = fixture.machine()
+        _ = await fixture.write(&parked)
+        await self.park(&parked, in: fixture)
+        let id = parked.snapshot.id
+        for _ in 0..<2 {
+            _ = try await self.commands(fixture).issue(.skip, to: id, by: "ann", reason: "test")
+        }
+        var machine = try await self.taken(self.wake(fixture)[0], parked, in: fixture)
+        #expect(machine.commands.map(\.sequence) == [parked.snapshot.lastSequence, parked.snapshot.lastSequence])
+        #expect(await fixture.write(&machine)?.isCommitted == true && machine.snapshot.status == .parked)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 1)
+        #expect(await fixture.write(&machine)?.isCommitted == true && machine.snapshot.status == .parked)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_waiting") == 0)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_command WHERE result = 'NOT_PARKED'") == 2)
+        await fixture.close()
+    }
+
+    /// Its rows are damaged: this process tries it once for each command, not every half a minute.
+    @Test func whatIsParkedAndCannotBeReadIsTriedOnceForEachCommand() async throws {
+        let fixture = try await JournalFixture.make()
+        var parked = fixture.machine()
+        _ = await fixture.write(&parked)
+        await self.park(&parked, in: fixture)
+        let id = parked.snapshot.id
+        var reach = Self.reach
+        reach.quarantined = [id]
+        let quarantine = SagaQuarantine(pool: fixture.pool)
+        for kind in [SagaCommand.Kind.resume, .compensate] {
+            _ = try await self.commands(fixture).issue(kind, to: id, by: "ann", reason: "test")
+            #expect(try await self.wake(fixture, by: reach).map(\.id) == [id])
+            try await quarantine.record([id: .unreadable], owner: JournalFixture.owner)
+            try await fixture.pool.execute("UPDATE saga_waiting SET due_at = due_at - interval '1 minute'")
+            #expect(try await self.wake(fixture, by: reach).isEmpty)
+            #expect(try await quarantine.count(tidies: true) == 1)
+        }
+        // Another process has not tried it.
+        let woken = try await self.wake(fixture)
+        #expect(woken.map(\.id) == [id] && woken[0].wasQuarantined)
+        // A command that anybody can give is none to try it again.
+        try await quarantine.record([id: .unreadable], owner: JournalFixture.owner)
+        _ = try await self.commands(fixture).issue(.cancel, to: id, by: "ann", reason: "test")
+        #expect(try await self.wake(fixture, by: reach).isEmpty)
+        await fixture.close()
+    }
+
+    /// Commands of sagas that nobody takes up keep nobody else's from being seen.
+    @Test func driversLearnOfCommandsHoweverManyWait() async throws {
+        let fixture = try await JournalFixture.make()
+        var machines = await fixture.writeAll([fixture.machine(), fixture.machine()]).map(\.machine)
+        await self.park(&machines[0], in: fixture)
+        for machine in machines {
+            _ = try await self.commands(fixture).issue(.compensate, to: machine.snapshot.id, by: "ann", reason: "test")
+        }
+        #expect(try await self.commands(fixture).openOfDriven().keys.map { $0 } == [machines[1].snapshot.id])
         await fixture.close()
     }
 

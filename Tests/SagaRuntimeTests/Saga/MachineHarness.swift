@@ -137,13 +137,14 @@ final class MachineHarness {
 
     /// Gives the saga a command and commits what comes of it.
     @discardableResult
-    func command(_ kind: SagaCommand.Kind) -> SagaRecord? {
-        self.machine.receive([self.newCommand(kind)])
+    func command(_ kind: SagaCommand.Kind, at sequence: Int? = nil) -> SagaRecord? {
+        self.machine.receive([self.newCommand(kind, at: sequence)])
         return self.commit()
     }
 
-    func newCommand(_ kind: SagaCommand.Kind) -> SagaCommand {
-        SagaCommand(id: self.machine.newestCommand + 1, kind: kind, issuer: "ann", reason: "a test")
+    func newCommand(_ kind: SagaCommand.Kind, at sequence: Int? = nil) -> SagaCommand {
+        SagaCommand(
+            id: self.machine.newestCommand + 1, kind: kind, issuer: "ann", reason: "a test", sequence: sequence)
     }
 
     /// Puts the saga to sleep, lets time pass, and wakes it in another process.

@@ -98,6 +98,24 @@ struct PivotTests {
         #expect(saga.snapshot.status == .completed)
     }
 
+    @Test func whatHelpsPastThePivotLeadsForward() {
+        let saga = self.pastPivot()
+        func helps() -> [SagaCommand.Kind] { saga.machine.definition.helpfulCommands(saga.snapshot) }
+        #expect(helps() == [])
+        saga.report(.failed(StepError(.undecidable, reason: "WHO_KNOWS", message: "")))
+        #expect(saga.snapshot.status == .parked && helps() == [.resume, .skip])
+        #expect(saga.command(.compensate)?.granted.answers.map(\.result) == [.pastPivot])
+    }
+
+    /// It was given while the pivot's call was under way.
+    @Test func whatParksPastThePivotIsNotTurnedBack() {
+        let saga = self.pastPivot()
+        saga.answer(.failed(StepError(.undecidable, reason: "WHO_KNOWS", message: "")))
+        saga.machine.receive([saga.newCommand(.cancel)])
+        #expect(saga.commit()?.granted.answers.map(\.result) == [.pastPivot])
+        #expect(saga.snapshot.status == .parked)
+    }
+
     @Test func aStepThatIsDoneByHandIsSkipped() {
         let saga = self.pastPivot()
         saga.report(.failed(StepError(.undecidable, reason: "WHO_KNOWS", message: "")))

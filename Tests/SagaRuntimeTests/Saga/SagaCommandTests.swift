@@ -109,6 +109,117 @@ struct SagaCommandTests {
         #expect(saga.snapshot.stepsDone == 0)
     }
 
+    // MARK: What is known when a saga parks
+
+    @Test(arguments: [SagaCommand.Kind.cancel, .compensate])
+    func whatWouldParkIsTurnedBackIfSomebodyWishesThat(_ kind: SagaCommand.Kind) {
+        let saga = MachineHarness.started()
+        saga.answer(.failed(Self.undecidable))
+        saga.machine.receive([saga.newCommand(kind)])
+        let record = saga.commit()
+        #expect(record?.granted.events.map(\.type).prefix(3) == [.commandReceived, .stepFailed, .sagaCompensating])
+        #expect(record?.granted.answers == [SagaCommand.Answer(kind: kind, result: .done)])
+        // What nobody can decide may have had an effect.
+        #expect(record?.granted.events[1].flags == .outcomeUnknown)
+        #expect(saga.snapshot.status == .compensating)
+        #expect(saga.answer(.undone(.nothingFound))?.isInDoubt == true)
+    }
+
+    @Test func poisonIsTurnedBackIfSomebodyWishesThat() {
+        let saga = MachineHarness.started()
+        saga.adopt(adoptions: 7, isPoisoned: true)
+        saga.command(.compensate)
+        #expect(saga.snapshot.status == .compensating)
+    }
+
+    /// A resume that was given before that has nothing to resume; it is answered, or nobody would ever look at it.
+    @Test func whatParksAnswersAResume() {
+        let saga = MachineHarness.started()
+        saga.answer(.failed(Self.undecidable))
+        saga.machine.receive([saga.newCommand(.resume)])
+        let record = saga.commit()
+        #expect(record?.granted.answers == [SagaCommand.Answer(kind: .resume, result: .tooLate)])
+        #expect(record?.commandsSeen == 1)
+        #expect(saga.snapshot.status == .parked)
+    }
+
+    @Test func anUndoThatParksHasNothingToTurnBack() {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"))
+        saga.command(.cancel)
+        saga.answer(.failed(Self.undecidable))
+        saga.machine.receive([saga.newCommand(.compensate)])
+        let record = saga.commit()
+        #expect(record?.granted.answers == [SagaCommand.Answer(kind: .compensate, result: .noEffect)])
+        #expect(saga.snapshot.status == .parked)
+    }
+
+    // MARK: Twice
+
+    /// Two of them were given for the same undo that failed.
+    @Test func theSecondSkipDoesNotSkipTheNextStep() {
+        let saga = MachineHarness.started()
+        saga.report(.succeeded(output: "{}"), times: 2)
+        saga.command(.cancel)
+        // Both undos fail; the newest step's is skipped.
+        for _ in 0..<4 {
+            saga.report(.failed(Self.undecidable))
+            saga.commit()
+        }
+        #expect(saga.snapshot.status == .parked)
+        let seen = saga.snapshot.lastSequence
+        func skip(at sequence: Int) -> [SagaCommand.Result]? {
+            saga.command(.skip, at: sequence)?.granted.answers.map(\.result)
+        }
+        func skipped() -> Int { saga.snapshot.steps.count { $0.status == .skipped } }
+        #expect(skip(at: seen) == [.done])
+        while saga.snapshot.status != .parked {
+            saga.report(.failed(Self.undecidable))
+            saga.commit()
+        }
+        #expect(skip(at: seen) == [.noEffect] && skipped() == 1)
+        #expect(skip(at: saga.snapshot.lastSequence) == [.done] && skipped() == 2)
+    }
+
+    /// The first one's resume has parked again meanwhile.
+    @Test func theSecondResumeDoesNotResumeWhatParkedAnew() {
+        let saga = MachineHarness.started()
+        saga.report(.failed(Self.undecidable))
+        let seen = saga.snapshot.lastSequence
+        saga.command(.resume, at: seen)
+        saga.report(.resolved(.undecidable(Self.undecidable)))
+        #expect(saga.snapshot.status == .parked)
+        #expect(saga.command(.resume, at: seen)?.granted.answers.map(\.result) == [.noEffect])
+        #expect(saga.command(.skip, at: seen)?.granted.answers.map(\.result) == [.notParked])
+        #expect(saga.snapshot.status == .parked)
+        #expect(saga.command(.resume, at: saga.snapshot.lastSequence)?.granted.answers.map(\.result) == [.done])
+        #expect(saga.snapshot.status == .running)
+    }
+
+    // MARK: What helps
+
+    @Test func whatHelpsIsWhatIsAccepted() {
+        let saga = MachineHarness.started()
+        func helps() -> [SagaCommand.Kind] { saga.machine.definition.helpfulCommands(saga.snapshot) }
+        #expect(helps() == [.compensate])
+        saga.report(.failed(Self.undecidable))
+        #expect(helps() == [.resume, .compensate])
+        saga.command(.compensate)
+        #expect(helps() == [])
+        saga.report(.failed(Self.undecidable))
+        saga.commit()
+        #expect(saga.snapshot.status == .parked && helps() == [.resume, .skip])
+        saga.command(.skip)
+        #expect(saga.snapshot.status == .compensated && helps() == [])
+    }
+
+    @Test func whatIsInQuarantineIsResumed() {
+        let saga = MachineHarness.started()
+        var snapshot = saga.snapshot
+        snapshot.isQuarantined = true
+        #expect(saga.machine.definition.helpfulCommands(snapshot) == [.resume, .compensate])
+    }
+
     @Test func commandsAreConsumedOnceAndInOrder() {
         let saga = MachineHarness.started()
         let cancel = saga.newCommand(.cancel)

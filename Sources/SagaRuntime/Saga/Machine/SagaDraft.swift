@@ -6,6 +6,7 @@ struct SagaDraft {
     private(set) var snapshot: SagaSnapshot
     private(set) var events: [JournalEvent] = []
     private(set) var sideEffects: [SideEffect] = []
+    private var answers: [SagaCommand.Answer] = []
     /// Commands that are known and not consumed: a saga that ends or parks answers them first.
     private var commands: [SagaCommand]
 
@@ -17,13 +18,14 @@ struct SagaDraft {
     }
 
     var outcome: SagaRecord.Outcome {
-        SagaRecord.Outcome(events: self.events, snapshot: self.snapshot, sideEffects: self.sideEffects)
+        SagaRecord.Outcome(
+            events: self.events, snapshot: self.snapshot, sideEffects: self.sideEffects, answers: self.answers)
     }
 
     mutating func emit(_ event: JournalEvent) {
         switch event.type {
         case .sagaCompleted, .sagaCompensated, .sagaParked:
-            while let command = self.commands.first { self.consume(command, .tooLate) }
+            while let command = self.commands.first { self.consume(command, self.lastAnswer(to: command)) }
         default:
             break
         }
@@ -50,6 +52,12 @@ struct SagaDraft {
 
     // MARK: Commands
 
+    /// What a saga that ends or parks says to a command: what would have had an effect has come too late.
+    private func lastAnswer(to command: SagaCommand) -> SagaCommand.Result {
+        let effect = self.definition.effect(of: command.kind, on: self.snapshot, givenAt: command.sequence)
+        return if case .none(let result) = effect { result } else { .tooLate }
+    }
+
     /// Answers the oldest command that is known.
     mutating func consume(_ command: SagaCommand, _ result: SagaCommand.Result) {
         self.commands.removeAll { $0.id == command.id }
@@ -60,6 +68,7 @@ struct SagaDraft {
             "by \(command.issuer): \(command.reason)\(result == .done ? "" : " (\(result.rawValue))")")
         self.emit(event)
         self.sideEffects.append(command.consumption(result))
+        self.answers.append(SagaCommand.Answer(kind: command.kind, result: result))
     }
 
     // MARK: Forward

@@ -9,36 +9,12 @@ extension SagaMachine {
         }
     }
 
-    private enum Effect {
-        case none(SagaCommand.Result)
-        case turnBack
-        case goOn
-        case skip(Int)
+    private func effect(of command: SagaCommand) -> CommandEffect {
+        self.definition.effect(of: command.kind, on: self.snapshot, givenAt: command.sequence)
     }
 
-    /// What a command means to the saga as it is.
-    private func effect(of command: SagaCommand) -> Effect {
-        switch (command.kind, self.snapshot.status) {
-        case (.unknown, _):
-            return .none(.unknownKind)
-        case (.cancel, .running), (.compensate, .running):
-            return self.isPastPivot ? .none(.pastPivot) : .turnBack
-        case (.cancel, .parked), (.compensate, .parked):
-            if self.snapshot.isTurnedBack { return .none(.noEffect) }
-            return self.isPastPivot ? .none(.pastPivot) : .turnBack
-        case (.resume, .parked), (.resume, .running), (.resume, .compensating):
-            return .goOn
-        case (.skip, .parked):
-            let index = self.snapshot.stepIndex
-            let step = self.snapshot.steps[index]
-            if self.snapshot.isTurnedBack {
-                return step.status == .compensationFailed ? .skip(index) : .none(.noEffect)
-            }
-            return self.isPastPivot && step.status == .running ? .skip(index) : .none(.noEffect)
-        case (.skip, _), (.cancel, _), (.compensate, _), (.resume, _):
-            return .none(.noEffect)
-        }
-    }
+    /// Whether a known command turns the saga back.
+    var isToldToTurnBack: Bool { self.commands.contains { self.effect(of: $0) == .turnBack } }
 
     /// Consumes the oldest command, in one flush with what follows from it.
     func commandRecord(_ command: SagaCommand, now: Timestamp) -> SagaRecord {

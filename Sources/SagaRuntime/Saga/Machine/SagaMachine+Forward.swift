@@ -66,11 +66,7 @@ extension SagaMachine {
     }
 
     /// The pivot's intent is durable: from then on the saga only goes forward.
-    var isPastPivot: Bool {
-        self.definition.steps.indices.contains {
-            self.definition.steps[$0].kind == .pivot && self.snapshot.steps[$0].startedAt != nil
-        }
-    }
+    var isPastPivot: Bool { self.definition.isPastPivot(self.snapshot) }
 
     /// How often a step is tried: past the pivot for hours, as an undo is.
     private func retryPolicy(step index: Int) -> RetryPolicy {

@@ -251,8 +251,10 @@ extension SagaMachine {
         }
     }
 
+    /// What nobody can decide parks; unless somebody has decided it: a command that turns the saga back is obeyed instead.
     func parkRecord(_ error: StepError, now: Timestamp) -> SagaRecord {
-        self.record(kind: .park, now: now) { draft in
+        if self.isToldToTurnBack, let command = self.commands.first { return self.commandRecord(command, now: now) }
+        return self.record(kind: .park, now: now) { draft in
             draft.emit(.sagaParked, step: self.snapshot.stepIndex, error: error)
         }
     }

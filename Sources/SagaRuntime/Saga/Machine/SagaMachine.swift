@@ -298,8 +298,7 @@ struct SagaMachine: Sendable {
                 self.position = .idle
                 self.assumption = nil
             }
-            let written = granted ? record.granted : (record.refused ?? record.granted)
-            return self.apply(written.events, databaseOutput: databaseOutput, now: now)
+            return self.apply(record.written(granted: granted).events, databaseOutput: databaseOutput, now: now)
         }
     }
 
