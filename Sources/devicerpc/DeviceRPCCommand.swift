@@ -8,7 +8,8 @@ struct DeviceRPCCommand: AsyncParsableCommand {
         discussion: CommandStatus.help, version: Version.current,
         subcommands: [
             ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, BatchCommand.self,
-            ListCommand.self, SagasCommand.self, MigrateCommand.self, BenchCommand.self, VersionCommand.self,
+            ListCommand.self, SagasCommand.self, CompensateCommand.self, ResumeCommand.self, PortsCommand.self,
+            MigrateCommand.self, BenchCommand.self, VersionCommand.self,
             ConfigurationReferenceCommand.self, FaultPointsCommand.self,
         ])
 

@@ -145,6 +145,7 @@ def _keep(world: World, folder: str, name: str) -> None:
 # them at the end. By how long they took when this was written; one that is missing here costs time, nothing else.
 _LONGEST_FIRST = [
     "test_chaos.py", "test_interop.py", "test_sites.py", "test_crash_matrix.py", "test_redroid.py", "test_clients.py",
+    "test_operators.py",
     "test_simulator.py", "test_cli_arguments.py", "test_sleep.py", "test_two_versions.py", "test_graceful_stop.py",
     "test_clocks_of_others.py", "test_replicas.py", "test_lost_replies.py", "test_deadline_poison.py", "test_rolling_stops.py",
     "test_database_ways.py", "test_limits.py", "test_abuse.py", "test_privileges.py", "test_journal_faults.py",

@@ -26,6 +26,7 @@ CREATE = {
     "--provider": CHOICE, "--return-when": CHOICE,
 }
 LIST = {"--limit": NUMBER, "--timeout": DURATION, "--status": CHOICE, "--output": CHOICE}
+COMMAND = {"--rate": NUMBER, "--timeout": DURATION, "--status": CHOICE, "--output": CHOICE}
 # What comes before the option, and the options that are read as something; batch and bench share those of create.
 OPTIONS: dict[str, tuple[list[str], dict[str, str]]] = {
     "create": (["--name", "p"], {**CREATE, "--timeout": DURATION, "--output": CHOICE}),
@@ -35,6 +36,9 @@ OPTIONS: dict[str, tuple[list[str], dict[str, str]]] = {
         "--count": NUMBER, "--start": NUMBER, "--parallel": NUMBER, "--timeout": DURATION, "--output": CHOICE}),
     "list": ([], {**LIST, "--provider": CHOICE}),
     "sagas": ([], LIST),
+    "compensate": (["--user", "u", "--reason", "x"], COMMAND),
+    "resume": (["--user", "u", "--reason", "x"], COMMAND),
+    "ports": ([], {name: kind for name, kind in LIST.items() if name != "--status"}),
     "bench": (["create"], {
         "--in-flight": NUMBER, "--connections": NUMBER, "--count": NUMBER, "--ids": NUMBER,
         "--duration": DURATION, "--pause": DURATION, "--timeout": DURATION, "--output": CHOICE}),
@@ -60,6 +64,7 @@ def test_every_value_of_no_use_is_given_to_some_option() -> None:
     assert given == {kind: set(values) for kind, values in BAD.items()}
 
 
+SAGA = "saga_1730188800000_7k2m9x4q1c"
 # Nobody listens there: whoever asks ends with code 3.
 NOWHERE = {
     "HOME": "/nowhere", "DEVICERPC_SERVER": "127.0.0.1:1", "DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none"}
@@ -94,7 +99,8 @@ def test_help_has_no_option_that_these_tests_forget(command: str) -> None:
     plain = {
         "--config", "--server", "--token", "--token-file", "--tls-ca", "--tls-cert", "--tls-key", "--tls-server-name",
         "--name", "--request-id", "--batch-id", "--template", "--user", "--tenant", "--description", "--tag",
-        "--android-version", "--requests", "--results", "--device", "--batch", "--type",
+        "--android-version", "--requests", "--results", "--device", "--batch", "--type", "--reason", "--failure-reason",
+        "--host",
     }
     assert flags - plain - set(OPTIONS[command][1]) - set(CREATE) == set()
 
@@ -116,6 +122,11 @@ def test_help_has_no_option_that_these_tests_forget(command: str) -> None:
         (["create", "--template", "/"], "--template: '/' can't be read as UTF-8 text"),
         (["create", "--name", "p", "--template", "-"], "--template: -: "),
         (["get"], "<id>"), (["get", ""], "'<id>': empty; give an id, as in saga_"), (["get", "a", "b"], "'b'"),
+        (["resume", "--reason", "x"], "Give either sagas' ids, or options that select some"),
+        (["resume", SAGA, "--user", "u", "--reason", "x"], "Give either sagas' ids, or options"),
+        (["resume", SAGA], "--reason"), (["compensate", SAGA, "--reason", ""], "--reason: must have 1 to 1000 characters"),
+        (["compensate", SAGA, "--reason", "x" * 1001], "--reason: must have 1 to 1000 characters, has 1001"),
+        (["compensate", "saga_1", "--reason", "x"], "'saga_1': must be a saga's id, such as saga_"),
         (["watch", ""], "'<saga-id>': empty"), (["get", "a", "--timeout"], "Missing value for '--timeout <duration>'"),
         (["batch", "--name", "p", "--count", "2"], "--name: 'p' has no place for a number; give it one {n}"),
         (["batch", "--count", "2"], "--name: '' has no place"), (["batch"], "either --requests or --count"),

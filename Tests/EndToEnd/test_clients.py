@@ -237,15 +237,25 @@ def test_lists(stack: Stack) -> None:
 
 
 def test_not_there_yet(stack: Stack) -> None:
-    for service, method, request in (
-        ("device", "DeleteDevice", service_pb2.DeleteDeviceRequest(device_id=str(uuid.uuid4()))),
-        ("admin", "CompensateSaga", service_pb2.CompensateSagaRequest(saga_id="saga_1730188800000_aaaaaaaaaa")),
-        ("admin", "ResumeSaga", service_pb2.ResumeSagaRequest(saga_id="saga_1730188800000_aaaaaaaaaa")),
-        ("admin", "ListPorts", service_pb2.ListPortsRequest()),
+    with pytest.raises(RPCFailure) as caught:
+        stack.unary("device", "DeleteDevice", service_pb2.DeleteDeviceRequest(device_id=str(uuid.uuid4())))
+    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
+
+
+def test_operators(stack: Stack) -> None:
+    """More of them: test_operators.py."""
+    unknown = "saga_1730188800000_aaaaaaaaaa"
+    for method, request in (
+        ("CompensateSaga", service_pb2.CompensateSagaRequest(saga_id=unknown)),
+        ("ResumeSaga", service_pb2.ResumeSagaRequest(saga_id=unknown)),
     ):
         with pytest.raises(RPCFailure) as caught:
-            stack.unary(service, method, request)
-        assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED, method
+            stack.unary("admin", method, request)
+        assert caught.value.code is grpc.StatusCode.NOT_FOUND, method
+    made = stack.unary("device", "CreateDevice", create_request())
+    ports = stack.unary("admin", "ListPorts", service_pb2.ListPortsRequest(host=made.device.connection.host)).ports
+    held = [(port.kind, port.port) for port in ports if port.saga_id == made.saga_id]
+    assert held == [("adb", made.device.connection.adb_port), ("webrtc", made.device.connection.webrtc_port)]
 
 
 def test_unknown_method(place: World) -> None:

@@ -10,11 +10,12 @@ import Synchronization
 public final class AuditLog: Sendable {
     private static let changing: Set<String> = [
         "/\(DeviceService.name)/CreateDevice", "/\(DeviceService.name)/DeleteDevice",
-        "/\(DeviceService.adminName)/CompensateSaga", "/\(DeviceService.adminName)/ResumeSaga",
+        "/\(DeviceAdminService.name)/CompensateSaga", "/\(DeviceAdminService.name)/ResumeSaga",
     ]
 
     /// Of what a caller sent, in one field: no more than a valid id has.
     private static let maximumCharacters = 256
+    private static let maximumReasonCharacters = 1000
     /// Callers that are remembered for having been refused.
     private static let maximumCallers = 1024
 
@@ -57,6 +58,9 @@ public final class AuditLog: Sendable {
             "saga_id": "\(subject.sagaID)", "device_id": "\(subject.deviceID)",
             "user_id": "\(Self.shown(subject.userID))", "outcome": "\(code.name)", "peer": "\(context.peer)",
         ]
+        if !subject.reason.isEmpty {
+            metadata["reason"] = "\(Self.shown(subject.reason, maximumCharacters: Self.maximumReasonCharacters))"
+        }
         if let id = context.metadata.requestID { metadata["x_request_id"] = "\(id)" }
         if let line, line.leftOut > 0 { metadata["unlogged_before"] = "\(line.leftOut)" }
         if let line, line.leftOutOfOthers > 0 { metadata["unlogged_of_others"] = "\(line.leftOutOfOthers)" }
@@ -64,17 +68,17 @@ public final class AuditLog: Sendable {
     }
 
     /// What a caller made up, checked or not: cut, and without control characters, whatever the log does with them.
-    static func shown(_ text: String) -> String {
-        if text.utf8.count <= Self.maximumCharacters, text.utf8.allSatisfy({ (32..<127).contains($0) }) { return text }
+    static func shown(_ text: String, maximumCharacters: Int = AuditLog.maximumCharacters) -> String {
+        if text.utf8.count <= maximumCharacters, text.utf8.allSatisfy({ (32..<127).contains($0) }) { return text }
         var shown = ""
-        for scalar in text.unicodeScalars.prefix(Self.maximumCharacters) {
+        for scalar in text.unicodeScalars.prefix(maximumCharacters) {
             switch scalar.properties.generalCategory {
             case .control, .format, .lineSeparator, .paragraphSeparator:
                 shown += scalar.escaped(asASCII: true)
             default: shown.unicodeScalars.append(scalar)
             }
         }
-        return text.unicodeScalars.count > Self.maximumCharacters ? shown + "…" : shown
+        return text.unicodeScalars.count > maximumCharacters ? shown + "…" : shown
     }
 }
 
@@ -85,6 +89,8 @@ final class AuditTrail: Sendable {
         var sagaID = ""
         var deviceID = ""
         var userID = ""
+        /// Why the caller wished it, in its own words.
+        var reason = ""
     }
 
     private let state = Mutex(Subject())

@@ -6,14 +6,10 @@ public import RPCTransport
 public import SagaRuntime
 
 /// `cloudphone.device.v1.DeviceService`: messages in, sagas out.
-public struct DeviceService: Sendable {
+public struct DeviceService: MethodMaking {
     public static let name = "cloudphone.device.v1.DeviceService"
-    public static let adminName = "cloudphone.device.v1.DeviceAdminService"
     /// A page of a list ends here, whatever its size.
     static let maximumPageBytes = 1 << 20
-    /// What a request may have, far above the largest that is valid: whoever calls, known or not, makes the server hold
-    /// as much.
-    static let maximumRequestBytes = 16 * 1024
     /// Metadata and options alone may have 80 KiB: 32 entries each, of up to 320 characters of 4 bytes.
     static let maximumCreateDeviceBytes = 256 * 1024
     /// A thousand ids.
@@ -25,7 +21,7 @@ public struct DeviceService: Sendable {
     let digestKey: SymmetricKey
     let logger: Logger
     private let encodings = EventEncodings()
-    private let audit: AuditLog
+    let audit: AuditLog
     /// Reads that may each take a connection of the database for long. A part of these is left to all others: to reads of
     /// single sagas and devices, and to the server's own.
     private let longReads: (sagas: FairGate<Client>, devices: FairGate<Client>)
@@ -50,92 +46,32 @@ public struct DeviceService: Sendable {
         self.audit = audit
     }
 
-    public var services: [RPCService] {
-        [
-            RPCService(
-                name: Self.name,
-                methods: [
-                    self.changing("CreateDevice", maximumBytes: Self.maximumCreateDeviceBytes, self.createDevice),
-                    self.unary("GetDevice", self.getDevice), self.unary("ListDevices", self.listDevices),
-                    self.unary("GetSaga", self.getSaga),
-                    self.unary("BatchGetSagas", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetSagas),
-                    self.unary("ListSagas", self.listSagas),
-                    .serverStreaming(
-                        "WatchSaga", endsAtDrain: true, staysOnEventLoop: true,
-                        maximumMessageBytes: Self.maximumRequestBytes
-                    ) { message, context, writer in
-                        do {
-                            try await self.watchSaga(V1.WatchSagaRequest(decoding: message), try context.caller, writer)
-                        } catch {
-                            throw RPCError.of(error)
-                        }
-                    }, self.unimplemented("DeleteDevice"),
-                ]),
-            RPCService(
-                name: Self.adminName,
-                methods: [
-                    self.unimplemented("CompensateSaga"), self.unimplemented("ResumeSaga"),
-                    self.unimplemented("ListPorts", changes: false),
-                ]),
-        ]
-    }
-
-    private func unary<Request: ProtobufMessage, Response: ProtobufMessage>(
-        _ name: String, maximumBytes: Int = Self.maximumRequestBytes,
-        _ handler: @escaping @Sendable (Request, Caller, RPCContext) async throws -> Response
-    ) -> RPCMethod {
-        .unary(name, maximumMessageBytes: maximumBytes) { message, context in
-            do {
-                let response = try await handler(Request(decoding: message), try context.caller, context)
-                return RPCReply(message: response.encoded())
-            } catch {
-                self.logIfInternal(error, of: name)
-                throw RPCError.of(error)
-            }
-        }
-    }
-
-    /// A method that changes something: it leaves a line in the audit log, whatever comes of it.
-    private func changing<Request: ProtobufMessage, Response: ProtobufMessage>(
-        _ name: String, maximumBytes: Int,
-        _ handler: @escaping @Sendable (Request, Caller, AuditTrail) async throws -> Response
-    ) -> RPCMethod {
-        .unary(name, maximumMessageBytes: maximumBytes) { message, context in
-            let trail = AuditTrail()
-            do {
-                let response = try await handler(Request(decoding: message), try context.caller, trail)
-                await self.audit.ended(context, .ok, trail)
-                return RPCReply(message: response.encoded())
-            } catch {
-                self.logIfInternal(error, of: name)
-                let error = RPCError.of(error)
-                await self.audit.ended(context, RPCError.code(of: error), trail)
-                throw error
-            }
-        }
-    }
-
-    /// What callers are told nothing about stands in the log.
-    private func logIfInternal(_ error: any Error, of method: String) {
-        switch error {
-        case SagaRuntimeError.interrupted(_, let cause): self.logIfInternal(cause, of: method)
-        case SagaRuntimeError.unreadable, SagaRuntimeError.unknownType, SagaRuntimeError.refused:
-            self.logger.log(.error, cause: "rpc \(method)", "\(method) failed: \(error)")
-        default: break
-        }
-    }
-
-    private func unimplemented(_ name: String, changes: Bool = true) -> RPCMethod {
-        .unary(name, maximumMessageBytes: Self.maximumRequestBytes) { _, context in
-            if changes { await self.audit.refused(context, .unimplemented) }
-            throw RPCError(.unimplemented, "\(name) is not there yet")
-        }
+    public var service: RPCService {
+        RPCService(
+            name: Self.name,
+            methods: [
+                self.changing("CreateDevice", maximumBytes: Self.maximumCreateDeviceBytes, self.createDevice),
+                self.unary("GetDevice", self.getDevice), self.unary("ListDevices", self.listDevices),
+                self.unary("GetSaga", self.getSaga),
+                self.unary("BatchGetSagas", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetSagas),
+                self.unary("ListSagas", self.listSagas),
+                .serverStreaming(
+                    "WatchSaga", endsAtDrain: true, staysOnEventLoop: true,
+                    maximumMessageBytes: Self.maximumRequestBytes
+                ) { message, context, writer in
+                    do {
+                        try await self.watchSaga(V1.WatchSagaRequest(decoding: message), try context.caller, writer)
+                    } catch {
+                        throw RPCError.of(error)
+                    }
+                }, self.unimplemented("DeleteDevice"),
+            ])
     }
 
     // MARK: Creating
 
     private func createDevice(
-        _ request: V1.CreateDeviceRequest, _ caller: Caller, _ trail: AuditTrail
+        _ request: V1.CreateDeviceRequest, _ caller: Caller, _: RPCContext, _ trail: AuditTrail
     ) async throws -> V1.CreateDeviceResponse {
         var request = request
         trail.note { [request] in $0.userID = request.userID }
@@ -275,7 +211,7 @@ public struct DeviceService: Sendable {
         _ request: V1.ListDevicesRequest, _ caller: Caller, _ context: RPCContext
     ) async throws -> V1.ListDevicesResponse {
         let query = try ListDevicesQuery(validating: request)
-        guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw Self.badPageToken }
+        guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw InvalidRequest.badPageToken }
         let found = try await self.longReads.devices.pass(Client(context)) {
             try await self.devices.list(
                 userID: query.userID, statuses: query.statuses.map(\.shortName),
@@ -316,13 +252,6 @@ public struct DeviceService: Sendable {
         }
     }
 
-    private static let badPageToken = InvalidRequest([
-        GoogleRPC.FieldViolation.with {
-            $0.field = "page_token"
-            $0.explanation = "must be the next_page_token of the same list with the same filters"
-        }
-    ])
-
     // MARK: Sagas
 
     private func getSaga(_ request: V1.GetSagaRequest, _ caller: Caller, _: RPCContext) async throws -> V1.Saga {
@@ -330,20 +259,7 @@ public struct DeviceService: Sendable {
         guard let snapshot = try await self.runtime.snapshot(id), caller.sees(snapshot) else {
             throw RPCError.notFound(V1.Saga.self, id.rawValue)
         }
-        return self.saga(snapshot)
-    }
-
-    /// With what only the engine knows: where its calls go, and whether they can.
-    private func saga(_ snapshot: SagaSnapshot) -> V1.Saga {
-        var saga = V1.Saga(snapshot)
-        saga.site = self.runtime.site(of: snapshot)
-        saga.isSiteServed = !saga.site.isEmpty && self.runtime.isServed(saga.site)
-        if snapshot.status.isActive, !saga.site.isEmpty, !saga.isSiteServed {
-            // Whatever it waited for before: nobody would go on with it.
-            saga.waitingFor = .unserved(site: saga.site)
-            saga.nextAttemptAt = nil
-        }
-        return saga
+        return V1.Saga(snapshot, in: self.runtime)
     }
 
     private func batchGetSagas(
@@ -356,7 +272,7 @@ public struct DeviceService: Sendable {
         return V1.BatchGetSagasResponse.with { response in
             for id in ids {
                 if let snapshot = snapshots[id], caller.sees(snapshot) {
-                    response.sagas.append(self.saga(snapshot))
+                    response.sagas.append(V1.Saga(snapshot, in: self.runtime))
                 } else {
                     response.missingSagaIDs.append(id.rawValue)
                 }
@@ -370,7 +286,7 @@ public struct DeviceService: Sendable {
         let query = try ListSagasQuery(validating: request)
         var before: SagaID?
         if let cursor = query.page.cursor {
-            guard let id = SagaID(cursor) else { throw Self.badPageToken }
+            guard let id = SagaID(cursor) else { throw InvalidRequest.badPageToken }
             before = id
         }
         let filter = SagaFilter(
@@ -383,7 +299,7 @@ public struct DeviceService: Sendable {
         var response = V1.ListSagasResponse()
         var page = Page(found.sagas, size: query.page.size)
         while let snapshot = page.next() {
-            let saga = self.saga(snapshot)
+            let saga = V1.Saga(snapshot, in: self.runtime)
             guard page.fits(saga) else { break }
             response.sagas.append(saga)
         }

@@ -29,6 +29,21 @@ extension V1.Saga {
     }
 }
 
+extension V1.Saga {
+    /// With what only the engine knows: where its calls go, whether they can, and what helps.
+    init(_ snapshot: SagaSnapshot, in runtime: SagaRuntime) {
+        self.init(snapshot)
+        self.site = runtime.site(of: snapshot)
+        self.isSiteServed = !self.site.isEmpty && runtime.isServed(self.site)
+        self.nextActions = runtime.helpfulCommands(snapshot).map { $0.rawValue.lowercased() }
+        if snapshot.status.isActive || snapshot.wait != nil, !self.site.isEmpty, !self.isSiteServed {
+            // Whatever it waited for before: nobody would go on with it.
+            self.waitingFor = .unserved(site: self.site)
+            self.nextAttemptAt = nil
+        }
+    }
+}
+
 extension V1.SagaWait {
     init(_ wait: SagaWait) {
         self.init()

@@ -1,7 +1,7 @@
 /// Sagas that nobody drives, as the table saga_quarantine tells (docs/architecture.md, "Rows that can't be read").
 ///
 /// A quarantined saga belongs to nobody (owner 0). One that is parked may be in quarantine while it has a command. Each process tries it once, so that a newer one goes on with it by
-/// itself; an operator who has mended its rows deletes it from the table, and whoever comes first takes it.
+/// itself; an operator who has mended its rows gives it a command, and whoever comes first takes it.
 struct SagaQuarantine: Sendable {
     enum Reason: String, Sendable {
         /// Its rows don't decode: damaged, or written by a newer program.

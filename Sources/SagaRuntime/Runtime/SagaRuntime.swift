@@ -702,7 +702,8 @@ public final class SagaRuntime: Sendable {
     ///   - limit: how long it waits at most. The command stands, whoever waits for it.
     /// - Throws: as `command`; `CancellationError`.
     public func command(
-        _ kind: SagaCommand.Kind, to id: SagaID, by issuer: String, reason: String, sequence: Int, within limit: Duration
+        _ kind: SagaCommand.Kind, to id: SagaID, by issuer: String, reason: String, sequence: Int,
+        within limit: Duration
     ) async throws -> CommandOutcome {
         let end = self.surroundings.now + limit
         guard let command = try await self.issue(kind, to: id, by: issuer, reason: reason, sequence: sequence) else {

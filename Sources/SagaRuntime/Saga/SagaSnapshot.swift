@@ -10,7 +10,7 @@ public struct SagaSnapshot: Sendable, Equatable {
     /// Why it turned back, or is parked.
     public var failure: SagaFailure?
     /// It turned back: from then on it is undone.
-    var isTurnedBack = false
+    public internal(set) var isTurnedBack = false
     /// Commands that were consumed.
     var commandsReceived = 0
     /// The newest of them that had an effect, and the sequence of its event.
@@ -190,7 +190,9 @@ extension SagaSnapshot {
             break
         case .commandReceived:
             self.commandsReceived += 1
-            if !event.flags.contains(.noEffect) { self.obeyed = ObeyedCommand(kind: event.reason, sequence: self.lastSequence) }
+            if !event.flags.contains(.noEffect) {
+                self.obeyed = ObeyedCommand(kind: event.reason, sequence: self.lastSequence)
+            }
         case .stepStarted:
             self.update(event) { step in
                 step.status = .running

@@ -5,6 +5,7 @@ import RPCTransport
 /// The contract's calls, as the commands use them. The one place that knows the transport's client.
 struct DeviceClient: Sendable {
     private static let service = "/cloudphone.device.v1.DeviceService/"
+    private static let adminService = "/cloudphone.device.v1.DeviceAdminService/"
 
     /// Asking twice does no harm. CreateDevice is repeated by the commands (`Retry`), which keep its request id.
     private static let readRetries = RPCRetryPolicy(codes: [.unavailable])
@@ -51,6 +52,16 @@ struct DeviceClient: Sendable {
         try await self.unary("ListSagas", request, timeout, Self.readRetries)
     }
 
+    func compensateSaga(_ request: V1.CompensateSagaRequest, timeout: Duration) async throws -> V1.Saga {
+        try await self.unary("CompensateSaga", request, timeout, of: Self.adminService)
+    }
+    func resumeSaga(_ request: V1.ResumeSagaRequest, timeout: Duration) async throws -> V1.Saga {
+        try await self.unary("ResumeSaga", request, timeout, of: Self.adminService)
+    }
+    func listPorts(_ request: V1.ListPortsRequest, timeout: Duration) async throws -> V1.ListPortsResponse {
+        try await self.unary("ListPorts", request, timeout, Self.readRetries, of: Self.adminService)
+    }
+
     /// Calls `body` with each event until the server ends the stream with OK.
     func watchSaga(_ request: V1.WatchSagaRequest, _ body: (V1.SagaEvent) async throws -> Void) async throws {
         do {
@@ -72,9 +83,10 @@ struct DeviceClient: Sendable {
     }
 
     private func unary<Reply: ProtobufMessage>(
-        _ method: String, _ request: some ProtobufMessage, _ timeout: Duration, _ retries: RPCRetryPolicy? = nil
+        _ method: String, _ request: some ProtobufMessage, _ timeout: Duration, _ retries: RPCRetryPolicy? = nil,
+        of service: String = Self.service
     ) async throws -> Reply {
-        let reply = try await self.call(Self.service + method, request.encoded(), timeout, retries)
+        let reply = try await self.call(service + method, request.encoded(), timeout, retries)
         do throws(MessageDecodingError) {
             return try Reply(decoding: reply, limits: .response)
         } catch {

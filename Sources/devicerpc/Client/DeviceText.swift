@@ -37,7 +37,7 @@ enum DeviceText {
         return Self.fields(fields)
     }
 
-    private static func status(_ saga: V1.Saga) -> String {
+    static func status(_ saga: V1.Saga) -> String {
         saga.isQuarantined ? "\(saga.status.shortName) (quarantined)" : saga.status.shortName
     }
 
@@ -62,6 +62,7 @@ enum DeviceText {
             ("deadline", Self.time(saga.deadline)), ("completed_at", Self.time(saga.completedAt)),
             ("last_sequence", "\(saga.lastSequence)"),
         ])
+        if let outlook = SagaOutlook(saga) { text += "\n" + outlook.text }
         var table = TextTable(["STEP", "STATUS", "ATTEMPTS", "TOOK", "ERROR"])
         for step in saga.steps {
             let attempts =
@@ -97,6 +98,12 @@ enum DeviceText {
                 Self.time(saga.createdAt), saga.failure?.reason ?? "",
             ])
         }
+        return table.render(style: style)
+    }
+
+    static func ports(_ ports: [V1.AllocatedPort], style: TextStyle) -> String {
+        var table = TextTable(["HOST", "KIND", "PORT", "DEVICE", "SAGA"])
+        for port in ports { table.append([port.host, port.kind, "\(port.port)", port.deviceID, port.sagaID]) }
         return table.render(style: style)
     }
 

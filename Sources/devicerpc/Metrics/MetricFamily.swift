@@ -68,6 +68,9 @@ enum KnownMetrics {
             "Reports to the user service whose outcome is unknown and that were taken for done, by operation "
                 + "(USER_SERVICE_DOUBT=accept)."),
         .counter("saga_unreadable_total", "Reads of sagas whose events this server can't read."),
+        .counter(
+            "saga_commands_total",
+            "Commands of operators and deletions that sagas of this replica have consumed, by kind and result."),
         .counter("saga_adopted_total", "Sagas taken over from other replicas, by type."),
         .histogram(
             "saga_flush_duration_seconds", "Time of one journal transaction, from BEGIN to COMMIT.", Buckets.fast),

@@ -45,6 +45,9 @@ final class SagaMetrics: SagaRuntimeObserver {
         for operation in ["increment", "decrement"] {
             _ = registry.counter("quota_assumed_total", [("operation", operation)])
         }
+        for kind in SagaCommand.Kind.allCases {
+            for result in SagaCommand.Result.allCases { _ = Self.commands(kind, result, in: registry) }
+        }
         for step in Self.steps {
             _ = registry.counter("saga_device_creation_retry_count", [("step", step)])
             _ = registry.counter("saga_device_creation_compensate_total", [("step", step)])
@@ -108,6 +111,17 @@ final class SagaMetrics: SagaRuntimeObserver {
 
     func sagaAdopted(type: String) {
         self.registry.counter("saga_adopted_total", [("type", type)]).increment(by: 1)
+    }
+
+    func commandConsumed(_ kind: SagaCommand.Kind, _ result: SagaCommand.Result) {
+        Self.commands(kind, result, in: self.registry).increment(by: 1)
+    }
+
+    private static func commands(
+        _ kind: SagaCommand.Kind, _ result: SagaCommand.Result, in registry: MetricsRegistry
+    ) -> CounterSeries {
+        registry.counter(
+            "saga_commands_total", [("kind", kind.rawValue.lowercased()), ("result", result.rawValue.lowercased())])
     }
 
     func flushed(records: Int, duration: Duration) {

@@ -86,8 +86,11 @@ struct Server {
             digestKey: try await patience.run { try await runtime.requestDigestKey() }, audit: audit,
             longReads: (self.configuration.database.queryConnections / 2, Self.toolConnections / 2),
             heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)
+        let operators = DeviceAdminService(
+            runtime: runtime, ports: PortStore(database: tools), audit: audit,
+            heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)
         let health = HealthService(["": .notServing, DeviceService.name: .notServing])
-        let application = service.services + [health.service]
+        let application = [service.service, operators.service, health.service]
         let services =
             application + ReflectionService(descriptorSet: DescriptorSet.bytes, services: application).services
         let authenticator = try await self.makeAuthenticator(services, audit)

@@ -62,6 +62,19 @@ import Testing
         return trail
     }
 
+    /// In the caller's own words, of which nothing breaks the line.
+    @Test func whatOperatorsDoIsToldWithTheReason() async {
+        let trail = self.trail("saga_1")
+        trail.note { $0.reason = "not\nneeded " + String(repeating: "x", count: 2000) }
+        let context = RPCContext(
+            method: "/\(DeviceAdminService.name)/CompensateSaga", peer: "somewhere",
+            identity: Caller(.user("root"), permissions: .all))
+        await self.audit().ended(context, .ok, trail)
+        let reason = "\(self.record.lines.first?.metadata["reason"] ?? "")"
+        #expect(reason.hasPrefix("not\\nneeded xx") && reason.hasSuffix("x…") && reason.count < 1010)
+        #expect(self.record.lines.first?.metadata["saga_id"] == "saga_1")
+    }
+
     @Test func refusalsAreToldOnceASecondForEachCaller() async {
         let audit = self.audit()
         for _ in 0..<100 {

@@ -85,6 +85,7 @@ enum MessageSamples {
         }
         $0.site = "rack-1"
         $0.isSiteServed = true
+        $0.nextActions = ["resume", "skip"]
     }
 
     static let event = V1.SagaEvent.with {

@@ -53,9 +53,9 @@ def replay(events: Sequence[Any]) -> Replayed:
             status = _STEP_STATUS_AFTER[name]
             if status is not None:
                 state.steps[event.step] = status
-            if status in ("SUCCEEDED", "SKIPPED"):
+            if status == "SUCCEEDED" or status == "SKIPPED" and not is_turned_back:
                 done.add(event.step)
-            elif status in ("COMPENSATED", "FAILED"):
+            elif status in ("COMPENSATED", "FAILED", "SKIPPED"):
                 done.discard(event.step)
         elif name == "SAGA_ADOPTED":
             state.adoptions += 1

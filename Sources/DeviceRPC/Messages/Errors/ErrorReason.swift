@@ -32,6 +32,10 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
     public static let sagaCompleted = Self("SAGA_COMPLETED", .failedPrecondition)
     /// ResumeSaga: not PARKED, or not parked where its step may be skipped.
     public static let sagaNotParked = Self("SAGA_NOT_PARKED", .failedPrecondition)
+    /// CompensateSaga: it can only go forward.
+    public static let pastPivot = Self("PAST_PIVOT", .failedPrecondition)
+    /// It ended, or parked, before the command was obeyed.
+    public static let tooLate = Self("TOO_LATE", .failedPrecondition)
     public static let unimplemented = Self("UNIMPLEMENTED", .unimplemented)
 
     // MARK: The saga ran and is undone

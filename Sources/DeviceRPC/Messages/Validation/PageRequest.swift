@@ -1,5 +1,13 @@
 import NIOCore
 
+extension InvalidRequest {
+    /// A token that holds no position of the list.
+    static let badPageToken = InvalidRequest([
+        GoogleRPC.FieldViolation(
+            field: "page_token", explanation: "must be the next_page_token of the same list with the same filters")
+    ])
+}
+
 /// Which page of a list is asked for.
 public struct PageRequest: Sendable, Equatable {
     /// Records at most, 1 to 1000.

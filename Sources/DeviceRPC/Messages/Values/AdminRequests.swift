@@ -11,7 +11,8 @@ extension V1 {
 
     public struct ResumeSagaRequest: ProtobufMessage {
         public var sagaID = ""
-        /// Only where current_step is COMPENSATION_FAILED: undone by hand, marked SKIPPED.
+        /// Current_step was done, or undone, by hand, and is marked SKIPPED. Only for an undo that failed, and for a pivot or retriable
+        /// step that parked.
         public var skipStep = false
         public var reason = ""
 

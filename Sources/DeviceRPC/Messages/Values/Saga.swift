@@ -42,6 +42,8 @@ extension V1 {
         public var site = ""
         /// Some live replica can call that site.
         public var isSiteServed = false
+        /// The commands that an operator may give it as it is, the least drastic first: resume, skip, compensate; more may come.
+        public var nextActions: [String] = []
 
         public init() {}
     }
@@ -123,6 +125,7 @@ extension V1.Saga: CConvertible {
         self.doubt = message.doubt.map { V1.SagaDoubt($0.pointee) }
         self.site = String(wire: message.site)
         self.isSiteServed = message.is_site_served != 0
+        self.nextActions = [String](wire: message.next_actions, message.n_next_actions)
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__Saga, _ arena: MessageArena) {
@@ -149,6 +152,8 @@ extension V1.Saga: CConvertible {
         message.doubt = arena.optionalMessage(self.doubt)
         if !self.site.isEmpty { message.site = arena.string(self.site) }
         message.is_site_served = self.isSiteServed ? 1 : 0
+        message.n_next_actions = self.nextActions.count
+        message.next_actions = arena.strings(self.nextActions)
     }
 }
 

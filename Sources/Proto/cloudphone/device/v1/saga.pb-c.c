@@ -277,7 +277,7 @@ void   cloudphone__device__v1__saga_event__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__saga_event__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
-static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descriptors[22] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descriptors[23] =
 {
   {
     "saga_id",
@@ -543,6 +543,18 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__saga__field_descri
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "next_actions",
+    23,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Cloudphone__Device__V1__Saga, n_next_actions),
+    offsetof(Cloudphone__Device__V1__Saga, next_actions),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__saga__field_indices_by_name[] = {
   15,   /* field[15] = batch_id */
@@ -555,6 +567,7 @@ static const unsigned cloudphone__device__v1__saga__field_indices_by_name[] = {
   6,   /* field[6] = failure */
   21,   /* field[21] = is_site_served */
   13,   /* field[13] = last_sequence */
+  22,   /* field[22] = next_actions */
   17,   /* field[17] = next_attempt_at */
   16,   /* field[16] = quarantined */
   14,   /* field[14] = request_id */
@@ -571,7 +584,7 @@ static const unsigned cloudphone__device__v1__saga__field_indices_by_name[] = {
 static const ProtobufCIntRange cloudphone__device__v1__saga__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 22 }
+  { 0, 23 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__saga__descriptor =
 {
@@ -581,7 +594,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__saga__descriptor =
   "Cloudphone__Device__V1__Saga",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__Saga),
-  22,
+  23,
   cloudphone__device__v1__saga__field_descriptors,
   cloudphone__device__v1__saga__field_indices_by_name,
   1,  cloudphone__device__v1__saga__number_ranges,

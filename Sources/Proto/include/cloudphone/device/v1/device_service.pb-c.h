@@ -349,7 +349,8 @@ struct  Cloudphone__Device__V1__ResumeSagaRequest
   ProtobufCMessage base;
   char *saga_id;
   /*
-   * only where current_step is COMPENSATION_FAILED: undone by hand, marked SKIPPED
+   * current_step was done, or undone, by hand, and is marked SKIPPED. Only for an undo that failed, and for a pivot or
+   * retriable step that parked.
    */
   protobuf_c_boolean skip_step;
   /*

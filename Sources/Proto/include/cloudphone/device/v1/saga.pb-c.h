@@ -195,10 +195,16 @@ struct  Cloudphone__Device__V1__Saga
    * some live replica can call that site
    */
   protobuf_c_boolean is_site_served;
+  /*
+   * The commands that an operator may give it as it is, the least drastic first: resume, skip (ResumeSaga with skip_step),
+   * compensate; more may come. Empty: it goes on by itself, or is over.
+   */
+  size_t n_next_actions;
+  char **next_actions;
 };
 #define CLOUDPHONE__DEVICE__V1__SAGA__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__saga__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__SAGA_STATUS__SAGA_STATUS_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, NULL, NULL, NULL, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, NULL, NULL, NULL, (char *)protobuf_c_empty_string, 0 }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__SAGA_STATUS__SAGA_STATUS_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, 0,NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, NULL, NULL, NULL, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, NULL, NULL, NULL, (char *)protobuf_c_empty_string, 0, 0,NULL }
 
 
 /*
@@ -208,7 +214,7 @@ struct  Cloudphone__Device__V1__SagaWait
 {
   ProtobufCMessage base;
   /*
-   * BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED; more may come
+   * BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED, COMMAND; more may come
    */
   char *reason;
   /*

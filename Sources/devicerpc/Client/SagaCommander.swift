@@ -1,0 +1,57 @@
+import DeviceRPC
+import RPCTransport
+
+/// Gives many sagas one command, at a bounded rate, and says of each what came of it.
+struct SagaCommander {
+    /// Calls at once: a command may have to wait for a step's call.
+    private static let parallel = 64
+
+    /// Commands a second.
+    let rate: Int
+    let options: ClientOptions
+    /// Gives one saga the command.
+    let command: @Sendable (_ sagaID: String) async throws -> V1.Saga
+    /// Whether an answer says that nobody has obeyed it yet.
+    let isPending: @Sendable (V1.Saga) -> Bool
+
+    /// - Throws: `Exit`, unless all have succeeded.
+    func run(_ ids: [String]) async throws {
+        var statuses: Set<CommandStatus> = []
+        let start = ContinuousClock.now
+        try await withThrowingTaskGroup(of: CommandStatus.self) { group in
+            for (index, id) in ids.enumerated() {
+                try await Task.sleep(until: start + .seconds(1) * index / self.rate)
+                if index >= Self.parallel, let status = try await group.next() { statuses.insert(status) }
+                group.addTask { try await self.run(id) }
+            }
+            for try await status in group { statuses.insert(status) }
+        }
+        statuses.remove(.success)
+        if let worst = statuses.max(by: { $0.rawValue < $1.rawValue }) { throw Exit(worst) }
+    }
+
+    private func run(_ id: String) async throws -> CommandStatus {
+        do {
+            let saga = try await self.command(id)
+            let isPending = self.isPending(saga)
+            switch self.options.output {
+            case .json:
+                StandardOutput.write(
+                    "{\"sagaId\":\(JSONText.quoted(id)),\"isPending\":\(isPending),\"saga\":\(saga.json(.compact))}\n")
+            case .text:
+                let note = isPending ? "  (given, and not obeyed yet)" : ""
+                StandardOutput.write(Printable.text("\(id)  \(DeviceText.status(saga))\(note)") + "\n")
+            }
+            return isPending ? .timedOut : .success
+        } catch let failure as CallFailure {
+            switch self.options.output {
+            case .json:
+                StandardOutput.write("{\"sagaId\":\(JSONText.quoted(id)),\(failure.json().dropFirst())")
+            case .text:
+                let reason = failure.reason.isEmpty ? failure.code.name : failure.reason
+                StandardOutput.write(Printable.text("\(id)  \(reason): \(failure.message)") + "\n")
+            }
+            return failure.status
+        }
+    }
+}
