@@ -281,7 +281,9 @@ def test_migrate_twice(world: World) -> None:
 
 def test_help_lists_every_command() -> None:
     text = run_command(["--help"]).stdout
-    for command in ("serve", "create", "get", "watch", "batch", "list", "sagas", "migrate", "bench", "version"):
+    for command in (
+        "serve", "create", "get", "watch", "batch", "list", "sagas", "compensate", "resume", "ports", "migrate", "bench", "version",
+    ):
         assert re.search(rf"^\s+{command}\b", text, re.MULTILINE), text
     assert "fault-points" not in text
     serve = run_command(["serve", "--help"]).stdout

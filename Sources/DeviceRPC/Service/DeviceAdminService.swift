@@ -47,7 +47,7 @@ public struct DeviceAdminService: MethodMaking {
         if saga.status == .completed {
             throw RPCError(.sagaCompleted, "\(id) is completed: there is nothing to stop", of: saga)
         }
-        if saga.isTurnedBack || saga.status == .compensated { return V1.Saga(saga, in: self.runtime) }
+        if Self.isUndone(saga) { return V1.Saga(saga, in: self.runtime) }
         return try await self.give(.compensate, to: saga, by: caller, request.reason, context)
     }
 
@@ -111,11 +111,16 @@ public struct DeviceAdminService: MethodMaking {
         case .consumed(.pastPivot):
             return RPCError(.pastPivot, "\(saga.id) can only go forward: it is past its pivot", of: saga)
         case .consumed(.tooLate), .over:
-            if kind == .compensate, saga.isTurnedBack || saga.status == .compensated { return nil }
+            if kind == .compensate, Self.isUndone(saga) { return nil }
             return RPCError(.tooLate, "\(saga.id) is \(saga.status.name) since before the command was obeyed", of: saga)
         case .consumed(.unknownKind):
             return RPCError(.unimplemented, "the server that drives \(saga.id) doesn't know this command", of: saga)
         }
+    }
+
+    /// It is, or will be; also of what can't be read.
+    private static func isUndone(_ saga: SagaSnapshot) -> Bool {
+        saga.isTurnedBack || saga.status == .compensating || saga.status == .compensated
     }
 
     private static func notParked(_ saga: SagaSnapshot) -> RPCError {

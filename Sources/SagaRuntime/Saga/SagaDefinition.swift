@@ -187,7 +187,10 @@ public struct RetryPolicy: Sendable, Equatable {
     /// 3 retries: up to 1, 2 and 4 s.
     public static let forward = RetryPolicy(maximumRetries: 3, initialDelay: .seconds(1), maximumDelay: .seconds(30))
     /// About 6 hours: up to 1 s doubling to 5 min.
-    public static let undo = RetryPolicy(maximumRetries: 80, initialDelay: .seconds(1), maximumDelay: .seconds(300))
+    public static let undo =
+        FaultPoint.isWanted("undo.impatient")
+        ? RetryPolicy(maximumRetries: 1, initialDelay: .milliseconds(100), maximumDelay: .milliseconds(100))
+        : RetryPolicy(maximumRetries: 80, initialDelay: .seconds(1), maximumDelay: .seconds(300))
 
     /// The delay before attempt `attempt + 1`; `random` in 0..<1 (full jitter).
     public func delay(afterAttempt attempt: Int, random: Double, atLeast: Duration?) -> Duration {

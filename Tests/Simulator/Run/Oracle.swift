@@ -137,6 +137,9 @@ struct Oracle {
             if turnsBack, status == "COMPLETED", !["TOO_LATE", "PAST_PIVOT"].contains(command.result) {
                 wrong.append("\(what) was answered with \(command.result), and the saga is COMPLETED")
             }
+            if turnsBack, command.result == "TOO_LATE", status != "COMPLETED" {
+                wrong.append("\(what) was answered with TOO_LATE, and the saga is \(status)")
+            }
             if command.result == "PAST_PIVOT", !self.world.plan.traits.hasPivot || status != "COMPLETED" {
                 wrong.append("\(what) was answered with PAST_PIVOT, and the saga is \(status)")
             }

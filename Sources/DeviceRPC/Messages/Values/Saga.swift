@@ -50,7 +50,7 @@ extension V1 {
 
     /// What a saga waits for.
     public struct SagaWait: ProtobufMessage {
-        /// BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED; more may come.
+        /// BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED, COMMAND; more may come.
         public var reason = ""
         /// Whom it waits for, e.g. a site or the user service; empty: nobody.
         public var dependency = ""
