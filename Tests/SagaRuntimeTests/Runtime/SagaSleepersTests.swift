@@ -400,6 +400,20 @@ import Testing
         await fixture.close()
     }
 
+    /// A second command, while the first one is being obeyed here: taking the saga up again would fence its own driver.
+    @Test func whatIsDrivenHereIsNotTakenFromItsDriver() async throws {
+        let fixture = try await JournalFixture.make()
+        var parked = fixture.machine()
+        _ = await fixture.write(&parked)
+        await self.park(&parked, in: fixture)
+        _ = try await self.commands(fixture).issue(.resume, to: parked.snapshot.id, by: "ann", reason: "test")
+        let sleepers = SagaSleepers(pool: fixture.pool, days: fixture.days, clock: fixture.clock)
+        #expect(try await sleepers.wake(limit: 10, by: Self.reach, isHeld: { _ in true }, rate: nil).isEmpty)
+        #expect(try await fixture.count("SELECT count(*) FROM saga_state WHERE version = \(parked.version)") == 1)
+        #expect(try await self.wake(fixture).map(\.id) == [parked.snapshot.id])
+        await fixture.close()
+    }
+
     /// Commands of sagas that nobody takes up keep nobody else's from being seen.
     @Test func driversLearnOfCommandsHoweverManyWait() async throws {
         let fixture = try await JournalFixture.make()
