@@ -77,6 +77,7 @@ class Guarded:
         return self.refusal(metadata).code != grpc.StatusCode.UNAUTHENTICATED
 
     def audit_lines(self) -> list[str]:
+        time.sleep(0.2)  # lines are gathered for some milliseconds before they are written
         return [line for line in self.server.log_text().splitlines() if "[AUDIT]" in line]
 
 
