@@ -4,10 +4,11 @@ import ArgumentParser
 @main
 struct DeviceRPCCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "devicerpc", abstract: "Creates cloud phones as durable sagas, over gRPC.",
+        commandName: "devicerpc", abstract: "Creates and deletes cloud phones as durable sagas, over gRPC.",
         discussion: CommandStatus.help, version: Version.current,
         subcommands: [
-            ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, BatchCommand.self,
+            ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, DeleteCommand.self,
+            CancelCommand.self, BatchCommand.self,
             ListCommand.self, SagasCommand.self, CompensateCommand.self, ResumeCommand.self, PortsCommand.self,
             MigrateCommand.self, BenchCommand.self, VersionCommand.self,
             ConfigurationReferenceCommand.self, FaultPointsCommand.self,

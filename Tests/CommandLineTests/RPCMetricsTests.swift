@@ -46,14 +46,19 @@ import Testing
         metrics.unfinished(["DEVICE_CREATION": creations, "OTHER": .init(count: 2, age: .seconds(7))])
         #expect(registry.expose().contains("saga_oldest_unfinished_seconds{type=\"OTHER\"} 7\n"))
         metrics.unfinished(["DEVICE_CREATION": creations])
-        metrics.measured(inProgress: 3, parked: 1, quarantined: 2, leaseAge: .milliseconds(1500), daysAhead: 7)
+        // Sagas of other types are no creations.
+        metrics.sagaEnded(type: "DEVICE_DELETION", status: .completed, failure: nil, duration: .seconds(1))
+        metrics.measured(
+            inProgress: ["DEVICE_CREATION": 3, "DEVICE_DELETION": 2], parked: 1, quarantined: 2,
+            leaseAge: .milliseconds(1500), daysAhead: 7)
         let text = registry.expose()
         for line in [
             "saga_device_creation_total{status=\"completed\"} 1", "saga_device_creation_total{status=\"failed\"} 2",
             "saga_device_creation_total{status=\"timeout\"} 1", "saga_device_creation_duration_seconds_count 4",
             "saga_device_creation_retry_count{step=\"START_DEVICE\"} 1",
             "saga_device_creation_compensate_total{step=\"ALLOCATE_PORTS\"} 1",
-            "saga_device_creation_in_progress 3", "saga_parked 1", "saga_quarantined 2",
+            "saga_device_creation_in_progress 3", "saga_in_progress 5", "saga_parked 1", "saga_quarantined 2",
+            "saga_ended_total{status=\"COMPLETED\",type=\"DEVICE_DELETION\"} 1",
             "saga_parked_total{reason=\"R\",type=\"DEVICE_CREATION\"} 1",
             "saga_device_creation_failed_total{reason=\"other\"} 3",
             "saga_device_creation_failed_total{reason=\"TIMED_OUT\"} 0",

@@ -211,7 +211,7 @@ def test_wrong_settings_are_named(stub: StubServer) -> None:
     assert "--token" in bad and "to ken" not in bad
 
 
-@pytest.mark.parametrize("command", ["create", "get", "watch", "batch", "list", "sagas", "bench"])
+@pytest.mark.parametrize("command", ["create", "get", "watch", "delete", "batch", "list", "sagas", "bench"])
 def test_help_tells_all(command: str) -> None:
     text = run_command([command, "--help"]).stdout
     for name in ("--config", "--server", "--token", "--token-file", "--tls", "--tls-ca", "--tls-cert", "--tls-key",

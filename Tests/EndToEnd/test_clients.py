@@ -236,12 +236,6 @@ def test_lists(stack: Stack) -> None:
         _is_invalid(caught.value, {"page_size"})
 
 
-def test_not_there_yet(stack: Stack) -> None:
-    with pytest.raises(RPCFailure) as caught:
-        stack.unary("device", "DeleteDevice", service_pb2.DeleteDeviceRequest(device_id=str(uuid.uuid4())))
-    assert caught.value.code is grpc.StatusCode.UNIMPLEMENTED
-
-
 def test_operators(stack: Stack) -> None:
     """More of them: test_operators.py."""
     unknown = "saga_1730188800000_aaaaaaaaaa"

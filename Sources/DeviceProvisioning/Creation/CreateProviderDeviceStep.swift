@@ -4,7 +4,7 @@ import SagaRuntime
 struct CreateProviderDeviceStep: RemoteStep {
     let providers: ProviderRegistry
 
-    func isNeeded(request: [UInt8]) -> Bool { true }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let call = try ProviderCall(context, self.providers)
@@ -28,20 +28,7 @@ struct CreateProviderDeviceStep: RemoteStep {
     }
 
     func compensate(_ context: StepContext) async throws(StepError) -> Undone {
-        let call = try ProviderCall(context, self.providers)
-        var devices: [ProviderDevice] = []
-        if let recorded = call.recorded { devices.append(recorded) }
-        if context.isInDoubt || devices.isEmpty {
-            for device in try await call.provider.find(call.request)
-            where !devices.contains(where: { $0.externalID == device.externalID }) {
-                devices.append(device)
-            }
-        }
-        var found = Undone.nothingFound
-        for device in devices {
-            if case .undone = try await call.provider.destroy(device, call.request) { found = .undone }
-        }
-        return found
+        try await ProviderCall(context, self.providers).destroy(isInDoubt: context.isInDoubt)
     }
 
     func discard(_ context: StepContext, output: String?) async throws(StepError) {

@@ -15,13 +15,13 @@ struct ReportQuotaUsageStep: RemoteStep {
         return configuration.undoTimeout * (configuration.isIdempotent ? 2 : 1) + .seconds(5)
     }
 
-    func isNeeded(request: [UInt8]) -> Bool { self.client != nil }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { self.client != nil }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let (client, request) = try self.parts(context)
         try await client.send(
             .increment(key: context.idempotencyKey), for: request, authorize: context.authorize)
-        return .done(output: "{}")
+        return .done(output: UsageKey.output(generation: context.generation))
     }
 
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution {
@@ -31,7 +31,7 @@ struct ReportQuotaUsageStep: RemoteStep {
         case .park: return .undecidable(Self.inDoubt)
         case .accept:
             client.assume(.increment(key: context.idempotencyKey), for: request, of: context.sagaID)
-            return .assumed(output: "{}", Self.assumedCounted)
+            return .assumed(output: UsageKey.output(generation: context.generation), Self.assumedCounted)
         }
     }
 
@@ -109,7 +109,7 @@ struct ReportQuotaUsageStep: RemoteStep {
         .undecidable, reason: DeviceFailureReason.quotaUnavailable,
         message: "whether the usage was reported is not known, and the user service does not honour keys")
 
-    private static let undoInDoubt = StepError(
+    static let undoInDoubt = StepError(
         .undecidable, reason: DeviceFailureReason.quotaUnavailable,
         message: "whether the usage was taken back is not known, and the user service does not honour keys")
 
@@ -117,12 +117,17 @@ struct ReportQuotaUsageStep: RemoteStep {
         .undecidable, reason: DeviceFailureReason.quotaUnavailable,
         message: "whether the usage was reported is not known; assumed: it was (USER_SERVICE_DOUBT)")
 
-    private static let assumedTakenBack = StepError(
+    static let assumedTakenBack = StepError(
         .undecidable, reason: DeviceFailureReason.quotaUnavailable,
         message: "whether the usage was taken back is not known; assumed: there is none any more (USER_SERVICE_DOUBT)")
 
     private func parts(_ context: StepContext) throws(StepError) -> (QuotaClient, DeviceRequest) {
-        guard let client = self.client else {
+        try Self.parts(context, self.client)
+    }
+
+    static func parts(_ context: StepContext, _ client: QuotaClient?) throws(StepError) -> (QuotaClient, DeviceRequest)
+    {
+        guard let client else {
             // Reported by a server that has a user service, and taken back by one that hasn't: wait for the former.
             throw StepError(
                 .unavailable, reason: DeviceFailureReason.quotaUnavailable,

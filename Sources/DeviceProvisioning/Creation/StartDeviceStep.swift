@@ -4,7 +4,7 @@ import SagaRuntime
 struct StartDeviceStep: RemoteStep {
     let providers: ProviderRegistry
 
-    func isNeeded(request: [UInt8]) -> Bool { true }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
 
     func execute(_ context: StepContext) async throws(StepError) -> Execution {
         let call = try ProviderCall(context, self.providers)

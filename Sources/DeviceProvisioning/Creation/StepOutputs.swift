@@ -2,11 +2,12 @@ import SagaRuntime
 
 // What the steps leave in the journal for those after them: JSON text, a few hundred bytes.
 
-/// The part of ALLOCATE_PORTS' output that names the site, from version 2 on.
+/// The part of ALLOCATE_PORTS' output that names the site, from version 2 on; CLAIM_DEVICE's names it too, where it is known.
 enum SiteOutput {
     private static let start = "{\"site\":\""
 
     static func site(_ outputs: [String: String]) -> String? {
+        if let output = outputs[DeviceStep.claimDevice] { return (try? JSONValue(parsing: output))?["site"]?.string }
         guard let output = outputs[DeviceStep.allocatePorts], output.hasPrefix("{\"site\":") else { return nil }
         // It is asked for at every turn of a saga, and there is nothing in a name that JSON escapes.
         if output.hasPrefix(Self.start) {
@@ -45,8 +46,14 @@ extension ProviderDevice {
     }
 
     init(output: String) throws(StoredDataError) {
-        guard let value = try? JSONValue(parsing: output), let id = value["id"]?.string,
-            let generation = value["generation"]?.integer
+        guard let value = try? JSONValue(parsing: output) else {
+            throw StoredDataError(message: "the output of \(DeviceStep.createProviderDevice) is not JSON")
+        }
+        try self.init(value)
+    }
+
+    init(_ value: JSONValue) throws(StoredDataError) {
+        guard let id = value["id"]?.string, let generation = value["generation"]?.integer
         else {
             throw StoredDataError(message: "the output of \(DeviceStep.createProviderDevice) is not a device")
         }

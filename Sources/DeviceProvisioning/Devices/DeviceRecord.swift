@@ -32,6 +32,14 @@ public struct DeviceRecord: Sendable, Equatable {
     public var connection: DeviceConnection?
     /// The saga that last changed it.
     public var sagaID: String
+    /// The saga that created it: the provider's labels and its ports name it.
+    public var creationSagaID: String
+    /// The saga that holds it; empty: none, or the creation of an older program.
+    public var operationSagaID: String
+    /// Where it was made; empty: not known.
+    public var site: String
+    /// Why its status is what it is; empty: there is nothing to say.
+    public var statusReason: String
     public var createdAt: Timestamp
     public var updatedAt: Timestamp
 }
@@ -41,8 +49,15 @@ extension DeviceRecord {
     static let columns = """
         d.device_id, d.name, d.description, d.type, d.status, d.provider, d.user_id, d.tenant_id, d.cpu_cores, d.memory_mb, \
         d.storage_mb, d.width_px, d.height_px, d.dpi, d.android_version, d.tags, d.metadata, d.external_id, d.host, \
-        d.adb_port, d.webrtc_port, d.attributes, d.saga_id, d.created_at, d.updated_at
+        d.adb_port, d.webrtc_port, d.attributes, d.saga_id, d.created_at, d.updated_at, coalesce(d.operation_saga_id, ''), \
+        coalesce(d.site, ''), d.status_reason, coalesce(d.changed_by_saga_id, d.saga_id)
         """
+
+    /// The saga that keeps others from it; empty: none. Creations of older programs don't say that they do.
+    public var holder: String {
+        if !self.operationSagaID.isEmpty { return self.operationSagaID }
+        return self.status == .creating || self.status == .deleting ? self.creationSagaID : ""
+    }
 
     static func outline(_ row: SQLRow, _ problem: PostgresError) throws(PostgresError) -> DeviceOutline {
         DeviceOutline(
@@ -74,9 +89,13 @@ extension DeviceRecord {
             attributes: try Self.strings(row, 21))
         self.connection =
             connection == DeviceConnection(host: "", adbPort: 0, webRTCPort: 0) ? nil : connection
-        self.sagaID = try row.text(22)
+        self.creationSagaID = try row.text(22)
         self.createdAt = try row.timestamp(23)
         self.updatedAt = try row.timestamp(24)
+        self.operationSagaID = try row.text(25)
+        self.site = try row.text(26)
+        self.statusReason = try row.text(27)
+        self.sagaID = try row.text(28)
     }
 
     private static func strings(_ row: SQLRow, _ column: Int) throws(PostgresError) -> [String: String] {

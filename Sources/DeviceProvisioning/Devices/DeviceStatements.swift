@@ -11,19 +11,20 @@ enum DeviceStatements {
                 INSERT INTO devices (
                     device_id, name, description, type, status, provider, user_id, tenant_id, cpu_cores, memory_mb,
                     storage_mb, width_px, height_px, dpi, android_version, tags, metadata, external_id, saga_id,
-                    created_at, updated_at)
+                    operation_saga_id, site, made, created_at, updated_at)
                 SELECT r.device, r.name, coalesce(r.description, ''), r.type, 'CREATING', r.provider, r."user",
                     coalesce(r.tenant, ''), r.cpu, r.memory, r.storage, r.width, r.height, r.dpi, r.android,
                     coalesce(r.tags, '{}'), coalesce(r.metadata, '{}'), coalesce(r.made->>'id', ''), a.saga_id,
+                    a.saga_id, r.site, CASE WHEN r.made IS NOT NULL THEN jsonb_build_object('device', r.made) END,
                     timestamptz 'epoch' + r.at * interval '1 microsecond',
                     timestamptz 'epoch' + r.now * interval '1 microsecond'
                 FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(
                     device uuid, name text, description text, type text, provider text, "user" text, tenant text, cpu int,
                     memory int, storage int, width int, height int, dpi int, android text, tags text[],
-                    metadata jsonb, made jsonb, at bigint, now bigint)
+                    metadata jsonb, made jsonb, site text, at bigint, now bigint)
                 ORDER BY r.device
                 ON CONFLICT (device_id) DO UPDATE
-                SET external_id = excluded.external_id, updated_at = excluded.updated_at
+                SET external_id = excluded.external_id, made = excluded.made, updated_at = excluded.updated_at
                 WHERE devices.saga_id = excluded.saga_id
                 RETURNING saga_id
             ), granted AS (SELECT saga_id, NULL::text AS output FROM recorded)
@@ -50,23 +51,25 @@ enum DeviceStatements {
                 if let made = view.outputs[DeviceStep.createProviderDevice], !made.isEmpty {
                     writer.member("made", json: made)
                 }
+                if let site = SiteOutput.site(view.outputs) { writer.member("site", site) }
                 writer.member("at", view.createdAt.microseconds)
                 writer.member("now", view.updatedAt.microseconds)
             }
         },
         refusal: nil)
 
-    /// START_DEVICE is done: the device runs, and can be reached.
+    /// START_DEVICE is done: the device runs, can be reached, and is nobody's to hold. What its deletion needs to know of the
+    /// creation stays with it, since the creation's own rows go some day.
     static let markRunning = SideEffect(
         name: "device_running",
         statement: """
             UPDATE devices d
             SET status = 'RUNNING', updated_at = timestamptz 'epoch' + r.now * interval '1 microsecond',
-                host = coalesce(r.connection->>'host', ''),
+                operation_saga_id = NULL, made = r.made, host = coalesce(r.connection->>'host', ''),
                 adb_port = coalesce((r.connection->>'adb')::int, 0),
                 webrtc_port = coalesce((r.connection->>'webrtc')::int, 0),
                 attributes = coalesce(r.connection->'attributes', '{}')
-            FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(device uuid, connection jsonb, now bigint)
+            FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(device uuid, connection jsonb, made jsonb, now bigint)
             WHERE d.device_id = r.device AND d.saga_id = a.saga_id
             """,
         argument: { view in
@@ -76,6 +79,7 @@ enum DeviceStatements {
                 if let connection = view.outputs[DeviceStep.startDevice], !connection.isEmpty {
                     writer.member("connection", json: connection)
                 }
+                writer.member("made", json: MadeDevice(creation: view).encoded)
             }
         })
 

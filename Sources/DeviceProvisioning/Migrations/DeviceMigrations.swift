@@ -13,7 +13,25 @@ public enum DeviceMigrations {
         Migration(version: 125, name: "site", sql: Self.site),
         Migration(version: 126, name: "site_room", sql: Self.siteRoom),
         Migration(version: 127, name: "simulated_outage", sql: Self.simulatedOutage),
+        Migration(version: 130, name: "device_operations", sql: Self.deviceOperations),
     ]
+
+    /// What is done with a device that is there. Null in what older programs write, whose creations hold what they create.
+    ///
+    /// `saga_id` stays the creation's: the provider's labels and the ports name it.
+    private static let deviceOperations = """
+        ALTER TABLE devices
+            ADD COLUMN operation_saga_id text COLLATE "C",  -- the saga that holds it; null: none
+            ADD COLUMN changed_by_saga_id text COLLATE "C", -- the saga that last changed it; null: its creation
+            ADD COLUMN site text COLLATE "C",               -- where it was made; null: nobody wrote it down
+            ADD COLUMN status_reason text NOT NULL DEFAULT '',
+            ADD COLUMN made jsonb,                          -- what its creation made; null: nobody wrote it down
+            DROP CONSTRAINT devices_status_check,
+            -- Not validated: nothing that was allowed is forbidden now, and the table is not to be read for it.
+            ADD CONSTRAINT devices_status_check CHECK (
+                status IN ('CREATING', 'RUNNING', 'STOPPED', 'ERROR', 'DELETING', 'STARTING', 'STOPPING')) NOT VALID;
+        COMMENT ON COLUMN devices.saga_id IS 'the saga that created it';
+        """
 
     /// For drills: simulated sites that are away. Written by people.
     private static let simulatedOutage = """
@@ -121,7 +139,7 @@ public enum DeviceMigrations {
             adb_port int NOT NULL DEFAULT 0,
             webrtc_port int NOT NULL DEFAULT 0,
             attributes jsonb NOT NULL DEFAULT '{}',
-            saga_id text COLLATE "C" NOT NULL,     -- the saga that last changed it
+            saga_id text COLLATE "C" NOT NULL,     -- the saga that created it
             created_at timestamptz NOT NULL,
             updated_at timestamptz NOT NULL
         ) WITH (fillfactor = 60, autovacuum_vacuum_scale_factor = 0.05);

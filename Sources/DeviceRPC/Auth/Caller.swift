@@ -43,6 +43,9 @@ public final class Caller: Sendable {
 
     public var visibleDevices: Visibility { self.visible(asAdministratorWith: .deviceRead) }
 
+    /// Devices that it may delete, as far as that is its permission.
+    var deletableDevices: Visibility { self.visible(asAdministratorWith: .deviceDelete) }
+
     public var visibleSagas: Visibility { self.visible(asAdministratorWith: .sagaRead) }
 
     func sees(_ saga: SagaSnapshot) -> Bool {

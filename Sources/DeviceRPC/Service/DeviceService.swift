@@ -24,7 +24,7 @@ public struct DeviceService: MethodMaking {
     let audit: AuditLog
     /// Reads that may each take a connection of the database for long. A part of these is left to all others: to reads of
     /// single sagas and devices, and to the server's own.
-    private let longReads: (sagas: FairGate<Client>, devices: FairGate<Client>)
+    let longReads: (sagas: FairGate<Client>, devices: FairGate<Client>)
 
     /// - Parameters:
     ///   - digestKey: of the request digests; the same on all replicas (`SagaRuntime.requestDigestKey`).
@@ -64,7 +64,7 @@ public struct DeviceService: MethodMaking {
                     } catch {
                         throw RPCError.of(error)
                     }
-                }, self.unimplemented("DeleteDevice"),
+                }, self.changing("DeleteDevice", self.deleteDevice),
             ])
     }
 
@@ -82,7 +82,7 @@ public struct DeviceService: MethodMaking {
         var new = NewSaga(
             id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID,
             tenantID: specification.tenantID, resourceID: deviceID, requestID: specification.requestID, method: 1,
-            requestDigest: self.digest(specification),
+            requestDigest: self.digest(of: specification.canonicalBytes, requestID: specification.requestID),
             batchID: specification.batchID, request: DeviceRequest(specification, deviceID: deviceID).encoded(),
             secrets: ProviderOptions.encoded(specification.providerOptions), timeout: specification.sagaTimeout)
         new.sites = candidates.map(\.name)
@@ -96,16 +96,20 @@ public struct DeviceService: MethodMaking {
             $0.sagaID = submission.id.rawValue
             $0.deviceID = snapshot.resourceID
         }
-        if let failure = snapshot.failure, !snapshot.status.isActive {
-            throw RPCError.sagaFailed(
-                submission.id, step: failure.step, reason: failure.reason, message: failure.message,
-                isParked: snapshot.status == .parked,
-                obstacles: snapshot.steps.filter { $0.status == .compensationFailed }.map { ($0.name, $0.error) })
-        }
+        try Self.checkEnd(of: snapshot)
         return V1.CreateDeviceResponse.with {
             $0.sagaID = submission.id.rawValue
-            $0.device = V1.Device(creation: snapshot)
+            $0.device = self.device(creation: snapshot)
         }
+    }
+
+    /// - Throws: why a saga that has ended, or is parked, did not complete.
+    static func checkEnd(of saga: SagaSnapshot) throws(RPCError) {
+        guard let failure = saga.failure, !saga.status.isActive else { return }
+        throw .sagaFailed(
+            saga.id, step: failure.step, reason: failure.reason, message: failure.message,
+            isParked: saga.status == .parked,
+            obstacles: saga.steps.filter { $0.status == .compensationFailed }.map { ($0.name, $0.error) })
     }
 
     /// Where the device may be made, the best site first.
@@ -168,9 +172,9 @@ public struct DeviceService: MethodMaking {
     }
 
     /// Digests, not requests, are kept: option values are secrets.
-    private func digest(_ specification: CreateDeviceSpecification) -> [UInt8] {
-        guard !specification.requestID.isEmpty else { return [] }
-        let code = HMAC<SHA256>.authenticationCode(for: specification.canonicalBytes, using: self.digestKey)
+    func digest(of canonicalBytes: [UInt8], requestID: String) -> [UInt8] {
+        guard !requestID.isEmpty else { return [] }
+        let code = HMAC<SHA256>.authenticationCode(for: canonicalBytes, using: self.digestKey)
         // 128 bits of it: a row less wide, and still no two requests alike.
         return Array(code.prefix(16))
     }
@@ -186,7 +190,8 @@ public struct DeviceService: MethodMaking {
         // Known from CreateDevice's answer on, before its record exists too.
         let sagas = try await self.longReads.sagas.pass(Client(context)) {
             try await self.runtime.list(
-                SagaFilter(resourceID: id, visibility: visibility), before: nil, limit: 1, until: context.deadline
+                SagaFilter(type: DeviceCreation.type, resourceID: id, visibility: visibility), before: nil, limit: 1,
+                until: context.deadline
             ).sagas
         }
         // The saga may have written the record between the two looks.
@@ -195,8 +200,15 @@ public struct DeviceService: MethodMaking {
         }
         if sagas.first?.isOutline == true { throw SagaRuntimeError.unreadable("the saga of device \(id)") }
         guard let saga = sagas.first, saga.status.isActive || saga.status == .parked,
-            let device = V1.Device(creation: saga)
+            let device = self.device(creation: saga)
         else { throw RPCError.notFound(V1.Device.self, id) }
+        return device
+    }
+
+    /// The device as its creation knows it; `nil` if that can't be read.
+    func device(creation saga: SagaSnapshot) -> V1.Device? {
+        var device = V1.Device(creation: saga)
+        device?.site = self.runtime.site(of: saga)
         return device
     }
 

@@ -38,7 +38,8 @@ extension RPCError {
                     .shuttingDown,
                     "\(id) goes on, but this server is shutting down; repeat with the same request_id elsewhere",
                     metadata: ["saga_id": id.rawValue])
-            case .requestIDReused, .interrupted, .mayHaveStarted, .notFound, .outOfRange, .unreadable, .unknownType:
+            case .requestIDReused, .interrupted, .mayHaveStarted, .notFound, .outOfRange, .unreadable, .unknownType,
+                .unknownToOthers:
                 self.init(cause, of: id.rawValue)
             }
         case .notFound:
@@ -47,6 +48,11 @@ extension RPCError {
             self.init(
                 .sequenceOutOfRange, "after_sequence is beyond the newest event, \(newest)",
                 metadata: ["newest_sequence": "\(newest)"])
+        case .unknownToOthers:
+            self.init(
+                .upgrading,
+                "an older server runs beside this one and doesn't know this yet; try again once it is upgraded",
+                retry: .after(.seconds(5)))
         case .refused:
             // Values are checked before they get here: what the database refuses of a new saga is its own trouble.
             self.init(.databaseUnavailable, "the database does not take new sagas now; repeat with the same request_id")

@@ -137,6 +137,7 @@ extension V1.Device {
         self.externalID = snapshot.providerDevice?.externalID ?? ""
         self.connection = snapshot.deviceConnection.map(V1.Connection.init)
         self.sagaID = snapshot.id.rawValue
+        if !snapshot.status.isTerminal { self.operationSagaID = snapshot.id.rawValue }
         self.createdAt = snapshot.createdAt
         self.updatedAt = snapshot.deviceUpdatedAt
     }
@@ -162,6 +163,9 @@ extension V1.Device {
         self.sagaID = record.sagaID
         self.createdAt = record.createdAt
         self.updatedAt = record.updatedAt
+        self.site = record.site
+        self.operationSagaID = record.holder
+        self.statusReason = record.statusReason
     }
 }
 

@@ -96,7 +96,10 @@ struct JournalBatch {
     }
 
     private func decision(_ step: DatabaseStep, _ entries: [JournalEntry], on leaf: SagaLeaf) -> SQLQuery {
-        let rows = entries.map { JournalInput.Decision(entry: $0, argument: step.argument($0.view)) }
+        // Each with its own argument: a claim's holds what its saga's call has found.
+        let rows = entries.map {
+            JournalInput.Decision(entry: $0, argument: ($0.record.databaseStep ?? step).argument($0.view))
+        }
         return SQLQuery(
             self.statements.decision(step: step, on: leaf), JournalInput.decision.parameters(owner: self.owner, rows))
     }
@@ -239,8 +242,10 @@ final class JournalEntry: Sendable {
 
 extension SagaSnapshot {
     var view: SagaView {
-        SagaView(
+        var view = SagaView(
             sagaID: self.id, userID: self.userID, resourceID: self.resourceID, request: self.request,
             outputs: self.outputs, createdAt: self.createdAt, updatedAt: self.updatedAt)
+        for step in self.steps where step.isDone && step.doubt == .sent { view.doubtfulSteps.insert(step.name) }
+        return view
     }
 }

@@ -17,8 +17,11 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
     /// It reads the events of commands, and compares before it ends a saga.
     static let commands: ClusterFeature = "commands"
 
+    /// It knows that a device may be held by another saga than its creation, and drives those that delete one.
+    static let deletion: ClusterFeature = "deletion"
+
     /// Everything that this program publishes. What isn't here is never on.
-    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands, .sites]
+    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands, .sites, .deletion]
 }
 
 /// What all live instances of a database know (docs/architecture.md, "Two versions at a time").

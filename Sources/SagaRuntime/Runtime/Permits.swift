@@ -410,7 +410,10 @@ extension SagaDefinition {
     ///
     /// - Parameter dependency: whom it calls, if calls to them are limited.
     func permit(for call: SagaMachine.StepCall, limitedAt dependency: String?) -> PermitKind {
-        PermitKind(gate: dependency ?? self.steps[call.step].name, isUndo: call.kind == .compensate)
+        // From the pivot on a saga takes away, as an undo does.
+        PermitKind(
+            gate: dependency ?? self.steps[call.step].name,
+            isUndo: call.kind == .compensate || self.steps[call.step].kind != .compensatable)
     }
 
     /// The steps from the current one on that have calls where that one has.

@@ -50,12 +50,14 @@ final class SagaHandle: Sendable {
         var isOver = false
     }
 
+    let type: String
     private let provisionedStep: Int
     /// Whose saga it is.
     let userID: String
     private let state = Mutex(State())
 
-    init(provisionedStep: Int, userID: String) {
+    init(type: String, provisionedStep: Int, userID: String) {
+        self.type = type
         self.provisionedStep = provisionedStep
         self.userID = userID
     }

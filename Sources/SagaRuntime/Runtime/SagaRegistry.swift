@@ -52,10 +52,8 @@ public struct SagaRegistry: Sendable {
 
         mutating func problem(with definition: SagaDefinition, _ title: String) -> SagaDefinitionError? {
             for step in definition.steps {
-                if case .database(let action) = step.action,
-                    let problem = self.problem("step", action.name, action.ctes, title)
-                {
-                    return problem
+                for action in step.databaseSteps {
+                    if let problem = self.problem("step", action.name, action.ctes, title) { return problem }
                 }
                 for effect in step.onSucceeded + step.onCompensating + step.onCompensated {
                     if let problem = self.problem("side", effect.name, effect.statement, title) { return problem }

@@ -422,7 +422,7 @@ public final class SagaRuntime: Sendable {
                 quarantined = (try? await quarantine.count(tidies: round % 10 == 0)) ?? quarantined
                 round += 1
                 self.observer.measured(
-                    inProgress: current.worker.count, parked: parked, quarantined: quarantined,
+                    inProgress: current.worker.countsByType, parked: parked, quarantined: quarantined,
                     leaseAge: current.lease.age, daysAhead: self.partitions.daysAhead)
                 for feature in ClusterFeature.known {
                     self.observer.featureSwitched(feature.name, isOn: self.features.isOn(feature))
@@ -580,7 +580,8 @@ public final class SagaRuntime: Sendable {
     /// withdrawn.
     public func start(_ new: NewSaga, until milestone: Milestone) async throws -> (Submission, SagaSnapshot) {
         guard let definition = self.registry.newest(new.type, knowing: self.isKnownByAll) else {
-            throw SagaRuntimeError.unknownType(new.type)
+            if self.registry.newest(new.type) == nil { throw SagaRuntimeError.unknownType(new.type) }
+            throw SagaRuntimeError.unknownToOthers(new.type)
         }
         let current = try self.admit(new.userID)
         let (outcome, handle) = await current.worker.create(new, definition: definition)
@@ -745,6 +746,15 @@ public final class SagaRuntime: Sendable {
             return snapshot.isQuarantined || snapshot.status == .parked ? [.resume] : []
         }
         return definition.helpfulCommands(snapshot)
+    }
+
+    /// Whether a saga was given commands that are not consumed.
+    public func hasCommands(_ id: SagaID) async throws(SagaRuntimeError) -> Bool {
+        do throws(PostgresError) {
+            return try await self.commands.open(of: [id])[id] != nil
+        } catch {
+            throw .database(error)
+        }
     }
 
     /// Follows a saga's events after a sequence; a saga outside of `visibility` is not found.

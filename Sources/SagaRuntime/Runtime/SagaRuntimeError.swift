@@ -18,6 +18,8 @@ public enum SagaRuntimeError: Error, Sendable, Equatable {
     case unreadable(String)
     /// No definition of this type is registered.
     case unknownType(String)
+    /// Not all live instances know this type yet: nobody would go on with such a saga if this one went away.
+    case unknownToOthers(String)
     /// The database refuses what it was given; a bug or a bad value that validation let through.
     case refused(String)
 

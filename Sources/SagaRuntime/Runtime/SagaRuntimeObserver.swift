@@ -20,8 +20,8 @@ public protocol SagaRuntimeObserver: Sendable {
     func waiting(asleep: Int, unserved: Int)
     /// Sagas of the whole cluster that are under way, asleep ones too, by type; told every few seconds. A type without any is left out.
     func unfinished(_ sagas: [String: UnfinishedSagas])
-    /// Gauges, told every few seconds.
-    func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
+    /// Gauges, told every few seconds. `inProgress`: sagas that this process drives, by type.
+    func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
     /// Whether all live instances know a feature: only then newer programs do what older ones would misread. Told every second.
     func featureSwitched(_ feature: String, isOn: Bool)
 }
@@ -39,7 +39,8 @@ extension SagaRuntimeObserver {
     public func sagaUnreadable() {}
     public func waiting(asleep: Int, unserved: Int) {}
     public func unfinished(_ sagas: [String: UnfinishedSagas]) {}
-    public func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {}
+    public func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
+    }
     public func featureSwitched(_ feature: String, isOn: Bool) {}
 }
 

@@ -109,6 +109,12 @@ final class SagaWorker: Sendable {
     var isBusy: Bool { self.state.withLock { !$0.held.isEmpty || $0.clearing > 0 } }
     /// Those that it drives, and the quarantined ones.
     var heldIDs: Set<SagaID> { self.state.withLock { Set($0.held.keys).union($0.quarantined) } }
+    /// The same by their types; those without any are left out.
+    var countsByType: [String: Int] {
+        self.state.withLock {
+            $0.held.values.reduce(into: [:]) { counts, handle in counts[handle.type, default: 0] += 1 }
+        }
+    }
     func count(of userID: String) -> Int { self.state.withLock { $0.heldOfUser[userID] ?? 0 } }
     func handle(_ id: SagaID) -> SagaHandle? { self.state.withLock { $0.held[id] } }
 
@@ -164,7 +170,8 @@ final class SagaWorker: Sendable {
 
     /// Inserts a new saga and starts driving it. Returns how its flush 1 ended, and the handle to wait on.
     func create(_ new: NewSaga, definition: SagaDefinition) async -> (JournalOutcome, SagaHandle) {
-        let handle = SagaHandle(provisionedStep: definition.provisionedStep, userID: new.userID)
+        let handle = SagaHandle(
+            type: new.type, provisionedStep: definition.provisionedStep, userID: new.userID)
         let machine = SagaMachine(
             definition: definition, new: new, now: self.dependencies.clock.now(), random: self.random)
         let outcome = await withTaskCancellationHandler {
@@ -241,7 +248,8 @@ final class SagaWorker: Sendable {
     func takeUp(_ machine: SagaMachine, secrets: [UInt8]) -> SagaHandle? {
         let id = machine.snapshot.id
         let handle = SagaHandle(
-            provisionedStep: machine.definition.provisionedStep, userID: machine.snapshot.userID)
+            type: machine.definition.type, provisionedStep: machine.definition.provisionedStep,
+            userID: machine.snapshot.userID)
         let isNew = self.state.withLock { state in
             guard state.held[id] == nil else { return false }
             state.hold(id, handle)
@@ -401,7 +409,8 @@ final class SagaWorker: Sendable {
         if await drive.permit.hold(permit, errand) { return true }
         let asked = self.dependencies.clock.moment()
         var call = call
-        if call.kind != .execute {
+        // What is repeated without bound.
+        if call.kind != .execute || drive.machine.isPastPivot {
             switch self.breakers.admit(dependency, limit: drive.machine.callLimit(of: call)) {
             case .go:
                 break

@@ -56,6 +56,9 @@ public struct StepDefinition: Sendable {
     public var name: String
     public var kind: Kind
     public var action: Action
+    /// Of a remote step: what its flush must grant before it is done. It is tried where the step would start: granted, the step is
+    /// done and nobody is called. Refused, the step's call is to clear the way, and each success of it is another try.
+    public var claim: DatabaseStep?
     /// Whether the undo calls `RemoteStep.compensate`. False: its undo is part of another step's, or pure database.
     public var undoIsRemote: Bool
     /// Written in the flush that records the step's success.
@@ -74,7 +77,8 @@ public struct StepDefinition: Sendable {
     public var unavailableReason: String
 
     public init(
-        name: String, kind: Kind = .compensatable, action: Action, undoIsRemote: Bool = false,
+        name: String, kind: Kind = .compensatable, action: Action, claim: DatabaseStep? = nil,
+        undoIsRemote: Bool = false,
         onSucceeded: [SideEffect] = [],
         onCompensating: [SideEffect] = [], onCompensated: [SideEffect] = [], undoAfter: [String] = [],
         retry: RetryPolicy = .forward, undoRetry: RetryPolicy = .undo, callLimit: Duration = .seconds(30),
@@ -83,6 +87,7 @@ public struct StepDefinition: Sendable {
         self.name = name
         self.kind = kind
         self.action = action
+        self.claim = claim
         self.undoIsRemote = undoIsRemote
         self.onSucceeded = onSucceeded
         self.onCompensating = onCompensating
@@ -92,6 +97,14 @@ public struct StepDefinition: Sendable {
         self.undoRetry = undoRetry
         self.callLimit = callLimit
         self.unavailableReason = unavailableReason
+    }
+}
+
+extension StepDefinition {
+    /// What it runs inside flushes.
+    var databaseSteps: [DatabaseStep] {
+        if case .database(let action) = self.action { return [action] }
+        return self.claim.map { [$0] } ?? []
     }
 }
 
@@ -151,6 +164,8 @@ public struct SagaView: Sendable {
     public var resourceID: String
     public var request: [UInt8]
     public var outputs: [String: String]
+    /// Steps of which a call was not answered, though they are done: it may still take effect.
+    public var doubtfulSteps: Set<String> = []
     /// Of a new saga: `NewSaga.sites`.
     public var sites: [String] = []
     public var createdAt: Timestamp

@@ -98,7 +98,9 @@ public enum Undone: Sendable, Equatable {
 /// A step whose effect lies outside the database. It may be called any number of times under one key.
 public protocol RemoteStep: Sendable {
     /// False: there is nothing to do for this saga, the step is SKIPPED. Pure.
-    func isNeeded(request: [UInt8]) -> Bool
+    ///
+    /// - Parameter outputs: of the steps before it.
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool
     /// An attempt of unknown outcome is merely repeated, so that more of them may be in doubt than calls may run.
     /// Default: false.
     var isRepeatable: Bool { get }

@@ -39,6 +39,9 @@ struct DeviceClient: Sendable {
     func createDevice(_ request: V1.CreateDeviceRequest, timeout: Duration) async throws -> V1.CreateDeviceResponse {
         try await self.unary("CreateDevice", request, timeout)
     }
+    func deleteDevice(_ request: V1.DeleteDeviceRequest, timeout: Duration) async throws -> V1.DeleteDeviceResponse {
+        try await self.unary("DeleteDevice", request, timeout)
+    }
     func getDevice(_ request: V1.GetDeviceRequest, timeout: Duration) async throws -> V1.Device {
         try await self.unary("GetDevice", request, timeout, Self.readRetries)
     }

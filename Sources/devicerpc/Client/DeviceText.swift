@@ -13,7 +13,8 @@ enum DeviceText {
     static func device(_ device: V1.Device) -> String {
         var fields = [
             ("device_id", device.deviceID), ("name", device.name), ("description", device.description),
-            ("status", device.status.shortName), ("provider", device.provider.shortName),
+            ("status", device.status.shortName), ("status_reason", device.statusReason),
+            ("provider", device.provider.shortName), ("site", device.site),
             ("type", device.type.shortName), ("user_id", device.userID), ("tenant_id", device.tenantID),
             ("external_id", device.externalID),
         ]
@@ -31,7 +32,8 @@ enum DeviceText {
             fields.append(("metadata.\(key)", value))
         }
         fields += [
-            ("saga_id", device.sagaID), ("created_at", Self.time(device.createdAt)),
+            ("saga_id", device.sagaID), ("operation_saga_id", device.operationSagaID),
+            ("created_at", Self.time(device.createdAt)),
             ("updated_at", Self.time(device.updatedAt)),
         ]
         return Self.fields(fields)

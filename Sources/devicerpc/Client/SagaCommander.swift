@@ -16,18 +16,7 @@ struct SagaCommander {
 
     /// - Throws: `Exit`, unless all have succeeded.
     func run(_ ids: [String]) async throws {
-        var statuses: Set<CommandStatus> = []
-        let start = ContinuousClock.now
-        try await withThrowingTaskGroup(of: CommandStatus.self) { group in
-            for (index, id) in ids.enumerated() {
-                try await Task.sleep(until: start + .seconds(1) * index / self.rate)
-                if index >= Self.parallel, let status = try await group.next() { statuses.insert(status) }
-                group.addTask { try await self.run(id) }
-            }
-            for try await status in group { statuses.insert(status) }
-        }
-        statuses.remove(.success)
-        if let worst = statuses.max(by: { $0.rawValue < $1.rawValue }) { throw Exit(worst) }
+        try await EachOfMany.run(ids, rate: self.rate, parallel: Self.parallel) { try await self.run($0) }
     }
 
     private func run(_ id: String) async throws -> CommandStatus {

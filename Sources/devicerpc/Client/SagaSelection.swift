@@ -1,6 +1,5 @@
 import ArgumentParser
 import DeviceRPC
-import Glibc
 import SagaRuntime
 
 /// Which sagas a command is for: those that are named, or those that match and that it has an effect on.
@@ -69,25 +68,13 @@ struct SagaSelection: ParsableArguments {
             others += matching.count - helped.count
             request.pageToken = page.nextPageToken
         } while !request.pageToken.isEmpty
-        try self.confirm(selected, others: others, options, action)
+        try Confirmation.ask(
+            action, selected.count, "saga",
+            note: others == 0 ? "" : " (\(others) more match, on which it has no effect)",
+            preview: { style in
+                DeviceText.sagas(Array(selected.prefix(Self.shown)), style: style)
+                    + (selected.count > Self.shown ? "… and \(selected.count - Self.shown) more\n" : "")
+            }, isGiven: self.yes, options)
         return selected.map(\.sagaID)
-    }
-
-    private func confirm(_ selected: [V1.Saga], others: Int, _ options: ClientOptions, _ action: String) throws {
-        let left = others == 0 ? "" : " (\(others) more match, on which it has no effect)"
-        StandardError.write("\(action): \(selected.count) \(selected.count == 1 ? "saga" : "sagas")\(left)\n")
-        if selected.isEmpty { return }
-        let terminal = options.terminal(STDERR_FILENO)
-        StandardError.write(DeviceText.sagas(Array(selected.prefix(Self.shown)), style: terminal.style))
-        if selected.count > Self.shown { StandardError.write("… and \(selected.count - Self.shown) more\n") }
-        if self.yes { return }
-        guard terminal.isInteractive, isatty(STDIN_FILENO) == 1 else {
-            throw UsageError("--yes: is needed, since there is no terminal to ask on; nothing was done")
-        }
-        StandardError.write("\(action) \(selected.count == 1 ? "it" : "all of them")? [y/N] ")
-        guard ["y", "yes"].contains((readLine() ?? "").lowercased()) else {
-            StandardError.write("nothing was done\n")
-            throw Exit(.interrupted)
-        }
     }
 }

@@ -59,6 +59,7 @@ enum KnownMetrics {
         .gauge("saga_unserved", "Sagas under way whose site no live replica serves: they wait."),
         .gauge("saga_quarantined", "Sagas in the database that nobody drives: they can't be read, or not written."),
         .counter("saga_parked_total", "Sagas that this replica parked, by type and reason."),
+        .counter("saga_ended_total", "Sagas that ended here, by type and status: COMPLETED, COMPENSATED."),
         .counter("saga_undo_retry_total", "Retries of undo steps, by step."),
         .gauge("saga_breaker_open", "1 while a dependency is taken to be down, and undo waits for it, by dependency."),
         .counter("saga_breaker_opened_total", "How often a dependency was found to be down, by dependency."),

@@ -20,7 +20,7 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let flushDuration: HistogramSeries
     private let flushRecords: HistogramSeries
     /// Those that there were sagas of; a gauge that is told nothing keeps its last value.
-    private let types = Mutex<Set<String>>([DeviceCreation.type])
+    private let types = Mutex<Set<String>>([DeviceCreation.type, DeviceDeletion.type])
 
     init(registry: MetricsRegistry) {
         func ended(_ status: String) -> CounterSeries {
@@ -48,6 +48,11 @@ final class SagaMetrics: SagaRuntimeObserver {
         for kind in SagaCommand.Kind.allCases {
             for result in SagaCommand.Result.allCases { _ = Self.commands(kind, result, in: registry) }
         }
+        for type in [DeviceCreation.type, DeviceDeletion.type] {
+            for status in [SagaStatus.completed, .compensated] {
+                _ = registry.counter("saga_ended_total", [("type", type), ("status", status.name)])
+            }
+        }
         for step in Self.steps {
             _ = registry.counter("saga_device_creation_retry_count", [("step", step)])
             _ = registry.counter("saga_device_creation_compensate_total", [("step", step)])
@@ -69,6 +74,9 @@ final class SagaMetrics: SagaRuntimeObserver {
     private static let other = "other"
 
     func sagaEnded(type: String, status: SagaStatus, failure: SagaFailure?, duration: Duration) {
+        if status.isTerminal {
+            self.registry.counter("saga_ended_total", [("type", type), ("status", status.name)]).increment(by: 1)
+        }
         if status == .parked {
             self.registry.counter("saga_parked_total", [("type", type), ("reason", failure?.reason ?? "")])
                 .increment(by: 1)
@@ -164,8 +172,8 @@ final class SagaMetrics: SagaRuntimeObserver {
 
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 
-    func measured(inProgress: Int, parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
-        self.inProgress.set(Double(inProgress))
+    func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
+        self.inProgress.set(Double(inProgress.values.reduce(0, +)))
         self.parked.set(Double(parked))
         self.quarantined.set(Double(quarantined))
         self.leaseAge.set(leaseAge.inSeconds)

@@ -72,17 +72,20 @@ struct Server {
         try await patience.run { try await sites.prepare() }
         try await patience.run { try await PortKeeper(providers: providers, database: tools).prepare() }
 
+        let devices = DeviceStore(database: tools)
+        let sagas = RuntimeDeviceSagas(devices: devices)
+        let creation = DeviceCreation.Configuration(portCoolDown: self.configuration.provisioning.portCoolDown)
         let runtime = SagaRuntime(
             configuration: self.runtimeConfiguration(connection, providers),
-            definitions: DeviceCreation.definitions(
-                providers: providers, quota: quota,
-                configuration: DeviceCreation.Configuration(
-                    portCoolDown: self.configuration.provisioning.portCoolDown)),
+            definitions: DeviceCreation.definitions(providers: providers, quota: quota, configuration: creation) + [
+                DeviceDeletion.definition(providers: providers, quota: quota, sagas: sagas, configuration: creation)
+            ],
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
+        sagas.bind(runtime)
         quota?.useClock { runtime.now }
         let audit = AuditLog(logger: self.logger)
         let service = DeviceService(
-            runtime: runtime, providers: providers, devices: DeviceStore(database: tools),
+            runtime: runtime, providers: providers, devices: devices,
             digestKey: try await patience.run { try await runtime.requestDigestKey() }, audit: audit,
             longReads: (self.configuration.database.queryConnections / 2, Self.toolConnections / 2),
             heldBack: { [registry] in RPCMetrics.count($0, in: registry) }, logger: self.logger)

@@ -48,8 +48,8 @@ import Testing
         let client = try Self.client(try Self.port(server))
         let step = ReportQuotaUsageStep(client: client)
         let context = Self.context()
-        #expect(step.isNeeded(request: context.request))
-        #expect(try await step.execute(context) == .done(output: "{}"))
+        #expect(step.isNeeded(request: context.request, outputs: [:]))
+        #expect(try await step.execute(context) == .done(output: #"{"generation":1}"#))
         guard case .undone = try await step.compensate(context) else {
             Issue.record("not undone")
             return
@@ -341,7 +341,7 @@ import Testing
 
     @Test func withoutAUserServiceThereIsNothingToDo() async {
         let step = ReportQuotaUsageStep(client: nil)
-        #expect(!step.isNeeded(request: []))
+        #expect(!step.isNeeded(request: [], outputs: [:]))
         #expect(
             await Self.errorClass { () throws(StepError) in _ = try await step.compensate(Self.context()) }
                 == .unavailable)

@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from .client import STEPS, DeviceClient, RPCFailure
+from .client import DeviceClient, RPCFailure
 from .events import replay
 from .ledger import Ledger
 from .postgres import Database
@@ -55,15 +55,27 @@ def audit(
         row["saga_id"]: str(row["resource_id"])
         for row in database.records("SELECT saga_id, resource_id FROM saga_event WHERE resource_id IS NOT NULL")
     }
-    saga_of = {device: saga for saga, device in device_of.items()}
+    creations = {saga_id for saga_id, row in sagas.items() if row["saga_type"] == "DEVICE_CREATION"}
+    saga_of = {device: saga for saga, device in device_of.items() if saga in creations}
+    # Devices that a deletion has come to the end with.
+    deleted = {
+        device_of.get(saga_id, "") for saga_id, row in sagas.items()
+        if row["saga_type"] == "DEVICE_DELETION" and row["status"] == "COMPLETED"
+    }
+    # Those that one is parked over may have lost some of what they had.
+    half_deleted = {
+        device_of.get(saga_id, "") for saga_id, row in sagas.items()
+        if row["saga_type"] == "DEVICE_DELETION" and row["status"] == "PARKED"
+    } - deleted
 
     def may_hold(saga_id: str) -> bool:
-        return found.sagas.get(saga_id) in _KEEPS_WHAT_IT_HAS
+        return found.sagas.get(saga_id) in _KEEPS_WHAT_IT_HAS and device_of.get(saga_id) not in deleted
 
     for saga_id, row in sagas.items():
         if row["status"] not in _OVER:
             leaks.append(f"{saga_id} is still {row['status']} at {row['current_step']}")
-        if row["status"] == "COMPLETED" and (row["step_index"], row["current_step"]) != (4, "START_DEVICE"):
+        last = (4, "START_DEVICE") if saga_id in creations else (3, "REMOVE_DATABASE_RECORD")
+        if row["status"] == "COMPLETED" and (row["step_index"], row["current_step"]) != last:
             leaks.append(f"{saga_id} is COMPLETED at {row['step_index']} {row['current_step']}")
         if saga_id not in device_of:
             leaks.append(f"{saga_id} has no event that says what it is about")
@@ -108,11 +120,11 @@ def audit(
         if booked != 0 and not may_hold(saga_id):
             leaks.append(f"the user service has {booked} booked for {saga_id} ({found.sagas.get(saga_id, 'unknown')})")
 
-    # A completed saga has exactly one of each.
+    # A completed creation has exactly one of each.
     for saga_id, status in found.sagas.items():
-        if status != "COMPLETED":
-            continue
         device_id = device_of.get(saga_id, "")
+        if status != "COMPLETED" or saga_id not in creations or device_id in deleted | half_deleted:
+            continue
         if devices_by_saga.get(saga_id, 0) != 1:
             leaks.append(f"{saga_id} is COMPLETED with {devices_by_saga.get(saga_id, 0)} devices at the provider")
         if has_ports and ports_by_saga.get(saga_id, 0) != 1:
@@ -122,6 +134,11 @@ def audit(
             leaks.append(f"{saga_id} is COMPLETED with the device records {rows}")
         if ledger and net.get(device_id, 0) != 1:
             leaks.append(f"{saga_id} is COMPLETED with {net.get(device_id, 0)} booked at the user service")
+
+    # Nobody who has ended holds a device.
+    for device_id, holder in database.rows("SELECT device_id, operation_saga_id FROM devices"):
+        if holder is not None and found.sagas.get(holder) in ("COMPLETED", "COMPENSATED", None):
+            leaks.append(f"the device {device_id} is held by {holder} ({found.sagas.get(holder, 'unknown')})")
 
     # Nothing secret outlives a saga, and every request leads to a saga.
     for (saga_id,) in database.rows("SELECT saga_id FROM saga_secret"):
@@ -158,10 +175,10 @@ def _check_events(client: DeviceClient, saga_id: str, row: Mapping[str, Any], le
         leaks.append(f"{saga_id}: its events say {told.status}, its row {row['status']}")
     if told.last_sequence != row["last_sequence"]:
         leaks.append(f"{saga_id}: its events end at {told.last_sequence}, its row says {row['last_sequence']}")
-    if row["status"] == "COMPLETED" and not all(told.steps[step] in ("SUCCEEDED", "SKIPPED") for step in STEPS):
+    if row["status"] == "COMPLETED" and not all(told.steps[step] in ("SUCCEEDED", "SKIPPED") for step in told.steps):
         leaks.append(f"{saga_id} is COMPLETED with the steps {told.steps}")
     if row["status"] == "COMPENSATED":
         undone = ("PENDING", "FAILED", "COMPENSATED", "SKIPPED")
-        if not all(told.steps[step] in undone for step in STEPS):
+        if not all(told.steps[step] in undone for step in told.steps):
             leaks.append(f"{saga_id} is COMPENSATED with the steps {told.steps}")
     return len(events)

@@ -30,6 +30,7 @@ STEPS = (
     "REPORT_QUOTA_USAGE",
     "START_DEVICE",
 )
+DELETION_STEPS = ("CLAIM_DEVICE", "DESTROY_PROVIDER_DEVICE", "RELEASE_QUOTA", "REMOVE_DATABASE_RECORD")
 
 _numbers = itertools.count(1)
 
@@ -124,6 +125,18 @@ def create_request(
     return request
 
 
+def delete_request(
+    device_id: str, *, when: str = "FINISHED", request_id: str = "", saga_timeout: float | None = None,
+) -> Any:
+    """A DeleteDeviceRequest. `when` is a ReturnWhen without its prefix."""
+    request = service_pb2.DeleteDeviceRequest(
+        device_id=device_id, return_when=service_pb2.ReturnWhen.Value(f"RETURN_WHEN_{when}"), request_id=request_id,
+    )
+    if saga_timeout is not None:
+        request.saga_timeout.FromNanoseconds(int(saga_timeout * 1e9))
+    return request
+
+
 class DeviceClient:
     """Calls of DeviceService; every failure is an RPCFailure. `metadata` goes with each call, e.g. a token."""
 
@@ -162,6 +175,14 @@ class DeviceClient:
 
     def create(self, name: str = "", *, timeout: float = 60, **fields: Any) -> Any:
         return self.call("CreateDevice", create_request(name, **fields), timeout)
+
+    def delete(self, device_id: str, *, timeout: float = 60, **fields: Any) -> Any:
+        return self.call("DeleteDevice", delete_request(device_id, **fields), timeout)
+
+    def start_delete(self, device_id: str, *, timeout: float = 60, **fields: Any) -> Any:
+        """DeleteDevice without waiting: a future with `result()`."""
+        request = delete_request(device_id, **fields)
+        return PendingCall(self.stub.DeleteDevice.future(request, timeout=timeout, metadata=self.metadata))
 
     def saga(self, saga_id: str, timeout: float = 30) -> Any:
         return self.call("GetSaga", service_pb2.GetSagaRequest(saga_id=saga_id), timeout)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .client import STEPS, event_name, status_name, step_statuses
+from .client import DELETION_STEPS, STEPS, event_name, status_name, step_statuses
 
 _STEP_STATUS_AFTER = {
     "STEP_STARTED": "RUNNING",
@@ -38,7 +38,8 @@ class Replayed:
 
 def replay(events: Sequence[Any]) -> Replayed:
     """Checks that the events are whole and in order, and folds them."""
-    state = Replayed("", {step: "PENDING" for step in STEPS}, 0, 0)
+    plan = DELETION_STEPS if any(event.step == DELETION_STEPS[0] for event in events) else STEPS
+    state = Replayed("", {step: "PENDING" for step in plan}, 0, 0)
     done: set[str] = set()  # succeeded or skipped, and not undone
     is_turned_back = False
     for event in events:
@@ -49,7 +50,7 @@ def replay(events: Sequence[Any]) -> Replayed:
         if name.startswith("STEP_"):
             assert name in _STEP_STATUS_AFTER, f"{where}: unknown"
             assert event.step in state.steps, f"{where}: unknown step"
-            assert event.step_index == STEPS.index(event.step), where
+            assert event.step_index == plan.index(event.step), where
             status = _STEP_STATUS_AFTER[name]
             if status is not None:
                 state.steps[event.step] = status
@@ -70,7 +71,7 @@ def replay(events: Sequence[Any]) -> Replayed:
             is_turned_back = is_turned_back or state.status == "COMPENSATING"
         shown = status_name_of(event)
         assert shown == state.status, f"{where} says {shown}, the events say {state.status}"
-        assert event.steps_total == len(STEPS), where
+        assert event.steps_total == len(plan), where
         assert event.steps_done == len(done), f"{where} says {event.steps_done} steps done, the events say {done}"
     return state
 

@@ -90,3 +90,45 @@ class Scenario:
             if reason != part.reason:
                 wrong.append(f"{part.name}: {outcome if reason else 'runs'}, expected {part.reason or 'a running device'}")
         assert not wrong, "\n".join(wrong)
+
+
+class Deletions:
+    """Devices that are deleted, one of them twice at once: whatever happens meanwhile, nothing of them is left."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        # Device and request id.
+        self._requests: list[tuple[str, str]] = []
+
+    def prepare(self, client: DeviceClient) -> None:
+        """Makes the devices."""
+        parts: Sequence[tuple[str, tuple[tuple[str, ledgers.Action, int | None], ...]]] = (
+            ("plain", ()), ("twice", ()),
+            ("decrement's reply lost", (("decrement", ledgers.lose_reply(), 1),)),
+            ("decrement fails once", (("decrement", ledgers.fail(503), 1),)),
+        )
+        for name, service in parts:
+            user = unique(f"user {name}")
+            assert self.world.ledger
+            for operation, action, times in service:
+                self.world.ledger.rule(action, operation=operation, user=user, times=times)
+            device_id = client.create(name, user=user).device.device_id
+            for _ in range(2 if name == "twice" else 1):
+                self._requests.append((device_id, unique("delete")))
+
+    def start(self, client: DeviceClient, timeout: float = 120) -> list[PendingCall]:
+        return [client.start_delete(device, request_id=request, timeout=timeout) for device, request in self._requests]
+
+    def finish(self, client: DeviceClient, timeout: float = 120) -> None:
+        """Asks for every deletion again by its request id. One that had not come to be finds its device gone, or deletes it."""
+        for (device, _), call in zip(self._requests, self.start(client, timeout), strict=True):
+            outcome = call.outcome()
+            assert not isinstance(outcome, RPCFailure) or outcome.reason == "NOT_FOUND", f"{device}: {outcome}"
+        held = {
+            "rows": "SELECT count(*) FROM devices", "ports": "SELECT count(*) FROM port WHERE saga_id IS NOT NULL",
+            "devices": "SELECT count(*) FROM simulated_device WHERE destroyed_at IS NULL",
+        }
+        left = {name: int(self.world.database.value(query)) for name, query in held.items()}
+        assert self.world.ledger
+        left["usage"] = sum(self.world.ledger.net().values())
+        assert left == dict.fromkeys(left, 0), left

@@ -6,7 +6,7 @@ struct ScriptedStep: RemoteStep {
     var settle: Duration = .seconds(10)
     var isRepeatable = false
 
-    func isNeeded(request: [UInt8]) -> Bool { self.needed }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { self.needed }
     func execute(_ context: StepContext) async throws(StepError) -> Execution { .done(output: "") }
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .absent }
     func compensate(_ context: StepContext) async throws(StepError) -> Undone { .undone }

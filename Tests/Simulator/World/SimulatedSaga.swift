@@ -184,7 +184,7 @@ private final class Connections: @unchecked Sendable {
 private struct MakeStep: RemoteStep {
     let providers: Providers
 
-    func isNeeded(request: [UInt8]) -> Bool { true }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { Provider.settleTime }
     func dependency(request: [UInt8], outputs: [String: String]) -> String? { self.providers.dependency(outputs) }
 
@@ -331,7 +331,7 @@ private struct CountStep: RemoteStep {
     let machine: Machine
     let service: CountingService
 
-    func isNeeded(request: [UInt8]) -> Bool { true }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
     func dependency(request: [UInt8], outputs: [String: String]) -> String? { "counting" }
 
@@ -397,7 +397,7 @@ private struct StartStep: RemoteStep {
     let providers: Providers
 
     var isRepeatable: Bool { true }
-    func isNeeded(request: [UInt8]) -> Bool { true }
+    func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration { .zero }
     func dependency(request: [UInt8], outputs: [String: String]) -> String? { self.providers.dependency(outputs) }
 

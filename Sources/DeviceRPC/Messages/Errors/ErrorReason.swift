@@ -23,6 +23,8 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
     public static let overloaded = Self("OVERLOADED", .resourceExhausted)
     public static let databaseUnavailable = Self("DATABASE_UNAVAILABLE", .unavailable)
     public static let shuttingDown = Self("SHUTTING_DOWN", .unavailable)
+    /// Not all live servers know what was asked for yet.
+    public static let upgrading = Self("UPGRADING", .unavailable)
     public static let unauthenticated = Self("UNAUTHENTICATED", .unauthenticated)
     public static let permissionDenied = Self("PERMISSION_DENIED", .permissionDenied)
     public static let notFound = Self("NOT_FOUND", .notFound)

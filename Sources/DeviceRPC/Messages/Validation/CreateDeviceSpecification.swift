@@ -94,14 +94,7 @@ public struct CreateDeviceSpecification: Sendable, Equatable {
 
         checker.known(request.returnWhen, "return_when")
         self.returnWhen = request.returnWhen == .unspecified ? .provisioned : request.returnWhen
-        self.sagaTimeout = .seconds(600)
-        if let timeout = request.sagaTimeout {
-            if let duration = timeout.duration, (.seconds(1) ... .seconds(86_400)).contains(duration) {
-                self.sagaTimeout = duration
-            } else {
-                checker.violated("saga_timeout", "must be 1 s to 24 h")
-            }
-        }
+        self.sagaTimeout = checker.sagaTimeout(request.sagaTimeout)
         checker.identifier(request.batchID, "batch_id")
         self.batchID = request.batchID
     }

@@ -7,6 +7,7 @@ public struct DeleteDeviceSpecification: Sendable, Equatable {
     /// A UUID in lower case.
     public var deviceID: String
     public var returnWhen: V1.ReturnWhen
+    public var sagaTimeout: Duration
 
     public init(validating request: V1.DeleteDeviceRequest) throws(InvalidRequest) {
         var checker = FieldChecker()
@@ -18,12 +19,17 @@ public struct DeleteDeviceSpecification: Sendable, Equatable {
             checker.violated("return_when", "must be RETURN_WHEN_FINISHED or RETURN_WHEN_ACCEPTED")
         }
         self.returnWhen = request.returnWhen == .unspecified ? .finished : request.returnWhen
+        self.sagaTimeout = checker.sagaTimeout(request.sagaTimeout)
         try checker.finish()
     }
 
     /// See `CreateDeviceSpecification.canonicalBytes`.
     public var canonicalBytes: [UInt8] {
-        Array(V1.DeleteDeviceRequest.with { $0.deviceID = self.deviceID }.encoded().readableBytesView)
+        let request = V1.DeleteDeviceRequest.with {
+            $0.deviceID = self.deviceID
+            $0.sagaTimeout = ProtobufDuration(self.sagaTimeout)
+        }
+        return Array(request.encoded().readableBytesView)
     }
 }
 

@@ -109,6 +109,14 @@ struct FieldChecker {
         return text.lowercased()
     }
 
+    /// How long a saga may take, where it has a limit.
+    mutating func sagaTimeout(_ timeout: ProtobufDuration?) -> Duration {
+        guard let timeout else { return .seconds(600) }
+        if let duration = timeout.duration, (.seconds(1) ... .seconds(86_400)).contains(duration) { return duration }
+        self.violated("saga_timeout", "must be 1 s to 24 h")
+        return .seconds(600)
+    }
+
     mutating func metadata(_ map: [String: String], _ field: String) {
         if map.count > 32 { self.violated(field, "must have up to 32 entries, has \(map.count)") }
         for (key, value) in map.sorted(by: { $0.key < $1.key }) {

@@ -7,6 +7,8 @@ extension V1 {
         public var deviceID = ""
         /// [FINISHED]; PROVISIONED: INVALID_ARGUMENT.
         public var returnWhen: ReturnWhen = .unspecified
+        /// 1 s to 24 h [10 min].
+        public var sagaTimeout: ProtobufDuration?
 
         public init() {}
     }
@@ -28,12 +30,14 @@ extension V1.DeleteDeviceRequest: CConvertible {
         self.requestID = String(wire: message.request_id)
         self.deviceID = String(wire: message.device_id)
         self.returnWhen = V1.ReturnWhen(wire: message.return_when.rawValue)
+        self.sagaTimeout = ProtobufDuration(wire: message.saga_timeout)
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__DeleteDeviceRequest, _ arena: MessageArena) {
         if !self.requestID.isEmpty { message.request_id = arena.string(self.requestID) }
         if !self.deviceID.isEmpty { message.device_id = arena.string(self.deviceID) }
         message.return_when = .init(rawValue: self.returnWhen.wire)
+        message.saga_timeout = arena.duration(self.sagaTimeout)
     }
 }
 

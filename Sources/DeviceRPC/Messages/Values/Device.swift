@@ -22,6 +22,12 @@ extension V1 {
         public var sagaID = ""
         public var createdAt: Timestamp?
         public var updatedAt: Timestamp?
+        /// Where it is made; empty until known.
+        public var site = ""
+        /// The saga that holds it now; empty: none.
+        public var operationSagaID = ""
+        /// Why its status is what it is; usually empty.
+        public var statusReason = ""
 
         public init() {}
     }
@@ -80,6 +86,9 @@ extension V1.Device: CConvertible {
         self.sagaID = String(wire: message.saga_id)
         self.createdAt = Timestamp(wire: message.created_at)
         self.updatedAt = Timestamp(wire: message.updated_at)
+        self.site = String(wire: message.site)
+        self.operationSagaID = String(wire: message.operation_saga_id)
+        self.statusReason = String(wire: message.status_reason)
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__Device, _ arena: MessageArena) {
@@ -101,6 +110,9 @@ extension V1.Device: CConvertible {
         if !self.sagaID.isEmpty { message.saga_id = arena.string(self.sagaID) }
         message.created_at = arena.timestamp(self.createdAt)
         message.updated_at = arena.timestamp(self.updatedAt)
+        if !self.site.isEmpty { message.site = arena.string(self.site) }
+        if !self.operationSagaID.isEmpty { message.operation_saga_id = arena.string(self.operationSagaID) }
+        if !self.statusReason.isEmpty { message.status_reason = arena.string(self.statusReason) }
     }
 }
 

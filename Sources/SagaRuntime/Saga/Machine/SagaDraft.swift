@@ -93,12 +93,13 @@ struct SagaDraft {
                 self.emit(.stepStarted, step: index, attempt: attempt, generation: generation)
                 return .databaseStep(index, databaseStep)
             case .remote(let remote):
-                guard remote.isNeeded(request: self.snapshot.request) else {
+                guard remote.isNeeded(request: self.snapshot.request, outputs: self.snapshot.outputs) else {
                     self.emit(.stepSkipped, step: index)
                     index += 1
                     continue
                 }
                 self.emit(.stepStarted, step: index, attempt: attempt, generation: generation)
+                if let claim = step.claim { return .databaseStep(index, claim) }
                 return .settled
             }
         }

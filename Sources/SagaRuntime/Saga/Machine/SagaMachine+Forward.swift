@@ -7,9 +7,9 @@ extension SagaMachine {
         let isLate = now.time >= self.snapshot.deadline && !isPastPivot
 
         switch self.position {
-        case .rejected(let error, let output?):
+        case .rejected(let error, let output?) where self.definition.steps[index].claim == nil:
             return .write(self.blameRecord(step: index, output: output, error: error, now: now.time))
-        case .rejected(let error, nil):
+        case .rejected(let error, _):
             return .write(self.failRecord(step: index, error: error, outcomeUnknown: step.isInDoubt, now: now.time))
         case .returned(.success(let output)):
             return .write(self.successRecord(step: index, output: output, isLate: isLate, now: now.time))
@@ -122,6 +122,12 @@ extension SagaMachine {
 
     mutating func executed(_ call: StepCall, _ outcome: CallOutcome, asked: Moment, now: Moment) {
         let side = StepSide.execute(call.step)
+        if call.isProbe, outcome.sign(wasCutShort: false) == .failed {
+            // Whom it calls is still down.
+            self.survived()
+            if !outcome.isDefinite { self.becomeDoubtful(call, reason: "it was not answered", now: now) }
+            return
+        }
         switch outcome {
         case .succeeded(let output):
             self.position = .returned(.success(output))

@@ -81,6 +81,11 @@ extension SagaMachine {
         }
         var record = self.record(granted, kind: kind)
         record.databaseStep = databaseStep
+        if self.definition.steps[step].claim != nil {
+            // Its call is to clear the way.
+            record.refused = refused.outcome
+            return record
+        }
         if let refusal = databaseStep.refusalOf?(refused.snapshot.view) ?? databaseStep.refusal {
             if let (step, error) = withdrawn {
                 refused.emit(.stepFailed, step: step, attempt: refused.snapshot.steps[step].attempts, error: error)
@@ -94,6 +99,10 @@ extension SagaMachine {
     }
 
     func successRecord(step index: Int, output: String, isLate: Bool, now: Timestamp) -> SagaRecord {
+        if let claim = self.definition.steps[index].claim {
+            if isLate { return self.timeOutRecord(step: index, outcomeUnknown: false, now: now) }
+            return self.claimRecord(step: index, claim, found: output, now: now)
+        }
         var draft = self.draft(now: now)
         draft.succeed(
             step: index, attempt: self.executeCall(step: index).attempt, output: output,
@@ -104,6 +113,29 @@ extension SagaMachine {
             return self.record(draft, kind: .undo)
         }
         return self.forwardRecord(draft, from: index + 1, kind: .forward)
+    }
+
+    /// How long after a refused claim the way is looked at again.
+    private static let claimPause: Duration = .milliseconds(250)
+
+    /// The way is clear: the claim is tried once more. Somebody else may have been quicker; then the way is to be cleared again.
+    private func claimRecord(step index: Int, _ claim: DatabaseStep, found: String, now: Timestamp) -> SagaRecord {
+        let name = self.definition.steps[index].name
+        var granted = self.draft(now: now)
+        var refused = granted
+        granted.succeed(step: index, attempt: self.executeCall(step: index).attempt, output: nil)
+        _ = granted.advance(from: index + 1)
+        refused.emit(self.progress(step: index, PendingJob(output: found, pollAfter: Self.claimPause), now: now))
+        var record = self.record(granted, kind: .forward)
+        var step = claim
+        step.argument = { view in
+            var view = view
+            view.outputs[name] = found
+            return claim.argument(view)
+        }
+        record.databaseStep = step
+        record.refused = refused.outcome
+        return record
     }
 
     /// Goes on where nothing of step `index` can have happened.
@@ -123,15 +155,17 @@ extension SagaMachine {
 
     /// The other side works on it: what to ask about is durable before anything else happens.
     func progressRecord(step index: Int, _ job: PendingJob, now: Timestamp) -> SagaRecord {
-        self.record(kind: .progress, now: now) { draft in
-            var event = JournalEvent(type: .stepProgress, time: now, step: index, flags: .outcomeUnknown)
-            event.attempt = self.executeCall(step: index).attempt
-            event.generation = max(self.snapshot.steps[index].generation, 1)
-            event.message = Text.sanitised(job.note)
-            event.retryAt = now + job.pollAfter
-            event.output = job.output
-            draft.emit(event)
-        }
+        self.record(kind: .progress, now: now) { $0.emit(self.progress(step: index, job, now: now)) }
+    }
+
+    private func progress(step index: Int, _ job: PendingJob, now: Timestamp) -> JournalEvent {
+        var event = JournalEvent(type: .stepProgress, time: now, step: index, flags: .outcomeUnknown)
+        event.attempt = self.executeCall(step: index).attempt
+        event.generation = max(self.snapshot.steps[index].generation, 1)
+        event.message = Text.sanitised(job.note)
+        event.retryAt = now + job.pollAfter
+        event.output = job.output
+        return event
     }
 
     func retryRecord(

@@ -205,7 +205,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__device__metadata_entry_
   (ProtobufCMessageInit) cloudphone__device__v1__device__metadata_entry__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_descriptors[16] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_descriptors[19] =
 {
   {
     "device_id",
@@ -399,6 +399,42 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_desc
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "site",
+    17,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Device, site),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "operation_saga_id",
+    19,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Device, operation_saga_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "status_reason",
+    20,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Device, status_reason),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__device__field_indices_by_name[] = {
   12,   /* field[12] = connection */
@@ -408,20 +444,24 @@ static const unsigned cloudphone__device__v1__device__field_indices_by_name[] = 
   11,   /* field[11] = external_id */
   10,   /* field[10] = metadata */
   1,   /* field[1] = name */
+  17,   /* field[17] = operation_saga_id */
   5,   /* field[5] = provider */
   13,   /* field[13] = saga_id */
+  16,   /* field[16] = site */
   8,   /* field[8] = spec */
   4,   /* field[4] = status */
+  18,   /* field[18] = status_reason */
   9,   /* field[9] = tags */
   7,   /* field[7] = tenant_id */
   3,   /* field[3] = type */
   15,   /* field[15] = updated_at */
   6,   /* field[6] = user_id */
 };
-static const ProtobufCIntRange cloudphone__device__v1__device__number_ranges[1 + 1] =
+static const ProtobufCIntRange cloudphone__device__v1__device__number_ranges[2 + 1] =
 {
   { 1, 0 },
-  { 0, 16 }
+  { 19, 17 },
+  { 0, 19 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__device__descriptor =
 {
@@ -431,10 +471,10 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__device__descriptor =
   "Cloudphone__Device__V1__Device",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__Device),
-  16,
+  19,
   cloudphone__device__v1__device__field_descriptors,
   cloudphone__device__v1__device__field_indices_by_name,
-  1,  cloudphone__device__v1__device__number_ranges,
+  2,  cloudphone__device__v1__device__number_ranges,
   (ProtobufCMessageInit) cloudphone__device__v1__device__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -1189,7 +1189,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_response_
   (ProtobufCMessageInit) cloudphone__device__v1__create_device_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__delete_device_request__field_descriptors[3] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__delete_device_request__field_descriptors[4] =
 {
   {
     "request_id",
@@ -1227,16 +1227,29 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__delete_device_requ
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "saga_timeout",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__DeleteDeviceRequest, saga_timeout),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__delete_device_request__field_indices_by_name[] = {
   1,   /* field[1] = device_id */
   0,   /* field[0] = request_id */
   2,   /* field[2] = return_when */
+  3,   /* field[3] = saga_timeout */
 };
 static const ProtobufCIntRange cloudphone__device__v1__delete_device_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 3 }
+  { 0, 4 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_request__descriptor =
 {
@@ -1246,7 +1259,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_request__
   "Cloudphone__Device__V1__DeleteDeviceRequest",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__DeleteDeviceRequest),
-  3,
+  4,
   cloudphone__device__v1__delete_device_request__field_descriptors,
   cloudphone__device__v1__delete_device_request__field_indices_by_name,
   1,  cloudphone__device__v1__delete_device_request__number_ranges,

@@ -117,10 +117,22 @@ struct  Cloudphone__Device__V1__Device
   char *saga_id;
   Google__Protobuf__Timestamp *created_at;
   Google__Protobuf__Timestamp *updated_at;
+  /*
+   * where it is made, as Saga.site; empty until known
+   */
+  char *site;
+  /*
+   * the saga that holds it now; empty: none
+   */
+  char *operation_saga_id;
+  /*
+   * why its status is what it is, e.g. why it is an ERROR; usually empty
+   */
+  char *status_reason;
 };
 #define CLOUDPHONE__DEVICE__V1__DEVICE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__device__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, (char *)protobuf_c_empty_string, NULL, (char *)protobuf_c_empty_string, NULL, NULL }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, (char *)protobuf_c_empty_string, NULL, (char *)protobuf_c_empty_string, NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 /*

@@ -56,7 +56,7 @@ typedef enum _Cloudphone__Device__V1__ReturnWhen {
    */
   CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_ACCEPTED = 2,
   /*
-   * the saga is over: the device runs, or everything is undone
+   * the saga is over: the device runs, or is gone; or everything is undone
    */
   CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_FINISHED = 3
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CLOUDPHONE__DEVICE__V1__RETURN_WHEN)
@@ -178,10 +178,14 @@ struct  Cloudphone__Device__V1__DeleteDeviceRequest
    * [FINISHED]; PROVISIONED: INVALID_ARGUMENT
    */
   Cloudphone__Device__V1__ReturnWhen return_when;
+  /*
+   * 1 s to 24 h [10 min]: how long it waits for who holds the device
+   */
+  Google__Protobuf__Duration *saga_timeout;
 };
 #define CLOUDPHONE__DEVICE__V1__DELETE_DEVICE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__delete_device_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL }
 
 
 struct  Cloudphone__Device__V1__DeleteDeviceResponse

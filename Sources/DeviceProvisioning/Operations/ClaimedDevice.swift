@@ -1,0 +1,44 @@
+import SagaRuntime
+
+/// What CLAIM_DEVICE leaves to the steps after it: what the device's row says, or that there is no device any more.
+enum ClaimedDevice: Equatable {
+    struct Device: Equatable {
+        /// The saga that created it.
+        var creation: SagaID
+        var made: MadeDevice
+        var ports: PortPair?
+    }
+
+    case there(Device)
+    case gone
+
+    init(_ outputs: [String: String]) throws(StoredDataError) {
+        guard let output = outputs[DeviceStep.claimDevice], let value = try? JSONValue(parsing: output) else {
+            throw StoredDataError(message: "the output of \(DeviceStep.claimDevice) is missing")
+        }
+        if value["gone"]?.bool == true {
+            self = .gone
+            return
+        }
+        guard let creation = value["creation"]?.string.flatMap({ SagaID($0) }) else {
+            throw StoredDataError(message: "the output of \(DeviceStep.claimDevice) names no creation")
+        }
+        var ports: PortPair?
+        if let host = value["host"]?.string, let adb = value["adb"]?.integer, let webRTC = value["webrtc"]?.integer {
+            ports = PortPair(host: host, adb: adb, webRTC: webRTC)
+        }
+        self = .there(Device(creation: creation, made: try MadeDevice(value["made"]), ports: ports))
+    }
+
+    /// The device that a saga holds; `nil`: it is gone.
+    static func claim(of context: StepContext) throws(StepError) -> Device? {
+        do throws(StoredDataError) {
+            switch try ClaimedDevice(context.outputs) {
+            case .there(let device): return device
+            case .gone: return nil
+            }
+        } catch {
+            throw StepError(.undecidable, reason: DeviceFailureReason.unreadable, message: error.message)
+        }
+    }
+}

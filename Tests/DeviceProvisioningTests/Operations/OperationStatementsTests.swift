@@ -1,0 +1,162 @@
+import SagaRuntime
+import TestSupport
+import Testing
+
+@testable import DeviceProvisioning
+
+@Suite(.serialized) struct OperationStatementsTests {
+    private static let claim = OperationStatements.claim(status: .deleting)
+    private static let remove = OperationStatements.remove(coolDown: .seconds(30))
+
+    /// A creation that has come to its end, or as far as its record.
+    private static func created(_ fixture: FlushFixture, isDone: Bool = true) async throws -> SagaView {
+        var view = FlushFixture.view(.simulated)
+        view.outputs = [
+            DeviceStep.allocatePorts: #"{"site":"cellar","host":"h","adb":5555,"webrtc":8080}"#,
+            DeviceStep.createProviderDevice: ProviderDevice(externalID: "ext-1", host: "h", generation: 2).output,
+            DeviceStep.reportQuotaUsage: UsageKey.output(generation: 2),
+            DeviceStep.startDevice: DeviceConnection(host: "h", adbPort: 5555, webRTCPort: 8080).output,
+        ]
+        try await fixture.run(DeviceStatements.record, [view])
+        if isDone { try await fixture.run(DeviceStatements.markRunning, [view]) }
+        return view
+    }
+
+    /// A saga that wants the creation's device.
+    ///
+    /// - Parameter way: what its call has found.
+    private static func operation(on creation: SagaView, _ way: ClaimedWay? = nil) -> SagaView {
+        var view = FlushFixture.view()
+        view.resourceID = creation.resourceID
+        view.request = creation.request
+        view.outputs = way.map { [DeviceStep.claimDevice: $0.output] } ?? [:]
+        return view
+    }
+
+    @Test func aDeviceIsClaimedOnce() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        // The earlier in the flush gets it.
+        let (first, second) = (Self.operation(on: creation), Self.operation(on: creation))
+        let granted = try await fixture.run(Self.claim, [first, second])
+        #expect(Array(granted.keys) == [first.sagaID])
+        #expect(try await fixture.run(Self.claim, [second]).isEmpty)
+        // A flush that is sent again changes nothing.
+        #expect(try await fixture.run(Self.claim, [first]).count == 1)
+        let record = try #require(try await DeviceStore(database: fixture.pool).device(creation.resourceID))
+        #expect(record.status == .deleting && record.holder == first.sagaID.rawValue)
+        #expect(record.sagaID == first.sagaID.rawValue && record.creationSagaID == creation.sagaID.rawValue)
+        #expect(record.site == "cellar")
+        await fixture.close()
+    }
+
+    @Test func itLeavesWhatTheStepsAfterItNeed() async throws {
+        let fixture = try await FlushFixture()
+        var creation = try await Self.created(fixture, isDone: false)
+        creation.doubtfulSteps = [DeviceStep.createProviderDevice]
+        try await fixture.run(DeviceStatements.markRunning, [creation])
+        _ = try await fixture.rows(
+            """
+            INSERT INTO port (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at)
+            VALUES ('h', 5555, 8080, 'p', '\(creation.sagaID)', '\(creation.resourceID)', now()) RETURNING host
+            """)
+        let operation = Self.operation(on: creation)
+        let output = try #require(try await fixture.run(Self.claim, [operation])[operation.sagaID])
+        let outputs = [DeviceStep.claimDevice: output]
+        guard case .there(let device) = try ClaimedDevice(outputs) else { return #expect(Bool(false)) }
+        #expect(device.creation == creation.sagaID && device.ports == PortPair(host: "h", adb: 5555, webRTC: 8080))
+        #expect(device.made.device == ProviderDevice(externalID: "ext-1", host: "h", generation: 2))
+        #expect(device.made.isInDoubt && device.made.usage == 2)
+        #expect(SiteOutput.site(outputs) == "cellar")
+        await fixture.close()
+    }
+
+    @Test func whatItsCreationHoldsIsNotFree() async throws {
+        let fixture = try await FlushFixture()
+        for isOfOlderProgram in [false, true] {
+            let creation = try await Self.created(fixture, isDone: false)
+            if isOfOlderProgram { try await fixture.connection.execute("UPDATE devices SET operation_saga_id = NULL") }
+            let operation = Self.operation(on: creation)
+            #expect(try await fixture.run(Self.claim, [operation]).isEmpty)
+            // Found to have ended, it holds nothing any more. Another than the holder says nothing.
+            let other = Self.operation(on: creation, .over("saga_1730188800000_aaaaaaaaaa"))
+            #expect(try await fixture.run(Self.claim, [other]).isEmpty)
+            let over = Self.operation(on: creation, .over(creation.sagaID.rawValue))
+            #expect(try await fixture.run(Self.claim, [over]).count == 1)
+        }
+        await fixture.close()
+    }
+
+    @Test func nothingIsClaimedOnlyWhereNothingIs() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        // The row has come about meanwhile.
+        #expect(try await fixture.run(Self.claim, [Self.operation(on: creation, .gone)]).count == 1)
+        let unknown = FlushFixture.view()
+        #expect(try await fixture.run(Self.claim, [Self.operation(on: unknown)]).isEmpty)
+        let gone = Self.operation(on: unknown, .gone)
+        let output = try #require(try await fixture.run(Self.claim, [gone])[gone.sagaID])
+        #expect(try ClaimedDevice([DeviceStep.claimDevice: output]) == .gone)
+        await fixture.close()
+    }
+
+    @Test func aLockedDeviceIsBusy() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        let other = try await PostgresConnection.connect(fixture.database.engineConfiguration)
+        try await other.execute("BEGIN; SELECT 1 FROM devices FOR UPDATE")
+        let operation = Self.operation(on: creation)
+        #expect(try await fixture.run(Self.claim, [operation]).isEmpty)
+        try await other.execute("COMMIT")
+        #expect(try await fixture.run(Self.claim, [operation]).count == 1)
+        await other.close()
+        await fixture.close()
+    }
+
+    @Test func onlyTheHolderRemovesIt() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        _ = try await fixture.rows(
+            """
+            INSERT INTO port (host, adb_port, webrtc_port, pool, saga_id, device_id, free_at)
+            VALUES ('h', 5555, 8080, 'p', '\(creation.sagaID)', '\(creation.resourceID)', now()) RETURNING host
+            """)
+        let (holder, other) = (Self.operation(on: creation), Self.operation(on: creation))
+        _ = try await fixture.run(Self.claim, [holder])
+        #expect(try await fixture.run(Self.remove, [other]).isEmpty)
+        #expect(try await fixture.count("SELECT count(*) FROM port WHERE saga_id IS NOT NULL") == 1)
+        #expect(try await fixture.run(Self.remove, [holder]).count == 1)
+        #expect(try await fixture.count("SELECT count(*) FROM devices") == 0)
+        #expect(
+            try await fixture.count(
+                "SELECT count(*) FROM port WHERE saga_id IS NULL AND free_at > now() + interval '20 seconds'") == 1)
+        await fixture.close()
+    }
+
+    @Test func whatNobodyWroteDownIsDoubtful() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        try await fixture.connection.execute("UPDATE devices SET made = NULL, site = NULL")
+        let operation = Self.operation(on: creation)
+        let output = try #require(try await fixture.run(Self.claim, [operation])[operation.sagaID])
+        guard case .there(let device) = try ClaimedDevice([DeviceStep.claimDevice: output]) else {
+            return #expect(Bool(false))
+        }
+        #expect(device.made.device == nil && device.made.isInDoubt && device.made.usage == nil)
+        #expect(UsageKey.key(device.creation, generation: 1) == "\(creation.sagaID):REPORT_QUOTA_USAGE:1")
+        await fixture.close()
+    }
+
+    /// Statuses of operations that come later: programs of this version write them, older ones survive them.
+    @Test func furtherStatusesAreAllowed() async throws {
+        let fixture = try await FlushFixture()
+        _ = try await Self.created(fixture)
+        for status in ["STARTING", "STOPPING"] {
+            try await fixture.connection.execute("UPDATE devices SET status = '\(status)'")
+        }
+        await #expect(throws: PostgresError.self) {
+            try await fixture.connection.execute("UPDATE devices SET status = 'FLYING'")
+        }
+        await fixture.close()
+    }
+}
