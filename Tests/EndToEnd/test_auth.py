@@ -274,6 +274,26 @@ def test_watching_takes_a_permission(guarded: Guarded) -> None:
         assert failure.value.code == code
 
 
+def test_streams_of_creations_take_a_permission(guarded: Guarded) -> None:
+    for metadata, code in (((), "UNAUTHENTICATED"), (as_user("bob", permissions=["device.read"]), "PERMISSION_DENIED")):
+        call = guarded.call_as(metadata).stub.CreateDevices(iter(()), timeout=30, metadata=metadata)
+        with pytest.raises(grpc.RpcError):
+            list(call)
+        assert call.code().name == code
+    ann = as_user("ann", permissions=["device.create"])
+    requests = [create_request(user=user, request_id=f"r-{user}") for user in ("", "eve")]
+    call = guarded.call_as(ann).stub.CreateDevices(iter(requests), timeout=30, metadata=ann)
+    own, others = sorted(call, key=lambda result: result.index)
+    assert own.device.user_id == "ann" and not own.HasField("error")
+    assert others.error.code == grpc.StatusCode.PERMISSION_DENIED.value[0]
+
+    def is_told(*words: str) -> bool:
+        return any(all(word in line for word in ("/CreateDevices", *words)) for line in guarded.audit_lines())
+
+    wait_until(lambda: is_told(f"saga_id={own.saga_id}", "outcome=OK"), 30, "the line of the one")
+    wait_until(lambda: is_told("user_id=eve", "outcome=PERMISSION_DENIED"), 30, "the line of the other")
+
+
 def test_roles_and_services_get_theirs_from_the_map(guarded: Guarded) -> None:
     created = guarded.call_as(as_user("ann", roles=["user"])).create(user="")
     assert created.device.user_id == "ann"

@@ -33,7 +33,7 @@ public struct AccessRules: Sendable {
         case "grpc.reflection.v1.ServerReflection", "grpc.reflection.v1alpha.ServerReflection": .known
         case DeviceService.name:
             switch method {
-            case "CreateDevice": .oneOf(.deviceCreate)
+            case "CreateDevice", "CreateDevices": .oneOf(.deviceCreate)
             case "DeleteDevice": .oneOf(.deviceDelete)
             case "GetDevice", "ListDevices": .oneOf(.deviceRead)
             // Which sagas are seen is another question: `Caller.visibleSagas`.

@@ -3,13 +3,15 @@ import NIOCore
 import RPCTransport
 import Synchronization
 
-/// One line for each call that changes something, or wanted to: who, what, and what came of it.
+/// One line for each call that changes something, or wanted to: who, what, and what came of it. A stream of requests has one
+/// for each of them.
 ///
 /// What was refused changed nothing, and anybody can call for that: one line a second for each caller, and one for all that
 /// are not known.
 public final class AuditLog: Sendable {
     private static let changing: Set<String> = [
-        "/\(DeviceService.name)/CreateDevice", "/\(DeviceService.name)/DeleteDevice",
+        "/\(DeviceService.name)/CreateDevice", "/\(DeviceService.name)/CreateDevices",
+        "/\(DeviceService.name)/DeleteDevice",
         "/\(DeviceAdminService.name)/CompensateSaga", "/\(DeviceAdminService.name)/ResumeSaga",
     ]
 

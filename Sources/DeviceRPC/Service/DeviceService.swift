@@ -22,6 +22,7 @@ public struct DeviceService: MethodMaking {
     let logger: Logger
     private let encodings = EventEncodings()
     let audit: AuditLog
+    let creationStreams = CreationStreams()
     /// Reads that may each take a connection of the database for long. A part of these is left to all others: to reads of
     /// single sagas and devices, and to the server's own.
     let longReads: (sagas: FairGate<Client>, devices: FairGate<Client>)
@@ -50,7 +51,12 @@ public struct DeviceService: MethodMaking {
         RPCService(
             name: Self.name,
             methods: [
-                self.changing("CreateDevice", maximumBytes: Self.maximumCreateDeviceBytes, self.createDevice),
+                self.changing("CreateDevice", maximumBytes: Self.maximumCreateDeviceBytes) {
+                    try await self.createDevice($0, $1, $3)
+                },
+                .bidirectional("CreateDevices", maximumMessageBytes: Self.maximumCreateDeviceBytes) {
+                    try await self.createDevices($0, $1, $2)
+                },
                 self.unary("GetDevice", self.getDevice), self.unary("ListDevices", self.listDevices),
                 self.unary("GetSaga", self.getSaga),
                 self.unary("BatchGetSagas", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetSagas),
@@ -65,18 +71,19 @@ public struct DeviceService: MethodMaking {
                         throw RPCError.of(error)
                     }
                 }, self.changing("DeleteDevice", self.deleteDevice),
-            ])
+            ], onDrain: { self.creationStreams.beginDraining() })
     }
 
     // MARK: Creating
 
-    private func createDevice(
-        _ request: V1.CreateDeviceRequest, _ caller: Caller, _: RPCContext, _ trail: AuditTrail
+    /// - Parameter requiresRequestID: whether one without a request_id is wrong.
+    func createDevice(
+        _ request: V1.CreateDeviceRequest, _ caller: Caller, _ trail: AuditTrail, requiresRequestID: Bool = false
     ) async throws -> V1.CreateDeviceResponse {
         var request = request
         trail.note { [request] in $0.userID = request.userID }
         (request.userID, request.tenantID) = try caller.owner(userID: request.userID, tenantID: request.tenantID)
-        let specification = try self.checked(request)
+        let specification = try self.checked(request, requiresRequestID: requiresRequestID)
         let deviceID = DeviceID.mint()
         let candidates = try self.candidates(specification)
         var new = NewSaga(
@@ -144,12 +151,21 @@ public struct DeviceService: MethodMaking {
         return sites
     }
 
-    private func checked(_ request: V1.CreateDeviceRequest) throws(InvalidRequest) -> CreateDeviceSpecification {
+    private func checked(
+        _ request: V1.CreateDeviceRequest, requiresRequestID: Bool
+    ) throws(InvalidRequest) -> CreateDeviceSpecification {
         let rules = CreateDeviceSpecification.Rules(
             defaultProvider: V1.Provider(rawValue: Int32(self.providers.defaultKind.rawValue)),
             providers: self.providers.kinds.map { V1.Provider(rawValue: Int32($0.rawValue)) })
         return try CreateDeviceSpecification(validating: request, rules: rules) { specification in
             var violations: [GoogleRPC.FieldViolation] = []
+            if requiresRequestID, specification.requestID.isEmpty {
+                violations.append(
+                    GoogleRPC.FieldViolation.with {
+                        $0.field = "request_id"
+                        $0.explanation = "must be set: whoever loses the stream repeats by it"
+                    })
+            }
             if specification.userID.isEmpty {
                 violations.append(
                     GoogleRPC.FieldViolation.with {

@@ -68,4 +68,8 @@ public struct RPCMessageStream: AsyncSequence, Sendable {
     }
 
     public func makeAsyncIterator() -> AsyncIterator { AsyncIterator(pipe: self.pipe) }
+
+    /// Ends the messages for their reader as if the client had ended them: what has come is still delivered, what comes
+    /// later is not. Any task may do that.
+    public func end() { self.pipe.finish(.success(())) }
 }

@@ -152,6 +152,14 @@ enum MessageSamples {
             $0.sagaID = "s"
             $0.device = device
         },
+        V1.CreateDevicesResult.with {
+            $0.index = .max
+            $0.requestID = "r"
+            $0.name = "n"
+            $0.sagaID = "s"
+            $0.device = device
+            $0.error = status
+        },
         V1.DeleteDeviceRequest.with {
             $0.requestID = "r"
             $0.deviceID = "d"

@@ -21,6 +21,8 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
     public static let invalidField = Self("INVALID_FIELD", .invalidArgument)
     public static let requestIDReused = Self("REQUEST_ID_REUSED", .alreadyExists)
     public static let overloaded = Self("OVERLOADED", .resourceExhausted)
+    /// A stream whose client doesn't read what it is sent.
+    public static let clientTooSlow = Self("CLIENT_TOO_SLOW", .resourceExhausted)
     public static let databaseUnavailable = Self("DATABASE_UNAVAILABLE", .unavailable)
     public static let shuttingDown = Self("SHUTTING_DOWN", .unavailable)
     /// Not all live servers know what was asked for yet.

@@ -44,6 +44,23 @@ extension V1 {
 
         public init() {}
     }
+
+    public struct CreateDevicesResult: ProtobufMessage {
+        /// Of the request on its stream, from 1.
+        public var index: UInt32 = 0
+        /// The request's, unless it is too long.
+        public var requestID = ""
+        /// Likewise.
+        public var name = ""
+        /// Empty: no saga is known to have started.
+        public var sagaID = ""
+        /// Unset if there is an error.
+        public var device: Device?
+        /// Unset: OK.
+        public var error: GoogleRPC.Status?
+
+        public init() {}
+    }
 }
 
 extension V1.CreateDeviceRequest: CConvertible {
@@ -118,5 +135,29 @@ extension V1.CreateDeviceResponse: CConvertible {
     func fill(_ message: inout Cloudphone__Device__V1__CreateDeviceResponse, _ arena: MessageArena) {
         if !self.sagaID.isEmpty { message.saga_id = arena.string(self.sagaID) }
         message.device = arena.optionalMessage(self.device)
+    }
+}
+
+extension V1.CreateDevicesResult: CConvertible {
+    static func prepare(_ message: UnsafeMutablePointer<Cloudphone__Device__V1__CreateDevicesResult>) {
+        cloudphone__device__v1__create_devices_result__init(message)
+    }
+
+    init(_ message: Cloudphone__Device__V1__CreateDevicesResult) {
+        self.index = message.index
+        self.requestID = String(wire: message.request_id)
+        self.name = String(wire: message.name)
+        self.sagaID = String(wire: message.saga_id)
+        self.device = message.device.map { V1.Device($0.pointee) }
+        self.error = message.error.map { GoogleRPC.Status($0.pointee) }
+    }
+
+    func fill(_ message: inout Cloudphone__Device__V1__CreateDevicesResult, _ arena: MessageArena) {
+        message.index = self.index
+        if !self.requestID.isEmpty { message.request_id = arena.string(self.requestID) }
+        if !self.name.isEmpty { message.name = arena.string(self.name) }
+        if !self.sagaID.isEmpty { message.saga_id = arena.string(self.sagaID) }
+        message.device = arena.optionalMessage(self.device)
+        message.error = arena.optionalMessage(self.error)
     }
 }

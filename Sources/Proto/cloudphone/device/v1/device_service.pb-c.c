@@ -109,6 +109,51 @@ void   cloudphone__device__v1__create_device_response__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__create_device_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cloudphone__device__v1__create_devices_result__init
+                     (Cloudphone__Device__V1__CreateDevicesResult         *message)
+{
+  static const Cloudphone__Device__V1__CreateDevicesResult init_value = CLOUDPHONE__DEVICE__V1__CREATE_DEVICES_RESULT__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__create_devices_result__get_packed_size
+                     (const Cloudphone__Device__V1__CreateDevicesResult *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__create_devices_result__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__create_devices_result__pack
+                     (const Cloudphone__Device__V1__CreateDevicesResult *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__create_devices_result__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__create_devices_result__pack_to_buffer
+                     (const Cloudphone__Device__V1__CreateDevicesResult *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__create_devices_result__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__CreateDevicesResult *
+       cloudphone__device__v1__create_devices_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__CreateDevicesResult *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__create_devices_result__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__create_devices_result__free_unpacked
+                     (Cloudphone__Device__V1__CreateDevicesResult *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__create_devices_result__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cloudphone__device__v1__delete_device_request__init
                      (Cloudphone__Device__V1__DeleteDeviceRequest         *message)
 {
@@ -1189,6 +1234,109 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_response_
   (ProtobufCMessageInit) cloudphone__device__v1__create_device_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor cloudphone__device__v1__create_devices_result__field_descriptors[6] =
+{
+  {
+    "index",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_UINT32,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, index),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "request_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "name",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, name),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "saga_id",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, saga_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device",
+    5,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, device),
+    &cloudphone__device__v1__device__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "error",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDevicesResult, error),
+    &google__rpc__status__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__create_devices_result__field_indices_by_name[] = {
+  4,   /* field[4] = device */
+  5,   /* field[5] = error */
+  0,   /* field[0] = index */
+  2,   /* field[2] = name */
+  1,   /* field[1] = request_id */
+  3,   /* field[3] = saga_id */
+};
+static const ProtobufCIntRange cloudphone__device__v1__create_devices_result__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__create_devices_result__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.CreateDevicesResult",
+  "CreateDevicesResult",
+  "Cloudphone__Device__V1__CreateDevicesResult",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__CreateDevicesResult),
+  6,
+  cloudphone__device__v1__create_devices_result__field_descriptors,
+  cloudphone__device__v1__create_devices_result__field_indices_by_name,
+  1,  cloudphone__device__v1__create_devices_result__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__create_devices_result__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor cloudphone__device__v1__delete_device_request__field_descriptors[4] =
 {
   {
@@ -2193,9 +2341,10 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__return_when__descriptor =
   cloudphone__device__v1__return_when__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[8] =
+static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[9] =
 {
   { "CreateDevice", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_device_response__descriptor },
+  { "CreateDevices", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_devices_result__descriptor },
   { "DeleteDevice", &cloudphone__device__v1__delete_device_request__descriptor, &cloudphone__device__v1__delete_device_response__descriptor },
   { "GetDevice", &cloudphone__device__v1__get_device_request__descriptor, &cloudphone__device__v1__device__descriptor },
   { "ListDevices", &cloudphone__device__v1__list_devices_request__descriptor, &cloudphone__device__v1__list_devices_response__descriptor },
@@ -2205,14 +2354,15 @@ static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__m
   { "WatchSaga", &cloudphone__device__v1__watch_saga_request__descriptor, &cloudphone__device__v1__saga_event__descriptor },
 };
 const unsigned cloudphone__device__v1__device_service__method_indices_by_name[] = {
-  5,        /* BatchGetSagas */
+  6,        /* BatchGetSagas */
   0,        /* CreateDevice */
-  1,        /* DeleteDevice */
-  2,        /* GetDevice */
-  4,        /* GetSaga */
-  3,        /* ListDevices */
-  6,        /* ListSagas */
-  7         /* WatchSaga */
+  1,        /* CreateDevices */
+  2,        /* DeleteDevice */
+  3,        /* GetDevice */
+  5,        /* GetSaga */
+  4,        /* ListDevices */
+  7,        /* ListSagas */
+  8         /* WatchSaga */
 };
 const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descriptor =
 {
@@ -2221,7 +2371,7 @@ const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descrip
   "DeviceService",
   "Cloudphone__Device__V1__DeviceService",
   "cloudphone.device.v1",
-  8,
+  9,
   cloudphone__device__v1__device_service__method_descriptors,
   cloudphone__device__v1__device_service__method_indices_by_name
 };
@@ -2233,13 +2383,21 @@ void cloudphone__device__v1__device_service__create_device(ProtobufCService *ser
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
   service->invoke(service, 0, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void cloudphone__device__v1__device_service__create_devices(ProtobufCService *service,
+                                                            const Cloudphone__Device__V1__CreateDeviceRequest *input,
+                                                            Cloudphone__Device__V1__CreateDevicesResult_Closure closure,
+                                                            void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void cloudphone__device__v1__device_service__delete_device(ProtobufCService *service,
                                                            const Cloudphone__Device__V1__DeleteDeviceRequest *input,
                                                            Cloudphone__Device__V1__DeleteDeviceResponse_Closure closure,
                                                            void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 1, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__get_device(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__GetDeviceRequest *input,
@@ -2247,7 +2405,7 @@ void cloudphone__device__v1__device_service__get_device(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__list_devices(ProtobufCService *service,
                                                           const Cloudphone__Device__V1__ListDevicesRequest *input,
@@ -2255,7 +2413,7 @@ void cloudphone__device__v1__device_service__list_devices(ProtobufCService *serv
                                                           void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       const Cloudphone__Device__V1__GetSagaRequest *input,
@@ -2263,7 +2421,7 @@ void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *service,
                                                              const Cloudphone__Device__V1__BatchGetSagasRequest *input,
@@ -2271,7 +2429,7 @@ void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *s
                                                              void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__ListSagasRequest *input,
@@ -2279,7 +2437,7 @@ void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__WatchSagaRequest *input,
@@ -2287,7 +2445,7 @@ void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__DeviceService_Service *service,
                                                    Cloudphone__Device__V1__DeviceService_ServiceDestroy destroy)

@@ -17,11 +17,13 @@ PROTOBUF_C__BEGIN_DECLS
 #include "cloudphone/device/v1/device.pb-c.h"
 #include "cloudphone/device/v1/saga.pb-c.h"
 #include "google/protobuf/duration.pb-c.h"
+#include "google/rpc/status.pb-c.h"
 
 typedef struct Cloudphone__Device__V1__CreateDeviceRequest Cloudphone__Device__V1__CreateDeviceRequest;
 typedef struct Cloudphone__Device__V1__CreateDeviceRequest__MetadataEntry Cloudphone__Device__V1__CreateDeviceRequest__MetadataEntry;
 typedef struct Cloudphone__Device__V1__CreateDeviceRequest__ProviderOptionsEntry Cloudphone__Device__V1__CreateDeviceRequest__ProviderOptionsEntry;
 typedef struct Cloudphone__Device__V1__CreateDeviceResponse Cloudphone__Device__V1__CreateDeviceResponse;
+typedef struct Cloudphone__Device__V1__CreateDevicesResult Cloudphone__Device__V1__CreateDevicesResult;
 typedef struct Cloudphone__Device__V1__DeleteDeviceRequest Cloudphone__Device__V1__DeleteDeviceRequest;
 typedef struct Cloudphone__Device__V1__DeleteDeviceResponse Cloudphone__Device__V1__DeleteDeviceResponse;
 typedef struct Cloudphone__Device__V1__GetDeviceRequest Cloudphone__Device__V1__GetDeviceRequest;
@@ -164,6 +166,39 @@ struct  Cloudphone__Device__V1__CreateDeviceResponse
 #define CLOUDPHONE__DEVICE__V1__CREATE_DEVICE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__create_device_response__descriptor) \
     , (char *)protobuf_c_empty_string, NULL }
+
+
+struct  Cloudphone__Device__V1__CreateDevicesResult
+{
+  ProtobufCMessage base;
+  /*
+   * of the request on its stream, from 1
+   */
+  uint32_t index;
+  /*
+   * the request's, unless it is too long
+   */
+  char *request_id;
+  /*
+   * likewise
+   */
+  char *name;
+  /*
+   * empty: no saga is known to have started
+   */
+  char *saga_id;
+  /*
+   * as CreateDeviceResponse's; unset if there is an error
+   */
+  Cloudphone__Device__V1__Device *device;
+  /*
+   * unset: OK
+   */
+  Google__Rpc__Status *error;
+};
+#define CLOUDPHONE__DEVICE__V1__CREATE_DEVICES_RESULT__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__create_devices_result__descriptor) \
+    , 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, NULL }
 
 
 struct  Cloudphone__Device__V1__DeleteDeviceRequest
@@ -454,6 +489,25 @@ Cloudphone__Device__V1__CreateDeviceResponse *
                       const uint8_t       *data);
 void   cloudphone__device__v1__create_device_response__free_unpacked
                      (Cloudphone__Device__V1__CreateDeviceResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__CreateDevicesResult methods */
+void   cloudphone__device__v1__create_devices_result__init
+                     (Cloudphone__Device__V1__CreateDevicesResult         *message);
+size_t cloudphone__device__v1__create_devices_result__get_packed_size
+                     (const Cloudphone__Device__V1__CreateDevicesResult   *message);
+size_t cloudphone__device__v1__create_devices_result__pack
+                     (const Cloudphone__Device__V1__CreateDevicesResult   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__create_devices_result__pack_to_buffer
+                     (const Cloudphone__Device__V1__CreateDevicesResult   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__CreateDevicesResult *
+       cloudphone__device__v1__create_devices_result__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__create_devices_result__free_unpacked
+                     (Cloudphone__Device__V1__CreateDevicesResult *message,
                       ProtobufCAllocator *allocator);
 /* Cloudphone__Device__V1__DeleteDeviceRequest methods */
 void   cloudphone__device__v1__delete_device_request__init
@@ -773,6 +827,9 @@ typedef void (*Cloudphone__Device__V1__CreateDeviceRequest_Closure)
 typedef void (*Cloudphone__Device__V1__CreateDeviceResponse_Closure)
                  (const Cloudphone__Device__V1__CreateDeviceResponse *message,
                   void *closure_data);
+typedef void (*Cloudphone__Device__V1__CreateDevicesResult_Closure)
+                 (const Cloudphone__Device__V1__CreateDevicesResult *message,
+                  void *closure_data);
 typedef void (*Cloudphone__Device__V1__DeleteDeviceRequest_Closure)
                  (const Cloudphone__Device__V1__DeleteDeviceRequest *message,
                   void *closure_data);
@@ -832,6 +889,10 @@ struct Cloudphone__Device__V1__DeviceService_Service
                         const Cloudphone__Device__V1__CreateDeviceRequest *input,
                         Cloudphone__Device__V1__CreateDeviceResponse_Closure closure,
                         void *closure_data);
+  void (*create_devices)(Cloudphone__Device__V1__DeviceService_Service *service,
+                         const Cloudphone__Device__V1__CreateDeviceRequest *input,
+                         Cloudphone__Device__V1__CreateDevicesResult_Closure closure,
+                         void *closure_data);
   void (*delete_device)(Cloudphone__Device__V1__DeviceService_Service *service,
                         const Cloudphone__Device__V1__DeleteDeviceRequest *input,
                         Cloudphone__Device__V1__DeleteDeviceResponse_Closure closure,
@@ -869,6 +930,7 @@ void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__Devic
 #define CLOUDPHONE__DEVICE__V1__DEVICE_SERVICE__INIT(function_prefix__) \
     { CLOUDPHONE__DEVICE__V1__DEVICE_SERVICE__BASE_INIT,\
       function_prefix__ ## create_device,\
+      function_prefix__ ## create_devices,\
       function_prefix__ ## delete_device,\
       function_prefix__ ## get_device,\
       function_prefix__ ## list_devices,\
@@ -880,6 +942,10 @@ void cloudphone__device__v1__device_service__create_device(ProtobufCService *ser
                                                            const Cloudphone__Device__V1__CreateDeviceRequest *input,
                                                            Cloudphone__Device__V1__CreateDeviceResponse_Closure closure,
                                                            void *closure_data);
+void cloudphone__device__v1__device_service__create_devices(ProtobufCService *service,
+                                                            const Cloudphone__Device__V1__CreateDeviceRequest *input,
+                                                            Cloudphone__Device__V1__CreateDevicesResult_Closure closure,
+                                                            void *closure_data);
 void cloudphone__device__v1__device_service__delete_device(ProtobufCService *service,
                                                            const Cloudphone__Device__V1__DeleteDeviceRequest *input,
                                                            Cloudphone__Device__V1__DeleteDeviceResponse_Closure closure,
@@ -955,6 +1021,7 @@ extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_re
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_request__metadata_entry__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_request__provider_options_entry__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_response__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_devices_result__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_response__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__get_device_request__descriptor;

@@ -1,0 +1,231 @@
+"""Many creations on one CreateDevices stream."""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import grpc
+import grpclib.client
+import pytest
+
+from support.client import DeviceClient, RPCFailure, create_request, device_status, failure_from, unique
+from support.stubs import service_grpclib, service_pb2
+from support.waiting import wait_until
+from support.world import World
+
+LIMIT = 60.0
+
+
+class Stream:
+    """A CreateDevices stream whose requests come one by one."""
+
+    def __init__(self, client: DeviceClient, requests: Sequence[Any] = (), timeout: float = LIMIT) -> None:
+        self._requests: queue.Queue[Any] = queue.Queue()
+        self.call = client.stub.CreateDevices(iter(self._requests.get, None), timeout=timeout, metadata=client.metadata)
+        for request in requests:
+            self.send(request)
+
+    def send(self, request: Any) -> None:
+        self._requests.put(request)
+
+    def half_close(self) -> None:
+        self._requests.put(None)
+
+    def results(self) -> Iterator[Any]:
+        """Up to the stream's end; any other than OK is an RPCFailure."""
+        try:
+            yield from self.call
+        except grpc.RpcError:
+            call = self.call
+            raise failure_from(call.code(), call.details(), dict(call.trailing_metadata() or ())) from None
+
+
+def create_all(client: DeviceClient, requests: Sequence[Any]) -> dict[int, Any]:
+    """All results, by index."""
+    stream = Stream(client, requests)
+    stream.half_close()
+    results = list(stream.results())
+    found = {result.index: result for result in results}
+    assert len(found) == len(results), "a request has two results"
+    return found
+
+
+def failure_of(result: Any) -> RPCFailure:
+    """The error as the unary call would have it."""
+    code = next(code for code in grpc.StatusCode if code.value[0] == result.error.code)
+    return failure_from(code, result.error.message, {"grpc-status-details-bin": result.error.SerializeToString()})
+
+
+def mixed(count: int, batch: str, **fields: Any) -> list[Any]:
+    """Every third one is wrong, in one of three ways."""
+    requests = []
+    for number in range(1, count + 1):
+        request = create_request(f"{batch} {number}", request_id=f"{batch}-{number}", batch_id=batch, **fields)
+        if number % 9 == 3:
+            request.name = ""
+        elif number % 9 == 6:
+            request.request_id = ""
+        elif number % 9 == 0:
+            request.provider_options["fail"] = "create:refused"
+        requests.append(request)
+    return requests
+
+
+def check_mixed(requests: Sequence[Any], results: dict[int, Any]) -> None:
+    assert sorted(results) == list(range(1, len(requests) + 1))
+    for index, request in enumerate(requests, 1):
+        result = results[index]
+        assert (result.request_id, result.name) == (request.request_id, request.name)
+        if index % 3:
+            assert not result.HasField("error"), result
+            assert result.saga_id and device_status(result.device) == "RUNNING" and result.device.name == request.name
+            continue
+        assert not result.HasField("device")
+        failure = failure_of(result)
+        if index % 9 == 0:
+            assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "PROVIDER_REFUSED")
+            assert failure.saga_id == result.saga_id != ""
+        else:
+            assert (failure.code, failure.reason) == (grpc.StatusCode.INVALID_ARGUMENT, "INVALID_FIELD")
+            assert failure.fields == {"name" if index % 9 == 3 else "request_id"} and not result.saga_id
+
+
+def test_a_third_of_them_wrong_then_all_again(world: World) -> None:
+    server = world.server()
+    client = server.client()
+    requests = mixed(99, unique("batch"))
+    first = create_all(client, requests)
+    check_mixed(requests, first)
+    again = create_all(client, requests)
+    check_mixed(requests, again)
+    assert [again[index].saga_id for index in again if again[index].request_id] == [
+        first[index].saga_id for index in again if again[index].request_id]
+    # The unary call says the same of a wrong one.
+    for index in (3, 9):
+        with pytest.raises(RPCFailure) as unary:
+            client.call("CreateDevice", requests[index - 1])
+        assert failure_of(first[index]).message == unary.value.message
+        assert failure_of(first[index]).details == unary.value.details
+    other = create_request("other", request_id=requests[0].request_id)
+    assert failure_of(create_all(client, [other])[1]).reason == "REQUEST_ID_REUSED"
+
+    def told() -> int:
+        lines = [line for line in server.log_text().splitlines() if "[AUDIT]" in line and "/CreateDevices" in line]
+        return sum("outcome=OK" in line for line in lines)
+
+    wait_until(lambda: told() == 2 * 66, 30, "a line for each that was made, or found again")
+    world.wait_all_over()
+    world.audit(client)
+
+
+def test_another_implementation(world: World) -> None:
+    server = world.server()
+    requests = mixed(30, unique("grpclib"))
+
+    async def run() -> dict[int, Any]:
+        host, _, port = server.address.rpartition(":")
+        channel = grpclib.client.Channel(host, int(port))
+        try:
+            results: dict[int, Any] = {}
+            async with service_grpclib.DeviceServiceStub(channel).CreateDevices.open(timeout=LIMIT) as stream:
+                for request in requests[:-1]:
+                    await stream.send_message(request)
+                await stream.send_message(requests[-1], end=True)
+                async for result in stream:
+                    results[result.index] = result
+            return results
+        finally:
+            channel.close()
+
+    check_mixed(requests, asyncio.run(run()))
+
+
+def test_client_dies_and_repeats(world: World) -> None:
+    """With the same request ids: one device a name, whatever was on its way."""
+    client = world.server().client()
+    batch = unique("dies")
+    requests = [
+        create_request(f"{batch} {number}", request_id=f"{batch}-{number}", options={"latency_ms": "20"})
+        for number in range(60)
+    ]
+    for part in (20, 45):
+        stream = Stream(client, requests[:part])
+        results = stream.results()
+        for _ in range(part // 2):
+            next(results)
+        stream.call.cancel()
+    done = create_all(client, requests)
+    assert all(not result.HasField("error") for result in done.values())
+    world.wait_all_over()
+    names = [device.name for device in client.list_devices(page_size=1000).devices]
+    assert sorted(names) == sorted(request.name for request in requests)
+
+
+def test_overloaded_is_no_result(world: World) -> None:
+    """It waits until there is room; a unary call is refused meanwhile."""
+    client = world.server(environment={"DEVICERPC_MAX_SAGAS": "4"}).client()
+    batch = unique("full")
+    requests = [
+        create_request(f"{batch} {number}", request_id=f"{batch}-{number}", options={"latency_ms": "100"})
+        for number in range(16)
+    ]
+    done = create_all(client, requests)
+    assert all(not result.HasField("error") for result in done.values()) and len(done) == 16
+
+
+def test_client_that_does_not_read(world: World) -> None:
+    client = world.server().client()
+    # Each has a result of some 3 KiB: every field that is wrong.
+    wrong = create_request("x" * 400, tags=["x" * 51] * 60)
+    wrong.spec.cpu_cores = 10_000
+
+    def requests() -> Iterator[Any]:
+        for number in range(20_000):
+            yield wrong
+
+    call = client.stub.CreateDevices(requests(), timeout=LIMIT)
+    wait_until(lambda: _is_refused(world), 50, "the stream's end")
+    try:
+        count = sum(1 for _ in call)
+    except grpc.RpcError:
+        failure = failure_from(call.code(), call.details(), dict(call.trailing_metadata() or ()))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "CLIENT_TOO_SLOW"), failure
+    else:
+        raise AssertionError(f"the stream ended with OK after {count} results")
+
+
+def _is_refused(world: World) -> bool:
+    text = world.servers[0].http("/metrics")[1]
+    return any(
+        "CreateDevices" in line and "RESOURCE_EXHAUSTED" in line and not line.endswith(" 0")
+        for line in text.splitlines() if line.startswith("rpc_server_calls_total")
+    )
+
+
+def test_drain(world: World) -> None:
+    """What was read is answered, then the stream ends."""
+    server = world.server(environment={"DEVICERPC_DRAIN_TIMEOUT": "30s"})
+    client = server.client()
+    batch = unique("drain")
+    requests = [
+        create_request(f"{batch} {number}", request_id=f"{batch}-{number}", options={"latency_ms": "400"})
+        for number in range(10)
+    ]
+    stream, idle = Stream(client, requests), Stream(client)
+    wait_until(lambda: world.moving() == 10, 30, "all to be read")
+    server.terminate()
+    results = []
+    with pytest.raises(RPCFailure) as end:
+        for result in stream.results():
+            results.append(result)
+    assert (end.value.code, end.value.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    assert len(results) == 10 and all(device_status(result.device) == "RUNNING" for result in results)
+    with pytest.raises(RPCFailure) as end:
+        list(idle.results())
+    assert (end.value.code, end.value.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN")
+    stream.half_close()
+    idle.half_close()
+    assert server.wait_ended(60) == 0
