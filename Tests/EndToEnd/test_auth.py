@@ -274,6 +274,26 @@ def test_watching_takes_a_permission(guarded: Guarded) -> None:
         assert failure.value.code == code
 
 
+def test_watching_many_takes_a_permission_and_a_filter(guarded: Guarded) -> None:
+    def end(metadata: Metadata, **filters: Any) -> str:
+        request = service_pb2.WatchSagasRequest(end_when_done=True, **filters)
+        call = guarded.call_as(metadata).stub.WatchSagas(request, timeout=30, metadata=metadata)
+        try:
+            return f"{len([update for update in call if update.HasField('saga')])} sagas"
+        except grpc.RpcError:
+            return str(call.code().name)
+
+    ann = as_user("ann", permissions=["device.create", "device.read"])
+    made = guarded.call_as(ann).create(user="")
+    assert end((), user_id="ann") == "UNAUTHENTICATED"
+    assert end(as_user("ann", permissions=["device.create"]), user_id="ann") == "PERMISSION_DENIED"
+    assert end(ann) == "INVALID_ARGUMENT", "a filter is needed"
+    assert end(ann, user_id="ann") == end(ADMIN) == end(ADMIN, saga_ids=[made.saga_id]) == "1 sagas"
+    bob = as_user("bob", permissions=["device.create", "device.read"])
+    own = guarded.call_as(bob).create(user="")
+    assert end(bob, saga_ids=[made.saga_id, own.saga_id]) == "1 sagas", "another's is none that matches"
+
+
 def test_streams_of_creations_take_a_permission(guarded: Guarded) -> None:
     for metadata, code in (((), "UNAUTHENTICATED"), (as_user("bob", permissions=["device.read"]), "PERMISSION_DENIED")):
         call = guarded.call_as(metadata).stub.CreateDevices(iter(()), timeout=30, metadata=metadata)

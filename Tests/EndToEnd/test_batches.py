@@ -1,9 +1,11 @@
-"""Many creations on one CreateDevices stream."""
+"""Many creations on one CreateDevices stream, and many sagas on one WatchSagas stream."""
 
 from __future__ import annotations
 
 import asyncio
+import itertools
 import queue
+import random
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -11,8 +13,10 @@ import grpc
 import grpclib.client
 import pytest
 
-from support.client import DeviceClient, RPCFailure, create_request, device_status, failure_from, unique
-from support.stubs import service_grpclib, service_pb2
+from support.client import (
+    DeviceClient, RPCFailure, create_request, device_status, failure_from, is_over, status_name, unique,
+)
+from support.stubs import saga_pb2, service_grpclib, service_pb2
 from support.waiting import wait_until
 from support.world import World
 
@@ -229,3 +233,98 @@ def test_drain(world: World) -> None:
     stream.half_close()
     idle.half_close()
     assert server.wait_ended(60) == 0
+
+
+# WatchSagas
+
+
+class Watched:
+    """What a client knows that watches, loses the stream and watches again. Fails on any gap or repeat."""
+
+    def __init__(self) -> None:
+        self.sequences: dict[str, int] = {}
+        self.over: dict[str, str] = {}
+        self.is_synced = False
+        # Of this stream.
+        self._taken_up: set[str] = set()
+
+    def begin(self) -> None:
+        self.is_synced = False
+        self._taken_up = set()
+
+    def take(self, update: Any) -> None:
+        if update.HasField("saga"):
+            saga = update.saga
+            assert saga.saga_id not in self._taken_up, "taken up twice"
+            self._taken_up.add(saga.saga_id)
+            assert saga.last_sequence >= self.sequences.get(saga.saga_id, 0), "time goes back"
+            self.sequences[saga.saga_id] = saga.last_sequence
+            if is_over(saga):
+                self.over[saga.saga_id] = status_name(saga)
+        elif update.HasField("event"):
+            event = update.event
+            assert event.saga_id in self._taken_up, "an event of a saga that was not sent"
+            assert event.sequence == self.sequences[event.saga_id] + 1, "a gap, or a repeat"
+            self.sequences[event.saga_id] = event.sequence
+            status = str(saga_pb2.SagaStatus.Name(event.saga_status)).removeprefix("SAGA_STATUS_")
+            if status in ("COMPLETED", "COMPENSATED", "PARKED"):
+                self.over[event.saga_id] = status
+        else:
+            assert update.HasField("synced") and not self.is_synced
+            self.is_synced = True
+
+
+def test_watching_a_batch_cut_at_random(world: World) -> None:
+    """One stream over a batch that still grows, through either replica, sees every saga's end."""
+    servers = world.replicas(2)
+    clients = [server.client() for server in servers]
+    batch, chance = unique("watched"), random.Random(4711)
+    requests = [
+        create_request(
+            f"{batch} {number}", request_id=f"{batch}-{number}", batch_id=batch, when="ACCEPTED",
+            options={"latency_ms": "150", **({"fail": "start:refused"} if number % 3 == 0 else {})})
+        for number in range(80)
+    ]
+    made = create_all(clients[0], requests[:40])
+    other = clients[0].create("another's", request_id=unique("other"), batch_id=unique("other"))
+    later = Stream(clients[1], requests[40:])
+    later.half_close()
+    watched = Watched()
+    for cut in (chance.randrange(5, 120), chance.randrange(5, 120)):
+        watched.begin()
+        call = clients[chance.randrange(2)].stub.WatchSagas(
+            service_pb2.WatchSagasRequest(batch_id=batch), timeout=LIMIT)
+        for update in itertools.islice(call, cut):
+            watched.take(update)
+        call.cancel()
+    made.update({40 + result.index: result for result in later.results()})
+    watched.begin()
+    for update in clients[0].stub.WatchSagas(
+        service_pb2.WatchSagasRequest(batch_id=batch, end_when_done=True), timeout=LIMIT
+    ):
+        watched.take(update)
+    assert watched.is_synced
+    ids = {result.saga_id for result in made.values()}
+    assert len(ids) == 80 and set(watched.over) == ids and other.saga_id not in watched.sequences
+    assert watched.over == {saga.saga_id: status_name(saga) for saga in clients[0].sagas(sorted(ids)).sagas}
+
+
+def test_watching_what_begins_later(world: World) -> None:
+    client = world.server().client()
+    batch = unique("later")
+    call = client.stub.WatchSagas(service_pb2.WatchSagasRequest(batch_id=batch, end_when_done=True), timeout=LIMIT)
+    first = next(call)
+    assert first.HasField("synced"), first
+    made = client.create("late", batch_id=batch)
+    watched = Watched()
+    for update in call:
+        watched.take(update)
+    assert watched.over == {made.saga_id: "COMPLETED"}
+    # By ids, with one that is nobody's.
+    watched = Watched()
+    for update in client.stub.WatchSagas(
+        service_pb2.WatchSagasRequest(saga_ids=[made.saga_id, "saga_1730188800000_7k2m9x4q1c"], end_when_done=True),
+        timeout=LIMIT,
+    ):
+        watched.take(update)
+    assert watched.over == {made.saga_id: "COMPLETED"} and watched.is_synced

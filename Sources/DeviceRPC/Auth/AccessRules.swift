@@ -37,7 +37,7 @@ public struct AccessRules: Sendable {
             case "DeleteDevice": .oneOf(.deviceDelete)
             case "GetDevice", "ListDevices": .oneOf(.deviceRead)
             // Which sagas are seen is another question: `Caller.visibleSagas`.
-            case "GetSaga", "BatchGetSagas", "ListSagas", "WatchSaga": .oneOf([.deviceRead, .sagaRead])
+            case "GetSaga", "BatchGetSagas", "ListSagas", "WatchSaga", "WatchSagas": .oneOf([.deviceRead, .sagaRead])
             default: .oneOf(.sagaAdmin)
             }
         default: .oneOf(.sagaAdmin)

@@ -70,6 +70,15 @@ public struct DeviceService: MethodMaking {
                     } catch {
                         throw RPCError.of(error)
                     }
+                },
+                .serverStreaming("WatchSagas", endsAtDrain: true, maximumMessageBytes: Self.maximumBatchGetSagasBytes) {
+                    message, context, writer in
+                    do {
+                        try await self.watchSagas(
+                            V1.WatchSagasRequest(decoding: message), try context.caller, context, writer)
+                    } catch {
+                        throw RPCError.of(error)
+                    }
                 }, self.changing("DeleteDevice", self.deleteDevice),
             ], onDrain: { self.creationStreams.beginDraining() })
     }

@@ -34,6 +34,13 @@ public struct SagaPage: Sendable {
     }
 }
 
+/// The ids of sagas of a list, newest first.
+public struct SagaIDPage: Sendable {
+    public var ids: [SagaID]
+    /// As `SagaPage.next`.
+    public var next: SagaID?
+}
+
 /// Pages of saga ids, newest first: a keyset over the id, which begins with the creation time.
 ///
 /// An index gives candidates, in order; what its rows don't say of them is looked up in the same statement, and those that don't
@@ -52,15 +59,9 @@ struct SagaList: Sendable {
     /// Candidates of one query.
     private static let queryLimits = 128...2048
 
-    struct IDs {
-        var ids: [SagaID]
-        /// Where to go on; `nil`: there are no more.
-        var next: SagaID?
-    }
-
     func page(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
-    ) async throws(SagaRuntimeError) -> IDs {
+    ) async throws(SagaRuntimeError) -> SagaIDPage {
         do throws(PostgresError) {
             return try await self.search(filter, before: before, limit: limit, until: deadline)
         } catch {
@@ -77,8 +78,8 @@ struct SagaList: Sendable {
 
     private func search(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
-    ) async throws(PostgresError) -> IDs {
-        var page = IDs(ids: [], next: nil)
+    ) async throws(PostgresError) -> SagaIDPage {
+        var page = SagaIDPage(ids: [], next: nil)
         // Beyond every id: '~' sorts after all that an id can hold.
         let start = before?.rawValue ?? "saga_~"
         var position = start

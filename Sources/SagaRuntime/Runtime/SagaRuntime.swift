@@ -802,10 +802,17 @@ public final class SagaRuntime: Sendable {
     public func list(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant? = nil
     ) async throws(SagaRuntimeError) -> SagaPage {
-        let page = try await SagaList(pool: self.pool, days: self.days, statements: self.statements)
-            .page(filter, before: before, limit: limit, until: deadline)
+        let page = try await self.ids(filter, before: before, limit: limit, until: deadline)
         let snapshots = try await self.snapshots(page.ids, until: deadline)
         return SagaPage(sagas: page.ids.compactMap { snapshots[$0] }, next: page.next)
+    }
+
+    /// The same, without reading the sagas.
+    public func ids(
+        _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant? = nil
+    ) async throws(SagaRuntimeError) -> SagaIDPage {
+        try await SagaList(pool: self.pool, days: self.days, statements: self.statements)
+            .page(filter, before: before, limit: limit, until: deadline)
     }
 
     private static let digestKey = SQLStatement(

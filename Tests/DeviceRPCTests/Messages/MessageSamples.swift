@@ -191,6 +191,18 @@ enum MessageSamples {
             $0.sagaID = "s"
             $0.afterSequence = 3
         },
+        V1.WatchSagasRequest.with {
+            $0.batchID = "b"
+            $0.userID = "u"
+            $0.deviceID = "d"
+            $0.sagaIDs = ["s", "t"]
+            $0.statuses = [.parked, .running]
+            $0.endWhenDone = true
+        },
+        V1.WatchSagasResponse.with { $0.saga = saga },
+        V1.WatchSagasResponse.with { $0.event = event },
+        V1.WatchSagasResponse.with { $0.synced = V1.Synced() },
+        V1.Synced(),
         V1.ListSagasRequest.with {
             $0.statuses = [.parked]
             $0.type = "T"

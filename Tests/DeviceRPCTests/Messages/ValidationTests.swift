@@ -319,6 +319,31 @@ import Testing
         #expect(try V1.BatchGetSagasRequest().validatedSagaIDs().isEmpty)
     }
 
+    @Test func whatIsWatched() throws {
+        let id = "saga_1730188800000_7k2m9x4q1c"
+        let query = try WatchSagasQuery(
+            validating: .with {
+                $0.sagaIDs = [id, id]
+                $0.statuses = [.parked, .running, .parked]
+            }, mayWatchAll: false)
+        #expect(query.sagaIDs.map(\.rawValue) == [id])
+        #expect(query.statuses == [.running, .parked])
+        #expect(self.violations { _ = try WatchSagasQuery(validating: .init(), mayWatchAll: true) } == [])
+        // Statuses alone are no filter.
+        let all = V1.WatchSagasRequest.with { $0.statuses = [.running] }
+        #expect(self.violations { _ = try WatchSagasQuery(validating: all, mayWatchAll: false) } == ["batch_id"])
+        let wrong = V1.WatchSagasRequest.with {
+            $0.batchID = "ü"
+            $0.deviceID = "d"
+            $0.sagaIDs = [id, "s"]
+            $0.statuses = [.unspecified]
+        }
+        #expect(
+            self.violations { _ = try WatchSagasQuery(validating: wrong, mayWatchAll: true) } == [
+                "batch_id", "device_id", "saga_ids[1]", "statuses[0]",
+            ])
+    }
+
     @Test func reasonsOfOperators() {
         let id = "saga_1730188800000_7k2m9x4q1c"
         for (count, expected) in [(1000, []), (1001, ["reason"])] {

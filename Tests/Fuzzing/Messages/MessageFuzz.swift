@@ -29,6 +29,12 @@ enum MessageFuzz {
         case 17: Self.checkJSON(V1.ListDevicesResponse.self, bytes, &broken)
         case 18: Self.checkJSON(V1.BatchGetSagasResponse.self, bytes, &broken)
         case 19...39: TextFuzz.run(choice - 19, bytes, &broken)
+        case 49: Self.check(V1.CreateDevicesResult.self, bytes, &broken) { $0 }
+        case 50:
+            Self.check(V1.WatchSagasRequest.self, bytes, &broken) {
+                try? WatchSagasQuery(validating: $0, mayWatchAll: false)
+            }
+        case 51: Self.check(V1.WatchSagasResponse.self, bytes, &broken) { $0 }
         default: StoredFuzz.run(choice, bytes, &broken)
         }
         return broken

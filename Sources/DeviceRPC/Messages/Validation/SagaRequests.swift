@@ -8,6 +8,17 @@ extension FieldChecker {
         return nil
     }
 
+    /// Up to 1000 ids, in the order asked, once each.
+    mutating func sagaIDs(_ texts: [String], _ field: String) -> [SagaID] {
+        if texts.count > 1000 { self.violated(field, "must have up to 1000 elements, has \(texts.count)") }
+        var seen: Set<SagaID> = []
+        var ids: [SagaID] = []
+        for (index, text) in texts.prefix(1000).enumerated() {
+            if let id = self.sagaID(text, "\(field)[\(index)]"), seen.insert(id).inserted { ids.append(id) }
+        }
+        return ids
+    }
+
     /// The result of the checks.
     func finish<Value>(_ value: Value?) throws(InvalidRequest) -> Value {
         try self.finish()
@@ -29,16 +40,45 @@ extension V1.BatchGetSagasRequest {
     /// The ids in the order asked, once each.
     public func validatedSagaIDs() throws(InvalidRequest) -> [SagaID] {
         var checker = FieldChecker()
-        if self.sagaIDs.count > 1000 {
-            checker.violated("saga_ids", "must have up to 1000 elements, has \(self.sagaIDs.count)")
-        }
-        var seen: Set<SagaID> = []
-        var ids: [SagaID] = []
-        for (index, text) in self.sagaIDs.prefix(1000).enumerated() {
-            if let id = checker.sagaID(text, "saga_ids[\(index)]"), seen.insert(id).inserted { ids.append(id) }
-        }
+        let ids = checker.sagaIDs(self.sagaIDs, "saga_ids")
         try checker.finish()
         return ids
+    }
+}
+
+/// A `WatchSagasRequest` that keeps every rule of the contract.
+public struct WatchSagasQuery: Sendable, Equatable {
+    /// Empty: all.
+    public var batchID: String
+    /// Empty: every user that the caller may see.
+    public var userID: String
+    /// Empty: all; else a UUID in lower case.
+    public var deviceID: String
+    /// Once each; empty: all.
+    public var sagaIDs: [SagaID]
+    /// Empty: all; in order, once each.
+    public var statuses: [V1.SagaStatus]
+    public var endsWhenDone: Bool
+
+    /// - Parameter mayWatchAll: whether the caller needs no filter.
+    public init(validating request: V1.WatchSagasRequest, mayWatchAll: Bool) throws(InvalidRequest) {
+        var checker = FieldChecker()
+        checker.identifier(request.batchID, "batch_id")
+        self.batchID = request.batchID
+        checker.owner(request.userID, "user_id")
+        self.userID = request.userID
+        self.deviceID = checker.deviceID(request.deviceID, isOptional: true)
+        self.sagaIDs = checker.sagaIDs(request.sagaIDs, "saga_ids")
+        checker.filter(request.statuses, "statuses")
+        self.statuses = Set(request.statuses).sorted { $0.rawValue < $1.rawValue }
+        self.endsWhenDone = request.endWhenDone
+        let isNarrow =
+            !request.batchID.isEmpty || !request.userID.isEmpty || !request.deviceID.isEmpty || !request.sagaIDs.isEmpty
+        if !isNarrow, !mayWatchAll {
+            checker.violated(
+                "batch_id", "one of batch_id, user_id, device_id and saga_ids must be set without saga.admin")
+        }
+        try checker.finish()
     }
 }
 

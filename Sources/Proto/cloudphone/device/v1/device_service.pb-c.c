@@ -559,6 +559,141 @@ void   cloudphone__device__v1__watch_saga_request__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__watch_saga_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cloudphone__device__v1__watch_sagas_request__init
+                     (Cloudphone__Device__V1__WatchSagasRequest         *message)
+{
+  static const Cloudphone__Device__V1__WatchSagasRequest init_value = CLOUDPHONE__DEVICE__V1__WATCH_SAGAS_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__watch_sagas_request__get_packed_size
+                     (const Cloudphone__Device__V1__WatchSagasRequest *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__watch_sagas_request__pack
+                     (const Cloudphone__Device__V1__WatchSagasRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__watch_sagas_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__WatchSagasRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__WatchSagasRequest *
+       cloudphone__device__v1__watch_sagas_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__WatchSagasRequest *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__watch_sagas_request__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__watch_sagas_request__free_unpacked
+                     (Cloudphone__Device__V1__WatchSagasRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__watch_sagas_response__init
+                     (Cloudphone__Device__V1__WatchSagasResponse         *message)
+{
+  static const Cloudphone__Device__V1__WatchSagasResponse init_value = CLOUDPHONE__DEVICE__V1__WATCH_SAGAS_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__watch_sagas_response__get_packed_size
+                     (const Cloudphone__Device__V1__WatchSagasResponse *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__watch_sagas_response__pack
+                     (const Cloudphone__Device__V1__WatchSagasResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__watch_sagas_response__pack_to_buffer
+                     (const Cloudphone__Device__V1__WatchSagasResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__WatchSagasResponse *
+       cloudphone__device__v1__watch_sagas_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__WatchSagasResponse *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__watch_sagas_response__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__watch_sagas_response__free_unpacked
+                     (Cloudphone__Device__V1__WatchSagasResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__watch_sagas_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__synced__init
+                     (Cloudphone__Device__V1__Synced         *message)
+{
+  static const Cloudphone__Device__V1__Synced init_value = CLOUDPHONE__DEVICE__V1__SYNCED__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__synced__get_packed_size
+                     (const Cloudphone__Device__V1__Synced *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__synced__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__synced__pack
+                     (const Cloudphone__Device__V1__Synced *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__synced__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__synced__pack_to_buffer
+                     (const Cloudphone__Device__V1__Synced *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__synced__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__Synced *
+       cloudphone__device__v1__synced__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__Synced *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__synced__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__synced__free_unpacked
+                     (Cloudphone__Device__V1__Synced *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__synced__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cloudphone__device__v1__list_sagas_request__init
                      (Cloudphone__Device__V1__ListSagasRequest         *message)
 {
@@ -1822,6 +1957,191 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__watch_saga_request__des
   (ProtobufCMessageInit) cloudphone__device__v1__watch_saga_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor cloudphone__device__v1__watch_sagas_request__field_descriptors[6] =
+{
+  {
+    "batch_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, batch_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "user_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, user_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device_id",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, device_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "saga_ids",
+    4,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, n_saga_ids),
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, saga_ids),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "statuses",
+    5,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_ENUM,
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, n_statuses),
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, statuses),
+    &cloudphone__device__v1__saga_status__descriptor,
+    NULL,
+    0 | PROTOBUF_C_FIELD_FLAG_PACKED,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "end_when_done",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasRequest, end_when_done),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__watch_sagas_request__field_indices_by_name[] = {
+  0,   /* field[0] = batch_id */
+  2,   /* field[2] = device_id */
+  5,   /* field[5] = end_when_done */
+  3,   /* field[3] = saga_ids */
+  4,   /* field[4] = statuses */
+  1,   /* field[1] = user_id */
+};
+static const ProtobufCIntRange cloudphone__device__v1__watch_sagas_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 6 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__watch_sagas_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.WatchSagasRequest",
+  "WatchSagasRequest",
+  "Cloudphone__Device__V1__WatchSagasRequest",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__WatchSagasRequest),
+  6,
+  cloudphone__device__v1__watch_sagas_request__field_descriptors,
+  cloudphone__device__v1__watch_sagas_request__field_indices_by_name,
+  1,  cloudphone__device__v1__watch_sagas_request__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__watch_sagas_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__watch_sagas_response__field_descriptors[3] =
+{
+  {
+    "saga",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasResponse, saga),
+    &cloudphone__device__v1__saga__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "event",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasResponse, event),
+    &cloudphone__device__v1__saga_event__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "synced",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__WatchSagasResponse, synced),
+    &cloudphone__device__v1__synced__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__watch_sagas_response__field_indices_by_name[] = {
+  1,   /* field[1] = event */
+  0,   /* field[0] = saga */
+  2,   /* field[2] = synced */
+};
+static const ProtobufCIntRange cloudphone__device__v1__watch_sagas_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 3 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__watch_sagas_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.WatchSagasResponse",
+  "WatchSagasResponse",
+  "Cloudphone__Device__V1__WatchSagasResponse",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__WatchSagasResponse),
+  3,
+  cloudphone__device__v1__watch_sagas_response__field_descriptors,
+  cloudphone__device__v1__watch_sagas_response__field_indices_by_name,
+  1,  cloudphone__device__v1__watch_sagas_response__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__watch_sagas_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+#define cloudphone__device__v1__synced__field_descriptors NULL
+#define cloudphone__device__v1__synced__field_indices_by_name NULL
+#define cloudphone__device__v1__synced__number_ranges NULL
+const ProtobufCMessageDescriptor cloudphone__device__v1__synced__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.Synced",
+  "Synced",
+  "Cloudphone__Device__V1__Synced",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__Synced),
+  0,
+  cloudphone__device__v1__synced__field_descriptors,
+  cloudphone__device__v1__synced__field_indices_by_name,
+  0,  cloudphone__device__v1__synced__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__synced__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor cloudphone__device__v1__list_sagas_request__field_descriptors[7] =
 {
   {
@@ -2341,7 +2661,7 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__return_when__descriptor =
   cloudphone__device__v1__return_when__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[9] =
+static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[10] =
 {
   { "CreateDevice", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_device_response__descriptor },
   { "CreateDevices", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_devices_result__descriptor },
@@ -2352,6 +2672,7 @@ static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__m
   { "BatchGetSagas", &cloudphone__device__v1__batch_get_sagas_request__descriptor, &cloudphone__device__v1__batch_get_sagas_response__descriptor },
   { "ListSagas", &cloudphone__device__v1__list_sagas_request__descriptor, &cloudphone__device__v1__list_sagas_response__descriptor },
   { "WatchSaga", &cloudphone__device__v1__watch_saga_request__descriptor, &cloudphone__device__v1__saga_event__descriptor },
+  { "WatchSagas", &cloudphone__device__v1__watch_sagas_request__descriptor, &cloudphone__device__v1__watch_sagas_response__descriptor },
 };
 const unsigned cloudphone__device__v1__device_service__method_indices_by_name[] = {
   6,        /* BatchGetSagas */
@@ -2362,7 +2683,8 @@ const unsigned cloudphone__device__v1__device_service__method_indices_by_name[] 
   5,        /* GetSaga */
   4,        /* ListDevices */
   7,        /* ListSagas */
-  8         /* WatchSaga */
+  8,        /* WatchSaga */
+  9         /* WatchSagas */
 };
 const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descriptor =
 {
@@ -2371,7 +2693,7 @@ const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descrip
   "DeviceService",
   "Cloudphone__Device__V1__DeviceService",
   "cloudphone.device.v1",
-  9,
+  10,
   cloudphone__device__v1__device_service__method_descriptors,
   cloudphone__device__v1__device_service__method_indices_by_name
 };
@@ -2446,6 +2768,14 @@ void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *servic
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
   service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *service,
+                                                         const Cloudphone__Device__V1__WatchSagasRequest *input,
+                                                         Cloudphone__Device__V1__WatchSagasResponse_Closure closure,
+                                                         void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__DeviceService_Service *service,
                                                    Cloudphone__Device__V1__DeviceService_ServiceDestroy destroy)

@@ -33,6 +33,9 @@ typedef struct Cloudphone__Device__V1__GetSagaRequest Cloudphone__Device__V1__Ge
 typedef struct Cloudphone__Device__V1__BatchGetSagasRequest Cloudphone__Device__V1__BatchGetSagasRequest;
 typedef struct Cloudphone__Device__V1__BatchGetSagasResponse Cloudphone__Device__V1__BatchGetSagasResponse;
 typedef struct Cloudphone__Device__V1__WatchSagaRequest Cloudphone__Device__V1__WatchSagaRequest;
+typedef struct Cloudphone__Device__V1__WatchSagasRequest Cloudphone__Device__V1__WatchSagasRequest;
+typedef struct Cloudphone__Device__V1__WatchSagasResponse Cloudphone__Device__V1__WatchSagasResponse;
+typedef struct Cloudphone__Device__V1__Synced Cloudphone__Device__V1__Synced;
 typedef struct Cloudphone__Device__V1__ListSagasRequest Cloudphone__Device__V1__ListSagasRequest;
 typedef struct Cloudphone__Device__V1__ListSagasResponse Cloudphone__Device__V1__ListSagasResponse;
 typedef struct Cloudphone__Device__V1__CompensateSagaRequest Cloudphone__Device__V1__CompensateSagaRequest;
@@ -332,6 +335,62 @@ struct  Cloudphone__Device__V1__WatchSagaRequest
 #define CLOUDPHONE__DEVICE__V1__WATCH_SAGA_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__watch_saga_request__descriptor) \
     , (char *)protobuf_c_empty_string, 0 }
+
+
+struct  Cloudphone__Device__V1__WatchSagasRequest
+{
+  ProtobufCMessage base;
+  char *batch_id;
+  char *user_id;
+  char *device_id;
+  /*
+   * up to 1000; unknown ones are none that match
+   */
+  size_t n_saga_ids;
+  char **saga_ids;
+  /*
+   * Which sagas are taken up; one that was is followed to its end. Empty: all
+   */
+  size_t n_statuses;
+  Cloudphone__Device__V1__SagaStatus *statuses;
+  /*
+   * ends with OK once at least one has matched and none of them moves any more
+   */
+  protobuf_c_boolean end_when_done;
+};
+#define CLOUDPHONE__DEVICE__V1__WATCH_SAGAS_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__watch_sagas_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0,NULL, 0,NULL, 0 }
+
+
+/*
+ * One of these.
+ */
+struct  Cloudphone__Device__V1__WatchSagasResponse
+{
+  ProtobufCMessage base;
+  /*
+   * as it is when it is taken up
+   */
+  Cloudphone__Device__V1__Saga *saga;
+  Cloudphone__Device__V1__SagaEvent *event;
+  /*
+   * every saga that matched at the beginning has been sent; once
+   */
+  Cloudphone__Device__V1__Synced *synced;
+};
+#define CLOUDPHONE__DEVICE__V1__WATCH_SAGAS_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__watch_sagas_response__descriptor) \
+    , NULL, NULL, NULL }
+
+
+struct  Cloudphone__Device__V1__Synced
+{
+  ProtobufCMessage base;
+};
+#define CLOUDPHONE__DEVICE__V1__SYNCED__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__synced__descriptor) \
+     }
 
 
 struct  Cloudphone__Device__V1__ListSagasRequest
@@ -680,6 +739,63 @@ Cloudphone__Device__V1__WatchSagaRequest *
 void   cloudphone__device__v1__watch_saga_request__free_unpacked
                      (Cloudphone__Device__V1__WatchSagaRequest *message,
                       ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__WatchSagasRequest methods */
+void   cloudphone__device__v1__watch_sagas_request__init
+                     (Cloudphone__Device__V1__WatchSagasRequest         *message);
+size_t cloudphone__device__v1__watch_sagas_request__get_packed_size
+                     (const Cloudphone__Device__V1__WatchSagasRequest   *message);
+size_t cloudphone__device__v1__watch_sagas_request__pack
+                     (const Cloudphone__Device__V1__WatchSagasRequest   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__watch_sagas_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__WatchSagasRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__WatchSagasRequest *
+       cloudphone__device__v1__watch_sagas_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__watch_sagas_request__free_unpacked
+                     (Cloudphone__Device__V1__WatchSagasRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__WatchSagasResponse methods */
+void   cloudphone__device__v1__watch_sagas_response__init
+                     (Cloudphone__Device__V1__WatchSagasResponse         *message);
+size_t cloudphone__device__v1__watch_sagas_response__get_packed_size
+                     (const Cloudphone__Device__V1__WatchSagasResponse   *message);
+size_t cloudphone__device__v1__watch_sagas_response__pack
+                     (const Cloudphone__Device__V1__WatchSagasResponse   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__watch_sagas_response__pack_to_buffer
+                     (const Cloudphone__Device__V1__WatchSagasResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__WatchSagasResponse *
+       cloudphone__device__v1__watch_sagas_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__watch_sagas_response__free_unpacked
+                     (Cloudphone__Device__V1__WatchSagasResponse *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__Synced methods */
+void   cloudphone__device__v1__synced__init
+                     (Cloudphone__Device__V1__Synced         *message);
+size_t cloudphone__device__v1__synced__get_packed_size
+                     (const Cloudphone__Device__V1__Synced   *message);
+size_t cloudphone__device__v1__synced__pack
+                     (const Cloudphone__Device__V1__Synced   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__synced__pack_to_buffer
+                     (const Cloudphone__Device__V1__Synced   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__Synced *
+       cloudphone__device__v1__synced__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__synced__free_unpacked
+                     (Cloudphone__Device__V1__Synced *message,
+                      ProtobufCAllocator *allocator);
 /* Cloudphone__Device__V1__ListSagasRequest methods */
 void   cloudphone__device__v1__list_sagas_request__init
                      (Cloudphone__Device__V1__ListSagasRequest         *message);
@@ -857,6 +973,15 @@ typedef void (*Cloudphone__Device__V1__BatchGetSagasResponse_Closure)
 typedef void (*Cloudphone__Device__V1__WatchSagaRequest_Closure)
                  (const Cloudphone__Device__V1__WatchSagaRequest *message,
                   void *closure_data);
+typedef void (*Cloudphone__Device__V1__WatchSagasRequest_Closure)
+                 (const Cloudphone__Device__V1__WatchSagasRequest *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__WatchSagasResponse_Closure)
+                 (const Cloudphone__Device__V1__WatchSagasResponse *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__Synced_Closure)
+                 (const Cloudphone__Device__V1__Synced *message,
+                  void *closure_data);
 typedef void (*Cloudphone__Device__V1__ListSagasRequest_Closure)
                  (const Cloudphone__Device__V1__ListSagasRequest *message,
                   void *closure_data);
@@ -921,6 +1046,10 @@ struct Cloudphone__Device__V1__DeviceService_Service
                      const Cloudphone__Device__V1__WatchSagaRequest *input,
                      Cloudphone__Device__V1__SagaEvent_Closure closure,
                      void *closure_data);
+  void (*watch_sagas)(Cloudphone__Device__V1__DeviceService_Service *service,
+                      const Cloudphone__Device__V1__WatchSagasRequest *input,
+                      Cloudphone__Device__V1__WatchSagasResponse_Closure closure,
+                      void *closure_data);
 };
 typedef void (*Cloudphone__Device__V1__DeviceService_ServiceDestroy)(Cloudphone__Device__V1__DeviceService_Service *);
 void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__DeviceService_Service *service,
@@ -937,7 +1066,8 @@ void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__Devic
       function_prefix__ ## get_saga,\
       function_prefix__ ## batch_get_sagas,\
       function_prefix__ ## list_sagas,\
-      function_prefix__ ## watch_saga  }
+      function_prefix__ ## watch_saga,\
+      function_prefix__ ## watch_sagas  }
 void cloudphone__device__v1__device_service__create_device(ProtobufCService *service,
                                                            const Cloudphone__Device__V1__CreateDeviceRequest *input,
                                                            Cloudphone__Device__V1__CreateDeviceResponse_Closure closure,
@@ -974,6 +1104,10 @@ void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *servic
                                                         const Cloudphone__Device__V1__WatchSagaRequest *input,
                                                         Cloudphone__Device__V1__SagaEvent_Closure closure,
                                                         void *closure_data);
+void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *service,
+                                                         const Cloudphone__Device__V1__WatchSagasRequest *input,
+                                                         Cloudphone__Device__V1__WatchSagasResponse_Closure closure,
+                                                         void *closure_data);
 typedef struct Cloudphone__Device__V1__DeviceAdminService_Service Cloudphone__Device__V1__DeviceAdminService_Service;
 struct Cloudphone__Device__V1__DeviceAdminService_Service
 {
@@ -1031,6 +1165,9 @@ extern const ProtobufCMessageDescriptor cloudphone__device__v1__get_saga_request
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_sagas_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_sagas_response__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__watch_saga_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__watch_sagas_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__watch_sagas_response__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__synced__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_sagas_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_sagas_response__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__compensate_saga_request__descriptor;
