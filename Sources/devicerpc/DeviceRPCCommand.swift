@@ -8,7 +8,7 @@ struct DeviceRPCCommand: AsyncParsableCommand {
         discussion: CommandStatus.help, version: Version.current,
         subcommands: [
             ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, DeleteCommand.self,
-            CancelCommand.self, BatchCommand.self,
+            CancelCommand.self, StartCommand.self, StopCommand.self, RestartCommand.self, BatchCommand.self,
             ListCommand.self, SagasCommand.self, CompensateCommand.self, ResumeCommand.self, PortsCommand.self,
             MigrateCommand.self, BenchCommand.self, VersionCommand.self,
             ConfigurationReferenceCommand.self, FaultPointsCommand.self,

@@ -235,6 +235,9 @@ def test_keys_change_without_a_restart(guarded: Guarded) -> None:
 METHODS: dict[str, tuple[Any, set[str]]] = {
     "CreateDevice": (create_request(user="", name=""), {"device.create"}),
     "DeleteDevice": (service_pb2.DeleteDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.delete"}),
+    "StartDevice": (service_pb2.StartDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.control"}),
+    "StopDevice": (service_pb2.StopDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.control"}),
+    "RestartDevice": (service_pb2.RestartDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.control"}),
     "GetDevice": (service_pb2.GetDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.read"}),
     "ListDevices": (service_pb2.ListDevicesRequest(page_size=2000), {"device.read"}),
     "GetSaga": (service_pb2.GetSagaRequest(saga_id=UNKNOWN_SAGA), {"device.read", "saga.read", "saga.admin"}),
@@ -250,7 +253,7 @@ METHODS["CreateDevice"][0].name = ""
 
 @pytest.mark.parametrize("separator", [".", ":"])
 def test_each_method_takes_its_permission(guarded: Guarded, separator: str) -> None:
-    everything = {"device.create", "device.read", "device.delete", "saga.read", "saga.admin"}
+    everything = {"device.create", "device.read", "device.delete", "device.control", "saga.read", "saga.admin"}
     for method, (request, sufficient) in METHODS.items():
         for permission in everything:
             claim = permission.replace(".", separator)
@@ -312,6 +315,26 @@ def test_streams_of_creations_take_a_permission(guarded: Guarded) -> None:
 
     wait_until(lambda: is_told(f"saga_id={own.saga_id}", "outcome=OK"), 30, "the line of the one")
     wait_until(lambda: is_told("user_id=eve", "outcome=PERMISSION_DENIED"), 30, "the line of the other")
+
+
+def test_what_one_may_not_see_is_not_deleted(guarded: Guarded) -> None:
+    everything = ["device.create", "device.read", "device.delete", "device.control"]
+    ann, eve = (guarded.call_as(as_user(name, permissions=everything)) for name in ("ann", "eve"))
+    device = ann.create(user="").device.device_id
+    for method in ("StopDevice", "RestartDevice", "StartDevice", "DeleteDevice"):
+        with pytest.raises(RPCFailure) as failure:
+            eve.operate(method, device)
+        assert failure.value.code == grpc.StatusCode.NOT_FOUND, method
+    # Nobody's device, and no id at all: what stands in the log is no line of the caller's making.
+    with pytest.raises(RPCFailure) as failure:
+        eve.delete("x\nforged=yes")
+    assert failure.value.reason == "INVALID_FIELD"
+    assert ann.operate("StopDevice", device).device.user_id == "ann"
+    deleted = ann.delete(device).saga_id
+    lines = [line for line in guarded.audit_lines() if "/DeleteDevice" in line or "/StopDevice" in line]
+    assert any(f"saga_id={deleted}" in line and "caller=user:ann" in line and "outcome=OK" in line for line in lines)
+    assert any("caller=user:eve" in line and "outcome=NOT_FOUND" in line for line in lines)
+    assert not any("forged" in line for line in lines)
 
 
 def test_roles_and_services_get_theirs_from_the_map(guarded: Guarded) -> None:

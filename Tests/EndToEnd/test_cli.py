@@ -282,7 +282,7 @@ def test_migrate_twice(world: World) -> None:
 def test_help_lists_every_command() -> None:
     text = run_command(["--help"]).stdout
     for command in (
-        "serve", "create", "get", "watch", "delete", "cancel", "batch", "list", "sagas", "compensate", "resume", "ports", "migrate", "bench", "version",
+        "serve", "create", "get", "watch", "delete", "cancel", "start", "stop", "restart", "batch", "list", "sagas", "compensate", "resume", "ports", "migrate", "bench", "version",
     ):
         assert re.search(rf"^\s+{command}\b", text, re.MULTILINE), text
     assert "fault-points" not in text

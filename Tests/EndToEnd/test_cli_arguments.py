@@ -33,6 +33,7 @@ OPTIONS: dict[str, tuple[list[str], dict[str, str]]] = {
     "get": (["saga_1"], {"--timeout": DURATION, "--output": CHOICE}),
     "watch": (["saga_1"], {"--timeout": DURATION, "--after": NUMBER, "--output": CHOICE}),
     "delete": (["--user", "u"], {**COMMAND, "--saga-timeout": DURATION, "--return-when": CHOICE}),
+    "restart": (["--user", "u"], {**COMMAND, "--saga-timeout": DURATION, "--return-when": CHOICE}),
     "batch": (["--name", "p{n}", "--count", "1"], {
         "--count": NUMBER, "--start": NUMBER, "--parallel": NUMBER, "--timeout": DURATION, "--output": CHOICE}),
     "list": ([], {**LIST, "--provider": CHOICE}),

@@ -17,7 +17,7 @@ import pytest
 
 from support.client import DELETION_STEPS
 from support.postgres import Cluster
-from support.scenario import BACKWARD, FORWARD, PARKING, Deletions, Part, Scenario
+from support.scenario import BACKWARD, FORWARD, PARKING, Controls, Deletions, Part, Scenario
 from support.server import binary, run_command
 from support.waiting import wait_until
 from support.world import World
@@ -42,15 +42,21 @@ def _points() -> list[str]:
 def _directions(point: str) -> list[str]:
     """In which scenarios the point must be hit."""
     _, what, *_ = point.split(".")
+    if what == "STOP_DEVICE":
+        return ["controlling"]
     if what in DELETION_STEPS:
         return ["deleting"]
+    if point.startswith("call.START_DEVICE.execute"):
+        return ["forward", "controlling"]
     if what == "park":
         return ["parking"]
     if ".compensate." in point or what == "undo":
         return ["backward"]
     if point.startswith("call.") or what in ("create", "retry"):
         return ["forward"]
-    return ["forward", "backward", "deleting"] if what in ("forward", "end") else ["forward", "backward"]
+    if what in ("forward", "end"):
+        return ["forward", "backward", "deleting", "controlling"]
+    return ["forward", "backward"]
 
 
 def _cases() -> list[tuple[str, str]]:
@@ -63,9 +69,9 @@ _PARTS: dict[str, tuple[Part, ...]] = {"forward": FORWARD, "backward": BACKWARD,
 def crash(world: World, point: str, direction: str) -> None:
     """One cell of the matrix."""
     log = world.home / "faults.log"
-    scenario: Scenario | Deletions
-    if direction == "deleting":
-        scenario = Deletions(world)
+    scenario: Scenario | Deletions | Controls
+    if direction in ("deleting", "controlling"):
+        scenario = Deletions(world) if direction == "deleting" else Controls(world)
         maker = world.server()
         scenario.prepare(maker.client())
         maker.terminate()

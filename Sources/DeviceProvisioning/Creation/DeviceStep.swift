@@ -8,6 +8,8 @@ public enum DeviceStep {
 
     // Of what is done with a device that is there.
     public static let claimDevice = "CLAIM_DEVICE"
+    public static let stopDevice = "STOP_DEVICE"
+    public static let updateDatabaseRecord = "UPDATE_DATABASE_RECORD"
     public static let destroyProviderDevice = "DESTROY_PROVIDER_DEVICE"
     public static let releaseQuota = "RELEASE_QUOTA"
     public static let removeDatabaseRecord = "REMOVE_DATABASE_RECORD"

@@ -83,6 +83,17 @@ struct ProviderCall {
         return found
     }
 
+    /// The device to act on: what is written down, or else what the provider has of the creation.
+    func device() async throws(StepError) -> ProviderDevice {
+        if let recorded = self.recorded { return recorded }
+        let found = try await self.provider.find(self.request)
+        guard let device = found.last(where: \.isUsable) ?? found.last else {
+            throw StepError(
+                .notFound, reason: DeviceFailureReason.bootFailed, message: "the provider has no such device")
+        }
+        return device
+    }
+
     private static func unavailable(_ message: String) -> StepError {
         StepError(.unavailable, reason: DeviceFailureReason.providerUnavailable, message: message)
     }

@@ -6,6 +6,8 @@ public enum DeviceStatus: Int, Sendable, CaseIterable {
     case error = 4
     /// Being undone or deleted; gone afterwards.
     case deleting = 5
+    case starting = 6
+    case stopping = 7
 
     public var name: String {
         switch self {
@@ -14,6 +16,8 @@ public enum DeviceStatus: Int, Sendable, CaseIterable {
         case .stopped: "STOPPED"
         case .error: "ERROR"
         case .deleting: "DELETING"
+        case .starting: "STARTING"
+        case .stopping: "STOPPING"
         }
     }
 

@@ -40,9 +40,12 @@ enum ClaimedWay: Equatable {
     }
 }
 
-/// CLAIM_DEVICE's call: it clears the way for a claim that was refused. Whoever holds the device is told to stop, unless it is a
-/// deletion itself, and waited for; a holder that parks parks this saga too.
+/// CLAIM_DEVICE's call: it clears the way for a claim that was refused.
+///
+/// For a deletion whoever holds the device is told to stop, unless it is a deletion itself, and waited for; a holder that
+/// parks parks this saga too. Other operations give way to whoever holds it.
 struct ClaimDeviceStep: RemoteStep {
+    let operation: DeviceOperation
     let sagas: any DeviceSagas
 
     func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool { true }
@@ -57,14 +60,20 @@ struct ClaimDeviceStep: RemoteStep {
             )
         }
         do {
-            guard let holder = try await self.holder(of: deviceID) else { return .done(output: ClaimedWay.gone.output) }
+            guard let holder = try await self.holder(of: deviceID) else {
+                guard self.operation.wins else { throw self.operation.refusal("the device is gone") }
+                return .done(output: ClaimedWay.gone.output)
+            }
             switch holder {
-            case .nobody: return .done(output: ClaimedWay.free.output)
+            case .nobody(let status):
+                guard self.operation.suits(status) else { throw self.operation.refusal("the device is \(status.name)") }
+                return .done(output: ClaimedWay.free.output)
             case .saga(let id, let saga):
                 // Only what has ended is not there any more.
                 guard let saga, !saga.status.isTerminal else {
                     return .done(output: ClaimedWay.over(id.rawValue).output)
                 }
+                guard self.operation.wins else { throw DeviceOperation.busy(saga) }
                 return try await self.wait(for: saga, context)
             }
         } catch let error as StepError {
@@ -76,14 +85,14 @@ struct ClaimDeviceStep: RemoteStep {
     }
 
     private enum Holder {
-        case nobody
+        case nobody(DeviceStatus)
         case saga(SagaID, SagaSnapshot?)
     }
 
     /// - Returns: `nil`: there is no device, and none is being made.
     private func holder(of deviceID: String) async throws -> Holder? {
         if let device = try await self.sagas.device(deviceID) {
-            guard let id = SagaID(device.holder) else { return .nobody }
+            guard let id = SagaID(device.holder) else { return .nobody(device.status) }
             return .saga(id, try await self.sagas.saga(id))
         }
         guard let creation = try await self.sagas.creation(of: deviceID), !creation.status.isTerminal else {

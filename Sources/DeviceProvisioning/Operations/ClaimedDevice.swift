@@ -1,6 +1,6 @@
 import SagaRuntime
 
-/// What CLAIM_DEVICE leaves to the steps after it: what the device's row says, or that there is no device any more.
+/// What CLAIM_DEVICE leaves to the steps after it: what the device's row says, or that there is nothing to do.
 enum ClaimedDevice: Equatable {
     struct Device: Equatable {
         /// The saga that created it.
@@ -10,14 +10,15 @@ enum ClaimedDevice: Equatable {
     }
 
     case there(Device)
-    case gone
+    /// The device is gone, or is already what it is to become.
+    case nothing
 
     init(_ outputs: [String: String]) throws(StoredDataError) {
         guard let output = outputs[DeviceStep.claimDevice], let value = try? JSONValue(parsing: output) else {
             throw StoredDataError(message: "the output of \(DeviceStep.claimDevice) is missing")
         }
-        if value["gone"]?.bool == true {
-            self = .gone
+        if value["nothing"]?.bool == true {
+            self = .nothing
             return
         }
         guard let creation = value["creation"]?.string.flatMap({ SagaID($0) }) else {
@@ -30,12 +31,12 @@ enum ClaimedDevice: Equatable {
         self = .there(Device(creation: creation, made: try MadeDevice(value["made"]), ports: ports))
     }
 
-    /// The device that a saga holds; `nil`: it is gone.
+    /// The device that a saga holds; `nil`: it holds none, and has nothing to do.
     static func claim(of context: StepContext) throws(StepError) -> Device? {
         do throws(StoredDataError) {
             switch try ClaimedDevice(context.outputs) {
             case .there(let device): return device
-            case .gone: return nil
+            case .nothing: return nil
             }
         } catch {
             throw StepError(.undecidable, reason: DeviceFailureReason.unreadable, message: error.message)

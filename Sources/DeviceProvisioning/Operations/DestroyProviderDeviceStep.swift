@@ -38,7 +38,6 @@ struct DestroyProviderDeviceStep: RemoteStep {
     }
 
     func settleTime(request: [UInt8], secrets: [UInt8]) -> Duration {
-        guard let request = try? DeviceRequest(decoding: request) else { return .seconds(30) }
-        return self.providers.lag(of: request.provider, options: [:]) ?? .seconds(30)
+        self.providers.settleTime(of: request)
     }
 }

@@ -12,7 +12,7 @@ public import SagaRuntime
 /// The deadline stops only the claim. A device that turns out to be gone leaves the other steps nothing to do.
 public enum DeviceDeletion {
     /// `saga_state.saga_type`.
-    public static let type = "DEVICE_DELETION"
+    public static let type = DeviceOperation.deletion.type
     public static let version = 1
     /// What all live instances must know before there are such sagas.
     static let feature = "deletion"
@@ -31,10 +31,8 @@ public enum DeviceDeletion {
         let limits = providers.callLimits
         let steps = [
             StepDefinition(
-                name: DeviceStep.claimDevice, action: .remote(ClaimDeviceStep(sagas: others)),
-                claim: OperationStatements.claim(status: .deleting),
-                // Bounded by the deadline.
-                retry: RetryPolicy(maximumRetries: .max, initialDelay: .milliseconds(250), maximumDelay: .seconds(5))),
+                name: DeviceStep.claimDevice, action: .remote(ClaimDeviceStep(operation: .deletion, sagas: others)),
+                claim: OperationStatements.claim(.deletion), retry: Self.claimRetry),
             StepDefinition(
                 name: DeviceStep.destroyProviderDevice, kind: .pivot,
                 action: .remote(DestroyProviderDeviceStep(providers: providers)), undoRetry: configuration.undoRetry,
@@ -47,9 +45,21 @@ public enum DeviceDeletion {
                 name: DeviceStep.removeDatabaseRecord, kind: .retriable,
                 action: .database(OperationStatements.remove(coolDown: configuration.portCoolDown))),
         ]
+        return Self.definition(of: .deletion, steps, requires: Self.feature, providers)
+    }
+
+    /// Of looks that failed. Bounded by the deadline.
+    static let claimRetry = RetryPolicy(
+        maximumRetries: .max, initialDelay: .milliseconds(250), maximumDelay: .seconds(5))
+
+    /// What sagas that begin with a claim have in common.
+    static func definition(
+        of operation: DeviceOperation, _ steps: [StepDefinition], requires feature: String,
+        _ providers: ProviderRegistry
+    ) -> SagaDefinition {
         var definition = SagaDefinition(
-            type: Self.type, version: Self.version, steps: steps, provisionedStep: steps.count - 1, sleeps: true,
-            requiredFeature: Self.feature, site: { _, outputs in SiteOutput.site(outputs) })
+            type: operation.type, version: Self.version, steps: steps, provisionedStep: steps.count - 1, sleeps: true,
+            requiredFeature: feature, site: { _, outputs in SiteOutput.site(outputs) })
         definition.missing = { request, outputs in
             // Before the claim nobody needs anything; of a device that names no site, what its creation would need.
             guard SiteOutput.site(outputs) == nil, case .there(let device) = try? ClaimedDevice(outputs),

@@ -8,27 +8,33 @@ enum OperationStatements {
     /// CLAIM_DEVICE: gives the device to the saga, if nobody holds it. A row that is locked counts as held. Of two sagas of one flush
     /// the earlier gets it.
     ///
-    /// Argument: `{"device", "status", "over"?, "gone"?}`: the status that it has from then on; the holder that was found to have
-    /// ended; and whether nothing was found that could still have the device. Output: see `ClaimedDevice`.
-    static func claim(status: DeviceStatus) -> DatabaseStep {
+    /// Argument: `{"device", "status", "from"?, "goal"?, "over"?, "gone"?}`: the status that it has from then on; those that it may have
+    /// before, and the one that makes the saga needless; the holder that was found to have ended; and whether nothing was
+    /// found that could still have the device. Output: see `ClaimedDevice`.
+    static func claim(_ operation: DeviceOperation) -> DatabaseStep {
         DatabaseStep(
             name: "claim_device",
             ctes: """
                 wanted AS (
                     SELECT a.saga_id, a.ordinal, (a.argument->>'device')::uuid AS device, a.argument->>'status' AS status,
-                        a.argument->>'over' AS over, a.argument ? 'gone' AS gone
+                        a.argument->>'over' AS over, a.argument ? 'gone' AS gone,
+                        a.argument->'from' AS statuses, a.argument->>'goal' AS goal
                     FROM accepted a
                 ), found AS MATERIALIZED (
-                    SELECT d.device_id, coalesce(
+                    SELECT d.device_id, d.status, coalesce(
                             d.operation_saga_id, CASE WHEN d.status IN ('CREATING', 'DELETING') THEN d.saga_id END) AS holder
                     FROM devices d
                     WHERE d.device_id IN (SELECT w.device FROM wanted w)
                     ORDER BY d.device_id
                     FOR UPDATE SKIP LOCKED
-                ), chosen AS (
-                    SELECT DISTINCT ON (w.device) w.saga_id, w.device, w.status
+                ), free AS (
+                    SELECT w.*, f.status AS before, w.statuses IS NULL OR w.statuses ? f.status
+                            OR coalesce(f.holder = w.saga_id, false) AS is_ready
                     FROM wanted w JOIN found f ON f.device_id = w.device
                     WHERE f.holder IS NULL OR f.holder IN (w.over, w.saga_id)
+                ), chosen AS (
+                    SELECT DISTINCT ON (w.device) w.saga_id, w.device, w.status
+                    FROM free w WHERE w.is_ready
                     ORDER BY w.device, w.ordinal
                 ), taken AS (
                     UPDATE devices d
@@ -43,7 +49,9 @@ enum OperationStatements {
                             'webrtc', p.webrtc_port))::text AS output
                     FROM taken c LEFT JOIN port p ON p.saga_id = c.creation
                     UNION ALL
-                    SELECT w.saga_id, '{"gone":true}'
+                    SELECT w.saga_id, '{"nothing":true}' FROM free w WHERE NOT w.is_ready AND w.before = w.goal
+                    UNION ALL
+                    SELECT w.saga_id, '{"nothing":true}'
                     FROM wanted w
                     WHERE w.gone AND NOT EXISTS (SELECT 1 FROM devices d WHERE d.device_id = w.device)
                 )
@@ -52,7 +60,9 @@ enum OperationStatements {
                 let way = ClaimedWay(output: view.outputs[DeviceStep.claimDevice])
                 return JSONWriter.object(reserving: 128) { writer in
                     writer.member("device", view.resourceID)
-                    writer.member("status", status.name)
+                    writer.member("status", operation.during.name)
+                    if let from = operation.from { writer.member("from", from.map(\.name)) }
+                    if let goal = operation.goal { writer.member("goal", goal.name) }
                     switch way {
                     case .free, .held: break
                     case .over(let holder): writer.member("over", holder)
@@ -89,5 +99,64 @@ enum OperationStatements {
                 }
             },
             refusal: nil)
+    }
+
+    /// UPDATE_DATABASE_RECORD: what has come of the device, which nobody holds any more.
+    ///
+    /// - Parameter connection: the step that has left how to reach it; `nil`: it can't be reached.
+    static func update(_ status: DeviceStatus, connection: String? = nil) -> DatabaseStep {
+        DatabaseStep(
+            name: "update_device",
+            ctes:
+                "updated AS (\(Self.release) RETURNING a.saga_id), granted AS (SELECT saga_id, NULL::text AS output FROM updated)",
+            argument: { view in
+                let stopped = view.outputs[DeviceStep.stopDevice].flatMap { try? JSONValue(parsing: $0) }
+                let isMissing = status == .stopped && stopped?["missing"]?.bool == true
+                return Self.argument(
+                    view, isMissing ? .error : status,
+                    reason: isMissing ? "DEVICE_MISSING: the provider has lost the device" : "",
+                    connection: connection.flatMap { view.outputs[$0] })
+            },
+            refusal: nil)
+    }
+
+    /// The undo of a claim: the device is stopped, and says why.
+    static let giveBack = SideEffect(
+        name: "device_give_back", statement: Self.release,
+        argument: { view in
+            Self.argument(
+                view, .stopped, reason: view.failure.map { "\($0.reason): \($0.message)" } ?? "", connection: nil)
+        })
+
+    /// The device is stopped, on its way to be started again.
+    static let markStarting = SideEffect(
+        name: "device_starting",
+        statement: """
+            UPDATE devices d SET status = 'STARTING', updated_at = saga_now()
+            FROM accepted a
+            WHERE d.device_id = (a.argument->>'device')::uuid AND d.operation_saga_id = a.saga_id
+            """,
+        argument: { view in JSONWriter.object(reserving: 64) { $0.member("device", view.resourceID) } })
+
+    private static let release = """
+        UPDATE devices d
+        SET status = a.argument->>'status', status_reason = a.argument->>'reason', operation_saga_id = NULL, updated_at = saga_now(),
+            host = coalesce(a.argument->'connection'->>'host', ''),
+            adb_port = coalesce((a.argument->'connection'->>'adb')::int, 0),
+            webrtc_port = coalesce((a.argument->'connection'->>'webrtc')::int, 0),
+            attributes = coalesce(a.argument->'connection'->'attributes', '{}')
+        FROM accepted a
+        WHERE d.device_id = (a.argument->>'device')::uuid AND d.operation_saga_id = a.saga_id
+        """
+
+    private static func argument(
+        _ view: SagaView, _ status: DeviceStatus, reason: String, connection: String?
+    ) -> String {
+        JSONWriter.object(reserving: 256) { writer in
+            writer.member("device", view.resourceID)
+            writer.member("status", status.name)
+            writer.member("reason", Text.sanitised(reason))
+            if let connection, !connection.isEmpty { writer.member("connection", json: connection) }
+        }
     }
 }

@@ -9,7 +9,7 @@ struct ReleaseQuotaStep: RemoteStep {
     func isNeeded(request: [UInt8], outputs: [String: String]) -> Bool {
         guard let claimed = try? ClaimedDevice(outputs) else { return true }
         switch claimed {
-        case .gone: return false
+        case .nothing: return false
         case .there(let device): return device.made.usage.map { $0 > 0 } ?? (self.client != nil)
         }
     }

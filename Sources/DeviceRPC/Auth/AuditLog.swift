@@ -11,7 +11,8 @@ import Synchronization
 public final class AuditLog: Sendable {
     private static let changing: Set<String> = [
         "/\(DeviceService.name)/CreateDevice", "/\(DeviceService.name)/CreateDevices",
-        "/\(DeviceService.name)/DeleteDevice",
+        "/\(DeviceService.name)/DeleteDevice", "/\(DeviceService.name)/StartDevice",
+        "/\(DeviceService.name)/StopDevice", "/\(DeviceService.name)/RestartDevice",
         "/\(DeviceAdminService.name)/CompensateSaga", "/\(DeviceAdminService.name)/ResumeSaga",
     ]
 

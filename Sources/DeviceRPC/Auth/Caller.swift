@@ -46,6 +46,9 @@ public final class Caller: Sendable {
     /// Devices that it may delete, as far as that is its permission.
     var deletableDevices: Visibility { self.visible(asAdministratorWith: .deviceDelete) }
 
+    /// The same of starting, stopping and restarting.
+    var controllableDevices: Visibility { self.visible(asAdministratorWith: .deviceControl) }
+
     public var visibleSagas: Visibility { self.visible(asAdministratorWith: .sagaRead) }
 
     func sees(_ saga: SagaSnapshot) -> Bool {

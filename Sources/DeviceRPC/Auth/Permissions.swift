@@ -9,11 +9,15 @@ public struct Permissions: OptionSet, Sendable, Hashable {
     public static let deviceDelete = Permissions(rawValue: 4)
     public static let sagaRead = Permissions(rawValue: 8)
     public static let sagaAdmin = Permissions(rawValue: 16)
+    public static let deviceControl = Permissions(rawValue: 32)
 
-    public static let all: Permissions = [.deviceCreate, .deviceRead, .deviceDelete, .sagaRead, .sagaAdmin]
+    public static let all: Permissions = [
+        .deviceCreate, .deviceRead, .deviceDelete, .deviceControl, .sagaRead, .sagaAdmin,
+    ]
 
     private static let names: [(name: String, permission: Permissions)] = [
         ("device.create", .deviceCreate), ("device.read", .deviceRead), ("device.delete", .deviceDelete),
+        ("device.control", .deviceControl),
         ("saga.read", .sagaRead), ("saga.admin", .sagaAdmin),
     ]
 

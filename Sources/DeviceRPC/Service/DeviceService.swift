@@ -80,6 +80,8 @@ public struct DeviceService: MethodMaking {
                         throw RPCError.of(error)
                     }
                 }, self.changing("DeleteDevice", self.deleteDevice),
+                self.changing("StartDevice", self.startDevice), self.changing("StopDevice", self.stopDevice),
+                self.changing("RestartDevice", self.restartDevice),
             ], onDrain: { self.creationStreams.beginDraining() })
     }
 

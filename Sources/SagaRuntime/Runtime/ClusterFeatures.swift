@@ -19,9 +19,11 @@ struct ClusterFeature: Hashable, Sendable, ExpressibleByStringLiteral {
 
     /// It knows that a device may be held by another saga than its creation, and drives those that delete one.
     static let deletion: ClusterFeature = "deletion"
+    /// It drives sagas that start, stop and restart devices.
+    static let control: ClusterFeature = "control"
 
     /// Everything that this program publishes. What isn't here is never on.
-    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands, .sites, .deletion]
+    static let known: [ClusterFeature] = [.features, .events(format: 2), .commands, .sites, .deletion, .control]
 }
 
 /// What all live instances of a database know (docs/architecture.md, "Two versions at a time").

@@ -21,15 +21,15 @@ public enum FaultPoint {
                 ["call.\(step).\(kind).before", "call.\(step).\(kind).during", "call.\(step).\(kind).after"]
             }
         }
-        // Of the sagas that delete. A claim's call is over before it has been under way for long.
-        let deletions = ["CLAIM_DEVICE", "DESTROY_PROVIDER_DEVICE", "RELEASE_QUOTA"].flatMap { step in
+        // Of the sagas that delete, start, stop and restart what is there. A claim's call is over before it has been under way for long.
+        let operations = ["CLAIM_DEVICE", "DESTROY_PROVIDER_DEVICE", "RELEASE_QUOTA", "STOP_DEVICE"].flatMap { step in
             ["before", "during", "after"].filter { !(step == "CLAIM_DEVICE" && $0 == "during") }
                 .map { "call.\(step).execute.\($0)" }
         }
         let resolutions = ["CREATE_PROVIDER_DEVICE", "REPORT_QUOTA_USAGE", "START_DEVICE"].flatMap { step in
             ["call.\(step).resolve.before", "call.\(step).resolve.after"]
         }
-        return flushes + ["claim.after"] + calls + deletions + resolutions
+        return flushes + ["claim.after"] + calls + operations + resolutions
     }()
 
     #if FAULT_POINTS

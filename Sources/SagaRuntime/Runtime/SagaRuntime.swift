@@ -416,7 +416,6 @@ public final class SagaRuntime: Sendable {
                 if round % 3 == 0, let counts = await self.waitingCounts() {
                     self.observer.waiting(asleep: counts.asleep, unserved: counts.unserved)
                 }
-                if round % 3 == 0, let unfinished = await self.unfinished() { self.observer.unfinished(unfinished) }
                 parked = await self.parkedCount() ?? parked
                 let quarantine = SagaQuarantine(pool: self.pool)
                 quarantined = (try? await quarantine.count(tidies: round % 10 == 0)) ?? quarantined
@@ -473,8 +472,8 @@ public final class SagaRuntime: Sendable {
         return (Int(asleep), Int(unserved))
     }
 
-    /// `nil`: nobody knows.
-    private func unfinished() async -> [String: UnfinishedSagas]? {
+    /// Sagas of the whole cluster that are under way, asleep ones too, by type; a type without any is left out. `nil`: nobody knows.
+    public func unfinished() async -> [String: UnfinishedSagas]? {
         var sagas: [String: UnfinishedSagas] = [:]
         for group in SagaLeafGroup.groups(of: self.days.open()) {
             let statement = self.statements.statement("saga_unfinished", over: group, UnfinishedSagas.query)

@@ -18,8 +18,6 @@ public protocol SagaRuntimeObserver: Sendable {
     /// How many sagas sleep, in the whole cluster, and how many are under way whose site no live instance serves; told every few
     /// seconds.
     func waiting(asleep: Int, unserved: Int)
-    /// Sagas of the whole cluster that are under way, asleep ones too, by type; told every few seconds. A type without any is left out.
-    func unfinished(_ sagas: [String: UnfinishedSagas])
     /// Gauges, told every few seconds. `inProgress`: sagas that this process drives, by type.
     func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int)
     /// Whether all live instances know a feature: only then newer programs do what older ones would misread. Told every second.
@@ -38,32 +36,9 @@ extension SagaRuntimeObserver {
     public func breakerChanged(dependency: String, isOpen: Bool) {}
     public func sagaUnreadable() {}
     public func waiting(asleep: Int, unserved: Int) {}
-    public func unfinished(_ sagas: [String: UnfinishedSagas]) {}
     public func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {
     }
     public func featureSwitched(_ feature: String, isOn: Bool) {}
-}
-
-/// Sagas of one type that are under way.
-public struct UnfinishedSagas: Sendable, Equatable {
-    public var count: Int
-    /// How long ago the oldest of them was created.
-    public var age: Duration
-
-    public init(count: Int, age: Duration) {
-        self.count = count
-        self.age = age
-    }
-
-    static func query(_ group: SagaLeafGroup) -> String {
-        let rows = group.leaves.map {
-            "SELECT saga_type, created_at FROM \($0.state) WHERE status IN ('RUNNING', 'COMPENSATING')"
-        }
-        return """
-            SELECT saga_type, count(*), (extract(epoch FROM saga_now() - min(created_at)) * 1000000)::bigint
-            FROM (\(rows.joined(separator: " UNION ALL "))) s GROUP BY 1
-            """
-    }
 }
 
 /// Looks away.

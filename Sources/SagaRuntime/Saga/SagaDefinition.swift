@@ -166,6 +166,8 @@ public struct SagaView: Sendable {
     public var outputs: [String: String]
     /// Steps of which a call was not answered, though they are done: it may still take effect.
     public var doubtfulSteps: Set<String> = []
+    /// Why the saga turned back.
+    public var failure: SagaFailure?
     /// Of a new saga: `NewSaga.sites`.
     public var sites: [String] = []
     public var createdAt: Timestamp

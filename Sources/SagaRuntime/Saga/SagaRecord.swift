@@ -67,7 +67,7 @@ public struct NewSaga: Sendable {
     public var resourceID: String
     /// Empty: not idempotent.
     public var requestID: String
-    /// 1 CreateDevice, 2 DeleteDevice.
+    /// 1 CreateDevice, 2 DeleteDevice, 3 StartDevice, 4 StopDevice, 5 RestartDevice.
     public var method: Int
     /// HMAC of the normalised request; the same request has the same digest.
     public var requestDigest: [UInt8]

@@ -42,6 +42,15 @@ struct DeviceClient: Sendable {
     func deleteDevice(_ request: V1.DeleteDeviceRequest, timeout: Duration) async throws -> V1.DeleteDeviceResponse {
         try await self.unary("DeleteDevice", request, timeout)
     }
+    func startDevice(_ request: V1.StartDeviceRequest, timeout: Duration) async throws -> V1.DeviceOperation {
+        try await self.unary("StartDevice", request, timeout)
+    }
+    func stopDevice(_ request: V1.StopDeviceRequest, timeout: Duration) async throws -> V1.DeviceOperation {
+        try await self.unary("StopDevice", request, timeout)
+    }
+    func restartDevice(_ request: V1.RestartDeviceRequest, timeout: Duration) async throws -> V1.DeviceOperation {
+        try await self.unary("RestartDevice", request, timeout)
+    }
     func getDevice(_ request: V1.GetDeviceRequest, timeout: Duration) async throws -> V1.Device {
         try await self.unary("GetDevice", request, timeout, Self.readRetries)
     }

@@ -64,7 +64,8 @@ enum Settings {
             "role:NAME=PERMISSION,…, service:NAME=… and san:NAME=… entries joined by ; or line ends, or @ and the path "
             + "of a file with them",
         "What roles of users, services and certificates may do, beside the permissions that tokens claim. Permissions: "
-            + "device.create, device.read, device.delete, saga.read, saga.admin and, for roles, tenant.admin.")
+            + "device.create, device.read, device.delete, device.control, saga.read, saga.admin and, for roles, tenant.admin."
+    )
     static let tlsCertificate = Setting<String?>.optionalText(
         "tls.cert", "DEVICERPC_TLS_CERT", .security, defaultText: "cleartext", allowed: "a path",
         "PEM file of the server's certificate and those that link it to a root: the gRPC port speaks TLS 1.2 and 1.3. "

@@ -20,7 +20,7 @@ final class SagaMetrics: SagaRuntimeObserver {
     private let flushDuration: HistogramSeries
     private let flushRecords: HistogramSeries
     /// Those that there were sagas of; a gauge that is told nothing keeps its last value.
-    private let types = Mutex<Set<String>>([DeviceCreation.type, DeviceDeletion.type])
+    private let types = Mutex(Set(SagaMetrics.sagaTypes))
 
     init(registry: MetricsRegistry) {
         func ended(_ status: String) -> CounterSeries {
@@ -48,7 +48,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         for kind in SagaCommand.Kind.allCases {
             for result in SagaCommand.Result.allCases { _ = Self.commands(kind, result, in: registry) }
         }
-        for type in [DeviceCreation.type, DeviceDeletion.type] {
+        for type in Self.sagaTypes {
             for status in [SagaStatus.completed, .compensated] {
                 _ = registry.counter("saga_ended_total", [("type", type), ("status", status.name)])
             }
@@ -63,6 +63,7 @@ final class SagaMetrics: SagaRuntimeObserver {
         }
     }
 
+    private static let sagaTypes = [DeviceCreation.type] + DeviceOperation.allCases.map(\.type)
     private static let steps = [
         "ALLOCATE_PORTS", "CREATE_PROVIDER_DEVICE", "CREATE_DATABASE_RECORD", "REPORT_QUOTA_USAGE", "START_DEVICE",
     ]

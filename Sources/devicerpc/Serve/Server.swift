@@ -79,7 +79,7 @@ struct Server {
             configuration: self.runtimeConfiguration(connection, providers),
             definitions: DeviceCreation.definitions(providers: providers, quota: quota, configuration: creation) + [
                 DeviceDeletion.definition(providers: providers, quota: quota, sagas: sagas, configuration: creation)
-            ],
+            ] + DeviceControl.definitions(providers: providers, sagas: sagas, configuration: creation),
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
         sagas.bind(runtime)
         quota?.useClock { runtime.now }
@@ -159,6 +159,9 @@ struct Server {
             logging + [
                 .init(service: stop), .init(service: LogCausesService(causes: self.causes, logger: self.logger)),
                 .init(service: operators), .init(service: probe), .init(service: SiteService(keeper: parts.sites)),
+                .init(
+                    service: UnfinishedSagasGauge(
+                        runtime: parts.runtime, metrics: SagaMetrics(registry: self.registry))),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
                 .init(
                     service: RuntimeService(

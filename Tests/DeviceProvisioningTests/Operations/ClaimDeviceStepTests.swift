@@ -50,8 +50,10 @@ import Testing
         return saga
     }
 
-    private func look(_ output: String? = nil) async throws(StepError) -> Execution {
-        let step = ClaimDeviceStep(sagas: self.scene)
+    private func look(
+        _ output: String? = nil, for operation: DeviceOperation = .deletion
+    ) async throws(StepError) -> Execution {
+        let step = ClaimDeviceStep(operation: operation, sagas: self.scene)
         let context = StepContext(
             sagaID: self.view.sagaID, step: DeviceStep.claimDevice, attempt: 1, generation: 1,
             request: self.view.request, outputs: output.map { [DeviceStep.claimDevice: $0] } ?? [:], secrets: [],
@@ -108,6 +110,20 @@ import Testing
         #expect(self.scene.state.withLock { $0.cancelled }.isEmpty)
         self.scene.state.withLock { $0.creation = self.saga(.parked, type: DeviceDeletion.type) }
         await #expect(throws: StepError.self) { _ = try await self.look(job.output) }
+    }
+
+    @Test(arguments: [DeviceOperation.start, .stop, .restart])
+    func othersGiveWay(_ operation: DeviceOperation) async {
+        for (status, reason) in [(SagaStatus.running, "DEVICE_BUSY"), (.compensated, "DEVICE_STATE")] {
+            self.scene.state.withLock { $0.creation = self.saga(status) }
+            await #expect {
+                _ = try await self.look(for: operation)
+            } throws: { error in
+                let error = error as? StepError
+                return error?.errorClass == .refused && error?.reason == reason
+            }
+        }
+        #expect(self.scene.state.withLock { $0.cancelled }.isEmpty)
     }
 
     @Test func whatCannotBeSeenIsAskedForAgain() async {

@@ -5,7 +5,7 @@ import Testing
 @testable import DeviceProvisioning
 
 @Suite(.serialized) struct OperationStatementsTests {
-    private static let claim = OperationStatements.claim(status: .deleting)
+    private static let claim = OperationStatements.claim(.deletion)
     private static let remove = OperationStatements.remove(coolDown: .seconds(30))
 
     /// A creation that has come to its end, or as far as its record.
@@ -96,7 +96,60 @@ import Testing
         #expect(try await fixture.run(Self.claim, [Self.operation(on: unknown)]).isEmpty)
         let gone = Self.operation(on: unknown, .gone)
         let output = try #require(try await fixture.run(Self.claim, [gone])[gone.sagaID])
-        #expect(try ClaimedDevice([DeviceStep.claimDevice: output]) == .gone)
+        #expect(try ClaimedDevice([DeviceStep.claimDevice: output]) == .nothing)
+        await fixture.close()
+    }
+
+    /// What may be claimed, by the status that the device has; and what needs nothing done.
+    @Test(arguments: DeviceOperation.allCases) func aClaimLooksAtTheStatus(_ operation: DeviceOperation) async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        for status in DeviceStatus.allCases where status != .creating && status != .deleting {
+            try await fixture.connection.execute(
+                "UPDATE devices SET status = '\(status.name)', operation_saga_id = NULL, changed_by_saga_id = NULL")
+            let saga = Self.operation(on: creation)
+            let output = try await fixture.run(OperationStatements.claim(operation), [saga])[saga.sagaID]
+            let record = try #require(try await DeviceStore(database: fixture.pool).device(creation.resourceID))
+            if operation.from?.contains(status) ?? true {
+                #expect(record.holder == saga.sagaID.rawValue && record.status == operation.during)
+                // A flush that is sent again finds it claimed.
+                #expect(try await fixture.run(OperationStatements.claim(operation), [saga])[saga.sagaID] == output)
+            } else {
+                #expect(output == (status == operation.goal ? #"{"nothing":true}"# : nil))
+                #expect(record.holder.isEmpty && record.status == status)
+            }
+        }
+        await fixture.close()
+    }
+
+    @Test func whatIsDoneIsGivenBack() async throws {
+        let fixture = try await FlushFixture()
+        let creation = try await Self.created(fixture)
+        var saga = Self.operation(on: creation)
+        func record() async throws -> DeviceRecord {
+            try #require(try await DeviceStore(database: fixture.pool).device(creation.resourceID))
+        }
+        _ = try await fixture.run(OperationStatements.claim(.restart), [saga])
+        try await fixture.run(OperationStatements.markStarting, [saga])
+        #expect(try await record().status == .starting)
+        // Another saga's word doesn't count.
+        #expect(try await fixture.run(OperationStatements.update(.stopped), [Self.operation(on: creation)]).isEmpty)
+        saga.failure = SagaFailure(cause: .stepFailed, step: "START_DEVICE", reason: "BOOT_FAILED", message: "no")
+        try await fixture.run(OperationStatements.giveBack, [saga])
+        let failed = try await record()
+        #expect(failed.status == .stopped && failed.statusReason == "BOOT_FAILED: no")
+        #expect(failed.holder.isEmpty && failed.connection == nil)
+        _ = try await fixture.run(OperationStatements.claim(.start), [saga])
+        saga.outputs[DeviceStep.startDevice] = DeviceConnection(host: "h", adbPort: 5555, webRTCPort: 8080).output
+        let update = OperationStatements.update(.running, connection: DeviceStep.startDevice)
+        #expect(try await fixture.run(update, [saga]).count == 1)
+        let running = try await record()
+        #expect(running.status == .running && running.statusReason.isEmpty && running.connection?.adbPort == 5555)
+        _ = try await fixture.run(OperationStatements.claim(.stop), [saga])
+        saga.outputs[DeviceStep.stopDevice] = #"{"missing":true}"#
+        _ = try await fixture.run(OperationStatements.update(.stopped), [saga])
+        let missing = try await record()
+        #expect(missing.status == .error && missing.statusReason.hasPrefix("DEVICE_MISSING"))
         await fixture.close()
     }
 

@@ -36,6 +36,9 @@ enum MessageSamples {
         $0.sagaID = "saga_1730188800000_7k2m9x4q1c"
         $0.createdAt = timestamp
         $0.updatedAt = Timestamp(microseconds: -1)
+        $0.site = "rack-1"
+        $0.operationSagaID = "saga_1730188800000_7k2m9x4q1d"
+        $0.statusReason = "DEVICE_MISSING: gone"
     }
 
     static let saga = V1.Saga.with {
@@ -164,6 +167,29 @@ enum MessageSamples {
             $0.requestID = "r"
             $0.deviceID = "d"
             $0.returnWhen = .accepted
+            $0.sagaTimeout = ProtobufDuration(.seconds(5))
+        },
+        V1.StartDeviceRequest.with {
+            $0.requestID = "r"
+            $0.deviceID = "d"
+            $0.returnWhen = .accepted
+            $0.sagaTimeout = ProtobufDuration(.seconds(5))
+        },
+        V1.StopDeviceRequest.with {
+            $0.requestID = "r"
+            $0.deviceID = "d"
+            $0.returnWhen = .finished
+            $0.sagaTimeout = ProtobufDuration(.seconds(5))
+        },
+        V1.RestartDeviceRequest.with {
+            $0.requestID = "r"
+            $0.deviceID = "d"
+            $0.returnWhen = .finished
+            $0.sagaTimeout = ProtobufDuration(.seconds(5))
+        },
+        V1.DeviceOperation.with {
+            $0.sagaID = "s"
+            $0.device = device
         },
         V1.DeleteDeviceResponse.with {
             $0.sagaID = "s"

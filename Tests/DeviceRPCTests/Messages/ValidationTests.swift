@@ -263,7 +263,7 @@ import Testing
         #expect(
             self.violations { _ = try V1.GetDeviceRequest.with { $0.deviceID = id }.validatedDeviceID() } == expected)
         let delete = V1.DeleteDeviceRequest.with { $0.deviceID = id }
-        #expect(self.violations { _ = try DeleteDeviceSpecification(validating: delete) } == expected)
+        #expect(self.violations { _ = try DeviceOperationSpecification(validating: delete) } == expected)
         let list = V1.ListSagasRequest.with { $0.deviceID = id }
         #expect(self.violations { _ = try ListSagasQuery(validating: list) } == (id.isEmpty ? [] : expected))
     }
@@ -282,9 +282,17 @@ import Testing
             $0.deviceID = Self.uuid
             $0.returnWhen = returnWhen
         }
-        #expect(self.violations { _ = try DeleteDeviceSpecification(validating: request) } == expected)
+        #expect(self.violations { _ = try DeviceOperationSpecification(validating: request) } == expected)
+        let restart = V1.RestartDeviceRequest.with {
+            $0.deviceID = Self.uuid
+            $0.returnWhen = returnWhen
+            $0.sagaTimeout = ProtobufDuration(.milliseconds(500))
+        }
+        #expect(
+            self.violations { _ = try DeviceOperationSpecification(validating: restart) } == expected + ["saga_timeout"]
+        )
         if expected.isEmpty, returnWhen == .unspecified {
-            #expect((try? DeleteDeviceSpecification(validating: request))?.returnWhen == .finished)
+            #expect((try? DeviceOperationSpecification(validating: request))?.returnWhen == .finished)
         }
     }
 

@@ -30,6 +30,9 @@ STEPS = (
     "REPORT_QUOTA_USAGE",
     "START_DEVICE",
 )
+START_STEPS = ("CLAIM_DEVICE", "START_DEVICE", "UPDATE_DATABASE_RECORD")
+STOP_STEPS = ("CLAIM_DEVICE", "STOP_DEVICE", "UPDATE_DATABASE_RECORD")
+RESTART_STEPS = ("CLAIM_DEVICE", "STOP_DEVICE", "START_DEVICE", "UPDATE_DATABASE_RECORD")
 DELETION_STEPS = ("CLAIM_DEVICE", "DESTROY_PROVIDER_DEVICE", "RELEASE_QUOTA", "REMOVE_DATABASE_RECORD")
 
 _numbers = itertools.count(1)
@@ -125,11 +128,15 @@ def create_request(
     return request
 
 
-def delete_request(
-    device_id: str, *, when: str = "FINISHED", request_id: str = "", saga_timeout: float | None = None,
+def delete_request(device_id: str, **fields: Any) -> Any:
+    return operation_request("DeleteDevice", device_id, **fields)
+
+
+def operation_request(
+    method: str, device_id: str, *, when: str = "FINISHED", request_id: str = "", saga_timeout: float | None = None,
 ) -> Any:
-    """A DeleteDeviceRequest. `when` is a ReturnWhen without its prefix."""
-    request = service_pb2.DeleteDeviceRequest(
+    """The request of a method that does something with a device. `when` is a ReturnWhen without its prefix."""
+    request = getattr(service_pb2, f"{method}Request")(
         device_id=device_id, return_when=service_pb2.ReturnWhen.Value(f"RETURN_WHEN_{when}"), request_id=request_id,
     )
     if saga_timeout is not None:
@@ -183,6 +190,16 @@ class DeviceClient:
         """DeleteDevice without waiting: a future with `result()`."""
         request = delete_request(device_id, **fields)
         return PendingCall(self.stub.DeleteDevice.future(request, timeout=timeout, metadata=self.metadata))
+
+    def operate(self, method: str, device_id: str, *, timeout: float = 60, **fields: Any) -> Any:
+        """StartDevice, StopDevice or RestartDevice."""
+        return self.call(method, operation_request(method, device_id, **fields), timeout)
+
+    def start_operation(self, method: str, device_id: str, *, timeout: float = 60, **fields: Any) -> Any:
+        """The same without waiting: a future with `result()`."""
+        call = getattr(self.stub, method)
+        return PendingCall(
+            call.future(operation_request(method, device_id, **fields), timeout=timeout, metadata=self.metadata))
 
     def saga(self, saga_id: str, timeout: float = 30) -> Any:
         return self.call("GetSaga", service_pb2.GetSagaRequest(saga_id=saga_id), timeout)

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from .client import DELETION_STEPS, STEPS, event_name, status_name, step_statuses
+from .client import DELETION_STEPS, RESTART_STEPS, START_STEPS, STEPS, STOP_STEPS, event_name, status_name, step_statuses
 
 _STEP_STATUS_AFTER = {
     "STEP_STARTED": "RUNNING",
@@ -36,9 +36,16 @@ class Replayed:
     adoptions: int
 
 
+def _plan(events: Sequence[Any]) -> Sequence[str]:
+    """The plan of the saga that these are of: it is told by its steps and their number."""
+    begun = {event.step for event in events if event.step}
+    plans = [plan for plan in (STEPS, DELETION_STEPS, START_STEPS, STOP_STEPS, RESTART_STEPS) if begun <= set(plan)]
+    return next(plan for plan in plans if len(plan) == events[0].steps_total)
+
+
 def replay(events: Sequence[Any]) -> Replayed:
     """Checks that the events are whole and in order, and folds them."""
-    plan = DELETION_STEPS if any(event.step == DELETION_STEPS[0] for event in events) else STEPS
+    plan = _plan(events)
     state = Replayed("", {step: "PENDING" for step in plan}, 0, 0)
     done: set[str] = set()  # succeeded or skipped, and not undone
     is_turned_back = False

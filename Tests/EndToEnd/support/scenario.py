@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from . import ledger as ledgers
-from .client import DeviceClient, PendingCall, RPCFailure, create_request, unique
+from .client import DeviceClient, PendingCall, RPCFailure, create_request, device_status, unique
 from .world import World
 
 
@@ -132,3 +132,35 @@ class Deletions:
         assert self.world.ledger
         left["usage"] = sum(self.world.ledger.net().values())
         assert left == dict.fromkeys(left, 0), left
+
+
+class Controls:
+    """Devices that are started, stopped and restarted, each once: whatever happens meanwhile, they are what they were to become."""
+
+    def __init__(self, world: World) -> None:
+        self.world = world
+        # Method, device, request id, and what the device is to become.
+        self._requests: list[tuple[str, str, str, str]] = []
+
+    def prepare(self, client: DeviceClient) -> None:
+        """Makes the devices."""
+        for method, end in (("StopDevice", "STOPPED"), ("StartDevice", "RUNNING"), ("RestartDevice", "RUNNING")):
+            device_id = client.create(method).device.device_id
+            if method == "StartDevice":
+                client.operate("StopDevice", device_id)
+            self._requests.append((method, device_id, unique("control"), end))
+
+    def start(self, client: DeviceClient, timeout: float = 120) -> list[PendingCall]:
+        return [
+            client.start_operation(method, device, request_id=request, timeout=timeout)
+            for method, device, request, _ in self._requests
+        ]
+
+    def finish(self, client: DeviceClient, timeout: float = 120) -> None:
+        """Asks for every operation again by its request id."""
+        for (method, device, _, end), call in zip(self._requests, self.start(client, timeout), strict=True):
+            call.result()
+            shown = client.device(device)
+            runs = self.world.database.value("SELECT started_at IS NOT NULL FROM simulated_device WHERE device_id = %s", device)
+            assert (device_status(shown), runs) == (end, end == "RUNNING"), f"{method}: {shown}, and it runs: {runs}"
+            assert shown.operation_saga_id == "", f"{method}: {shown}"

@@ -10,7 +10,9 @@ enum MessageFuzz {
         switch choice {
         case 0: Self.check(V1.CreateDeviceRequest.self, bytes, &broken) { Self.validate($0) }
         case 1:
-            Self.check(V1.DeleteDeviceRequest.self, bytes, &broken) { try? DeleteDeviceSpecification(validating: $0) }
+            Self.check(V1.DeleteDeviceRequest.self, bytes, &broken) {
+                try? DeviceOperationSpecification(validating: $0)
+            }
         case 2: Self.check(V1.GetDeviceRequest.self, bytes, &broken) { try? $0.validatedDeviceID() }
         case 3: Self.check(V1.ListDevicesRequest.self, bytes, &broken) { try? ListDevicesQuery(validating: $0) }
         case 4: Self.check(V1.ListPortsRequest.self, bytes, &broken) { try? ListPortsQuery(validating: $0) }

@@ -53,6 +53,10 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
     public static let bootFailed = Self("BOOT_FAILED", .aborted)
     public static let timedOut = Self("TIMED_OUT", .aborted)
     public static let cancelled = Self("CANCELLED", .aborted)
+    /// Another saga holds the device.
+    public static let deviceBusy = Self("DEVICE_BUSY", .failedPrecondition)
+    /// The device is not what it must be for that.
+    public static let deviceState = Self("DEVICE_STATE", .failedPrecondition)
 
     // MARK: The saga ran and is not undone
 
@@ -63,7 +67,7 @@ public struct ErrorReason: Sendable, Hashable, CustomStringConvertible {
         .quotaRefused, .portsExhausted, .capacityExhausted, .providerRefused, .providerUnavailable, .quotaUnavailable,
         .bootFailed,
         .timedOut,
-        .cancelled,
+        .cancelled, .deviceBusy, .deviceState,
     ]
 
     /// The reason of a saga that is undone; one that the contract doesn't list is ABORTED.

@@ -1,7 +1,7 @@
 import NIOCore
 
-/// A `DeleteDeviceRequest` that keeps every rule of the contract.
-public struct DeleteDeviceSpecification: Sendable, Equatable {
+/// A request to do something with a device that is there, e.g. a `DeleteDeviceRequest`, that keeps every rule of the contract.
+public struct DeviceOperationSpecification: Sendable, Equatable {
     /// Empty: none.
     public var requestID: String
     /// A UUID in lower case.
@@ -9,7 +9,7 @@ public struct DeleteDeviceSpecification: Sendable, Equatable {
     public var returnWhen: V1.ReturnWhen
     public var sagaTimeout: Duration
 
-    public init(validating request: V1.DeleteDeviceRequest) throws(InvalidRequest) {
+    public init(validating request: some DeviceOperationRequest) throws(InvalidRequest) {
         var checker = FieldChecker()
         checker.identifier(request.requestID, "request_id")
         self.requestID = request.requestID

@@ -21,6 +21,8 @@ extension V1 {
         public static let error = Self(rawValue: 4)
         /// Being undone or deleted; gone afterwards.
         public static let deleting = Self(rawValue: 5)
+        public static let starting = Self(rawValue: 6)
+        public static let stopping = Self(rawValue: 7)
 
         public var rawValue: Int32
         public init(rawValue: Int32) { self.rawValue = rawValue }

@@ -752,7 +752,7 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__device_type__descriptor =
   cloudphone__device__v1__device_type__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCEnumValue cloudphone__device__v1__device_status__enum_values_by_number[6] =
+static const ProtobufCEnumValue cloudphone__device__v1__device_status__enum_values_by_number[8] =
 {
   { "DEVICE_STATUS_UNSPECIFIED", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_UNSPECIFIED", 0 },
   { "DEVICE_STATUS_CREATING", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_CREATING", 1 },
@@ -760,17 +760,21 @@ static const ProtobufCEnumValue cloudphone__device__v1__device_status__enum_valu
   { "DEVICE_STATUS_STOPPED", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_STOPPED", 3 },
   { "DEVICE_STATUS_ERROR", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_ERROR", 4 },
   { "DEVICE_STATUS_DELETING", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_DELETING", 5 },
+  { "DEVICE_STATUS_STARTING", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_STARTING", 6 },
+  { "DEVICE_STATUS_STOPPING", "CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_STOPPING", 7 },
 };
 static const ProtobufCIntRange cloudphone__device__v1__device_status__value_ranges[] = {
-{0, 0},{0, 6}
+{0, 0},{0, 8}
 };
-static const ProtobufCEnumValueIndex cloudphone__device__v1__device_status__enum_values_by_name[6] =
+static const ProtobufCEnumValueIndex cloudphone__device__v1__device_status__enum_values_by_name[8] =
 {
   { "DEVICE_STATUS_CREATING", 1 },
   { "DEVICE_STATUS_DELETING", 5 },
   { "DEVICE_STATUS_ERROR", 4 },
   { "DEVICE_STATUS_RUNNING", 2 },
+  { "DEVICE_STATUS_STARTING", 6 },
   { "DEVICE_STATUS_STOPPED", 3 },
+  { "DEVICE_STATUS_STOPPING", 7 },
   { "DEVICE_STATUS_UNSPECIFIED", 0 },
 };
 const ProtobufCEnumDescriptor cloudphone__device__v1__device_status__descriptor =
@@ -780,9 +784,9 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__device_status__descriptor 
   "DeviceStatus",
   "Cloudphone__Device__V1__DeviceStatus",
   "cloudphone.device.v1",
-  6,
+  8,
   cloudphone__device__v1__device_status__enum_values_by_number,
-  6,
+  8,
   cloudphone__device__v1__device_status__enum_values_by_name,
   1,
   cloudphone__device__v1__device_status__value_ranges,

@@ -244,6 +244,186 @@ void   cloudphone__device__v1__delete_device_response__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__delete_device_response__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cloudphone__device__v1__start_device_request__init
+                     (Cloudphone__Device__V1__StartDeviceRequest         *message)
+{
+  static const Cloudphone__Device__V1__StartDeviceRequest init_value = CLOUDPHONE__DEVICE__V1__START_DEVICE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__start_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__StartDeviceRequest *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__start_device_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__start_device_request__pack
+                     (const Cloudphone__Device__V1__StartDeviceRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__start_device_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__start_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__StartDeviceRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__start_device_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__StartDeviceRequest *
+       cloudphone__device__v1__start_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__StartDeviceRequest *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__start_device_request__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__start_device_request__free_unpacked
+                     (Cloudphone__Device__V1__StartDeviceRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__start_device_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__stop_device_request__init
+                     (Cloudphone__Device__V1__StopDeviceRequest         *message)
+{
+  static const Cloudphone__Device__V1__StopDeviceRequest init_value = CLOUDPHONE__DEVICE__V1__STOP_DEVICE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__stop_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__StopDeviceRequest *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__stop_device_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__stop_device_request__pack
+                     (const Cloudphone__Device__V1__StopDeviceRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__stop_device_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__stop_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__StopDeviceRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__stop_device_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__StopDeviceRequest *
+       cloudphone__device__v1__stop_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__StopDeviceRequest *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__stop_device_request__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__stop_device_request__free_unpacked
+                     (Cloudphone__Device__V1__StopDeviceRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__stop_device_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__restart_device_request__init
+                     (Cloudphone__Device__V1__RestartDeviceRequest         *message)
+{
+  static const Cloudphone__Device__V1__RestartDeviceRequest init_value = CLOUDPHONE__DEVICE__V1__RESTART_DEVICE_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__restart_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__RestartDeviceRequest *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__restart_device_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__restart_device_request__pack
+                     (const Cloudphone__Device__V1__RestartDeviceRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__restart_device_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__restart_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__RestartDeviceRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__restart_device_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__RestartDeviceRequest *
+       cloudphone__device__v1__restart_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__RestartDeviceRequest *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__restart_device_request__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__restart_device_request__free_unpacked
+                     (Cloudphone__Device__V1__RestartDeviceRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__restart_device_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__device_operation__init
+                     (Cloudphone__Device__V1__DeviceOperation         *message)
+{
+  static const Cloudphone__Device__V1__DeviceOperation init_value = CLOUDPHONE__DEVICE__V1__DEVICE_OPERATION__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__device_operation__get_packed_size
+                     (const Cloudphone__Device__V1__DeviceOperation *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__device_operation__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__device_operation__pack
+                     (const Cloudphone__Device__V1__DeviceOperation *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__device_operation__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__device_operation__pack_to_buffer
+                     (const Cloudphone__Device__V1__DeviceOperation *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__device_operation__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__DeviceOperation *
+       cloudphone__device__v1__device_operation__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__DeviceOperation *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__device_operation__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__device_operation__free_unpacked
+                     (Cloudphone__Device__V1__DeviceOperation *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__device_operation__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cloudphone__device__v1__get_device_request__init
                      (Cloudphone__Device__V1__GetDeviceRequest         *message)
 {
@@ -1600,6 +1780,288 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_response_
   (ProtobufCMessageInit) cloudphone__device__v1__delete_device_response__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
+static const ProtobufCFieldDescriptor cloudphone__device__v1__start_device_request__field_descriptors[4] =
+{
+  {
+    "request_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StartDeviceRequest, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StartDeviceRequest, device_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "return_when",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StartDeviceRequest, return_when),
+    &cloudphone__device__v1__return_when__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "saga_timeout",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StartDeviceRequest, saga_timeout),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__start_device_request__field_indices_by_name[] = {
+  1,   /* field[1] = device_id */
+  0,   /* field[0] = request_id */
+  2,   /* field[2] = return_when */
+  3,   /* field[3] = saga_timeout */
+};
+static const ProtobufCIntRange cloudphone__device__v1__start_device_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__start_device_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.StartDeviceRequest",
+  "StartDeviceRequest",
+  "Cloudphone__Device__V1__StartDeviceRequest",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__StartDeviceRequest),
+  4,
+  cloudphone__device__v1__start_device_request__field_descriptors,
+  cloudphone__device__v1__start_device_request__field_indices_by_name,
+  1,  cloudphone__device__v1__start_device_request__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__start_device_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__stop_device_request__field_descriptors[4] =
+{
+  {
+    "request_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StopDeviceRequest, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StopDeviceRequest, device_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "return_when",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StopDeviceRequest, return_when),
+    &cloudphone__device__v1__return_when__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "saga_timeout",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__StopDeviceRequest, saga_timeout),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__stop_device_request__field_indices_by_name[] = {
+  1,   /* field[1] = device_id */
+  0,   /* field[0] = request_id */
+  2,   /* field[2] = return_when */
+  3,   /* field[3] = saga_timeout */
+};
+static const ProtobufCIntRange cloudphone__device__v1__stop_device_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__stop_device_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.StopDeviceRequest",
+  "StopDeviceRequest",
+  "Cloudphone__Device__V1__StopDeviceRequest",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__StopDeviceRequest),
+  4,
+  cloudphone__device__v1__stop_device_request__field_descriptors,
+  cloudphone__device__v1__stop_device_request__field_indices_by_name,
+  1,  cloudphone__device__v1__stop_device_request__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__stop_device_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__restart_device_request__field_descriptors[4] =
+{
+  {
+    "request_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__RestartDeviceRequest, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device_id",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__RestartDeviceRequest, device_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "return_when",
+    3,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_ENUM,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__RestartDeviceRequest, return_when),
+    &cloudphone__device__v1__return_when__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "saga_timeout",
+    4,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__RestartDeviceRequest, saga_timeout),
+    &google__protobuf__duration__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__restart_device_request__field_indices_by_name[] = {
+  1,   /* field[1] = device_id */
+  0,   /* field[0] = request_id */
+  2,   /* field[2] = return_when */
+  3,   /* field[3] = saga_timeout */
+};
+static const ProtobufCIntRange cloudphone__device__v1__restart_device_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 4 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__restart_device_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.RestartDeviceRequest",
+  "RestartDeviceRequest",
+  "Cloudphone__Device__V1__RestartDeviceRequest",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__RestartDeviceRequest),
+  4,
+  cloudphone__device__v1__restart_device_request__field_descriptors,
+  cloudphone__device__v1__restart_device_request__field_indices_by_name,
+  1,  cloudphone__device__v1__restart_device_request__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__restart_device_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__device_operation__field_descriptors[2] =
+{
+  {
+    "saga_id",
+    1,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__DeviceOperation, saga_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "device",
+    2,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_MESSAGE,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__DeviceOperation, device),
+    &cloudphone__device__v1__device__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__device_operation__field_indices_by_name[] = {
+  1,   /* field[1] = device */
+  0,   /* field[0] = saga_id */
+};
+static const ProtobufCIntRange cloudphone__device__v1__device_operation__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__device_operation__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.DeviceOperation",
+  "DeviceOperation",
+  "Cloudphone__Device__V1__DeviceOperation",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__DeviceOperation),
+  2,
+  cloudphone__device__v1__device_operation__field_descriptors,
+  cloudphone__device__v1__device_operation__field_indices_by_name,
+  1,  cloudphone__device__v1__device_operation__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__device_operation__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
 static const ProtobufCFieldDescriptor cloudphone__device__v1__get_device_request__field_descriptors[1] =
 {
   {
@@ -2661,11 +3123,14 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__return_when__descriptor =
   cloudphone__device__v1__return_when__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[10] =
+static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[13] =
 {
   { "CreateDevice", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_device_response__descriptor },
   { "CreateDevices", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_devices_result__descriptor },
   { "DeleteDevice", &cloudphone__device__v1__delete_device_request__descriptor, &cloudphone__device__v1__delete_device_response__descriptor },
+  { "StartDevice", &cloudphone__device__v1__start_device_request__descriptor, &cloudphone__device__v1__device_operation__descriptor },
+  { "StopDevice", &cloudphone__device__v1__stop_device_request__descriptor, &cloudphone__device__v1__device_operation__descriptor },
+  { "RestartDevice", &cloudphone__device__v1__restart_device_request__descriptor, &cloudphone__device__v1__device_operation__descriptor },
   { "GetDevice", &cloudphone__device__v1__get_device_request__descriptor, &cloudphone__device__v1__device__descriptor },
   { "ListDevices", &cloudphone__device__v1__list_devices_request__descriptor, &cloudphone__device__v1__list_devices_response__descriptor },
   { "GetSaga", &cloudphone__device__v1__get_saga_request__descriptor, &cloudphone__device__v1__saga__descriptor },
@@ -2675,16 +3140,19 @@ static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__m
   { "WatchSagas", &cloudphone__device__v1__watch_sagas_request__descriptor, &cloudphone__device__v1__watch_sagas_response__descriptor },
 };
 const unsigned cloudphone__device__v1__device_service__method_indices_by_name[] = {
-  6,        /* BatchGetSagas */
+  9,        /* BatchGetSagas */
   0,        /* CreateDevice */
   1,        /* CreateDevices */
   2,        /* DeleteDevice */
-  3,        /* GetDevice */
-  5,        /* GetSaga */
-  4,        /* ListDevices */
-  7,        /* ListSagas */
-  8,        /* WatchSaga */
-  9         /* WatchSagas */
+  6,        /* GetDevice */
+  8,        /* GetSaga */
+  7,        /* ListDevices */
+  10,        /* ListSagas */
+  5,        /* RestartDevice */
+  3,        /* StartDevice */
+  4,        /* StopDevice */
+  11,        /* WatchSaga */
+  12         /* WatchSagas */
 };
 const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descriptor =
 {
@@ -2693,7 +3161,7 @@ const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descrip
   "DeviceService",
   "Cloudphone__Device__V1__DeviceService",
   "cloudphone.device.v1",
-  10,
+  13,
   cloudphone__device__v1__device_service__method_descriptors,
   cloudphone__device__v1__device_service__method_indices_by_name
 };
@@ -2721,13 +3189,37 @@ void cloudphone__device__v1__device_service__delete_device(ProtobufCService *ser
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
   service->invoke(service, 2, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void cloudphone__device__v1__device_service__start_device(ProtobufCService *service,
+                                                          const Cloudphone__Device__V1__StartDeviceRequest *input,
+                                                          Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                          void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void cloudphone__device__v1__device_service__stop_device(ProtobufCService *service,
+                                                         const Cloudphone__Device__V1__StopDeviceRequest *input,
+                                                         Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                         void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
+void cloudphone__device__v1__device_service__restart_device(ProtobufCService *service,
+                                                            const Cloudphone__Device__V1__RestartDeviceRequest *input,
+                                                            Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                            void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void cloudphone__device__v1__device_service__get_device(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__GetDeviceRequest *input,
                                                         Cloudphone__Device__V1__Device_Closure closure,
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 3, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__list_devices(ProtobufCService *service,
                                                           const Cloudphone__Device__V1__ListDevicesRequest *input,
@@ -2735,7 +3227,7 @@ void cloudphone__device__v1__device_service__list_devices(ProtobufCService *serv
                                                           void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 4, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       const Cloudphone__Device__V1__GetSagaRequest *input,
@@ -2743,7 +3235,7 @@ void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 5, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *service,
                                                              const Cloudphone__Device__V1__BatchGetSagasRequest *input,
@@ -2751,7 +3243,7 @@ void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *s
                                                              void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__ListSagasRequest *input,
@@ -2759,7 +3251,7 @@ void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 10, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__WatchSagaRequest *input,
@@ -2767,7 +3259,7 @@ void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 11, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *service,
                                                          const Cloudphone__Device__V1__WatchSagasRequest *input,
@@ -2775,7 +3267,7 @@ void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *servi
                                                          void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 12, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__DeviceService_Service *service,
                                                    Cloudphone__Device__V1__DeviceService_ServiceDestroy destroy)

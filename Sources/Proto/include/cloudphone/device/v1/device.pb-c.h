@@ -43,7 +43,9 @@ typedef enum _Cloudphone__Device__V1__DeviceStatus {
   /*
    * being undone or deleted; gone afterwards
    */
-  CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_DELETING = 5
+  CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_DELETING = 5,
+  CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_STARTING = 6,
+  CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_STOPPING = 7
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CLOUDPHONE__DEVICE__V1__DEVICE_STATUS)
 } Cloudphone__Device__V1__DeviceStatus;
 typedef enum _Cloudphone__Device__V1__Provider {

@@ -26,6 +26,10 @@ typedef struct Cloudphone__Device__V1__CreateDeviceResponse Cloudphone__Device__
 typedef struct Cloudphone__Device__V1__CreateDevicesResult Cloudphone__Device__V1__CreateDevicesResult;
 typedef struct Cloudphone__Device__V1__DeleteDeviceRequest Cloudphone__Device__V1__DeleteDeviceRequest;
 typedef struct Cloudphone__Device__V1__DeleteDeviceResponse Cloudphone__Device__V1__DeleteDeviceResponse;
+typedef struct Cloudphone__Device__V1__StartDeviceRequest Cloudphone__Device__V1__StartDeviceRequest;
+typedef struct Cloudphone__Device__V1__StopDeviceRequest Cloudphone__Device__V1__StopDeviceRequest;
+typedef struct Cloudphone__Device__V1__RestartDeviceRequest Cloudphone__Device__V1__RestartDeviceRequest;
+typedef struct Cloudphone__Device__V1__DeviceOperation Cloudphone__Device__V1__DeviceOperation;
 typedef struct Cloudphone__Device__V1__GetDeviceRequest Cloudphone__Device__V1__GetDeviceRequest;
 typedef struct Cloudphone__Device__V1__ListDevicesRequest Cloudphone__Device__V1__ListDevicesRequest;
 typedef struct Cloudphone__Device__V1__ListDevicesResponse Cloudphone__Device__V1__ListDevicesResponse;
@@ -234,6 +238,86 @@ struct  Cloudphone__Device__V1__DeleteDeviceResponse
 };
 #define CLOUDPHONE__DEVICE__V1__DELETE_DEVICE_RESPONSE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__delete_device_response__descriptor) \
+    , (char *)protobuf_c_empty_string, NULL }
+
+
+struct  Cloudphone__Device__V1__StartDeviceRequest
+{
+  ProtobufCMessage base;
+  /*
+   * as CreateDeviceRequest's
+   */
+  char *request_id;
+  char *device_id;
+  /*
+   * [FINISHED]; PROVISIONED: INVALID_ARGUMENT
+   */
+  Cloudphone__Device__V1__ReturnWhen return_when;
+  /*
+   * 1 s to 24 h [10 min]
+   */
+  Google__Protobuf__Duration *saga_timeout;
+};
+#define CLOUDPHONE__DEVICE__V1__START_DEVICE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__start_device_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL }
+
+
+struct  Cloudphone__Device__V1__StopDeviceRequest
+{
+  ProtobufCMessage base;
+  /*
+   * as CreateDeviceRequest's
+   */
+  char *request_id;
+  char *device_id;
+  /*
+   * [FINISHED]; PROVISIONED: INVALID_ARGUMENT
+   */
+  Cloudphone__Device__V1__ReturnWhen return_when;
+  /*
+   * 1 s to 24 h [10 min]
+   */
+  Google__Protobuf__Duration *saga_timeout;
+};
+#define CLOUDPHONE__DEVICE__V1__STOP_DEVICE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__stop_device_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL }
+
+
+struct  Cloudphone__Device__V1__RestartDeviceRequest
+{
+  ProtobufCMessage base;
+  /*
+   * as CreateDeviceRequest's
+   */
+  char *request_id;
+  char *device_id;
+  /*
+   * [FINISHED]; PROVISIONED: INVALID_ARGUMENT
+   */
+  Cloudphone__Device__V1__ReturnWhen return_when;
+  /*
+   * 1 s to 24 h [10 min]
+   */
+  Google__Protobuf__Duration *saga_timeout;
+};
+#define CLOUDPHONE__DEVICE__V1__RESTART_DEVICE_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__restart_device_request__descriptor) \
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL }
+
+
+struct  Cloudphone__Device__V1__DeviceOperation
+{
+  ProtobufCMessage base;
+  char *saga_id;
+  /*
+   * as it is then
+   */
+  Cloudphone__Device__V1__Device *device;
+};
+#define CLOUDPHONE__DEVICE__V1__DEVICE_OPERATION__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__device_operation__descriptor) \
     , (char *)protobuf_c_empty_string, NULL }
 
 
@@ -606,6 +690,82 @@ Cloudphone__Device__V1__DeleteDeviceResponse *
 void   cloudphone__device__v1__delete_device_response__free_unpacked
                      (Cloudphone__Device__V1__DeleteDeviceResponse *message,
                       ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__StartDeviceRequest methods */
+void   cloudphone__device__v1__start_device_request__init
+                     (Cloudphone__Device__V1__StartDeviceRequest         *message);
+size_t cloudphone__device__v1__start_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__StartDeviceRequest   *message);
+size_t cloudphone__device__v1__start_device_request__pack
+                     (const Cloudphone__Device__V1__StartDeviceRequest   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__start_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__StartDeviceRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__StartDeviceRequest *
+       cloudphone__device__v1__start_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__start_device_request__free_unpacked
+                     (Cloudphone__Device__V1__StartDeviceRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__StopDeviceRequest methods */
+void   cloudphone__device__v1__stop_device_request__init
+                     (Cloudphone__Device__V1__StopDeviceRequest         *message);
+size_t cloudphone__device__v1__stop_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__StopDeviceRequest   *message);
+size_t cloudphone__device__v1__stop_device_request__pack
+                     (const Cloudphone__Device__V1__StopDeviceRequest   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__stop_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__StopDeviceRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__StopDeviceRequest *
+       cloudphone__device__v1__stop_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__stop_device_request__free_unpacked
+                     (Cloudphone__Device__V1__StopDeviceRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__RestartDeviceRequest methods */
+void   cloudphone__device__v1__restart_device_request__init
+                     (Cloudphone__Device__V1__RestartDeviceRequest         *message);
+size_t cloudphone__device__v1__restart_device_request__get_packed_size
+                     (const Cloudphone__Device__V1__RestartDeviceRequest   *message);
+size_t cloudphone__device__v1__restart_device_request__pack
+                     (const Cloudphone__Device__V1__RestartDeviceRequest   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__restart_device_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__RestartDeviceRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__RestartDeviceRequest *
+       cloudphone__device__v1__restart_device_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__restart_device_request__free_unpacked
+                     (Cloudphone__Device__V1__RestartDeviceRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__DeviceOperation methods */
+void   cloudphone__device__v1__device_operation__init
+                     (Cloudphone__Device__V1__DeviceOperation         *message);
+size_t cloudphone__device__v1__device_operation__get_packed_size
+                     (const Cloudphone__Device__V1__DeviceOperation   *message);
+size_t cloudphone__device__v1__device_operation__pack
+                     (const Cloudphone__Device__V1__DeviceOperation   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__device_operation__pack_to_buffer
+                     (const Cloudphone__Device__V1__DeviceOperation   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__DeviceOperation *
+       cloudphone__device__v1__device_operation__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__device_operation__free_unpacked
+                     (Cloudphone__Device__V1__DeviceOperation *message,
+                      ProtobufCAllocator *allocator);
 /* Cloudphone__Device__V1__GetDeviceRequest methods */
 void   cloudphone__device__v1__get_device_request__init
                      (Cloudphone__Device__V1__GetDeviceRequest         *message);
@@ -952,6 +1112,18 @@ typedef void (*Cloudphone__Device__V1__DeleteDeviceRequest_Closure)
 typedef void (*Cloudphone__Device__V1__DeleteDeviceResponse_Closure)
                  (const Cloudphone__Device__V1__DeleteDeviceResponse *message,
                   void *closure_data);
+typedef void (*Cloudphone__Device__V1__StartDeviceRequest_Closure)
+                 (const Cloudphone__Device__V1__StartDeviceRequest *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__StopDeviceRequest_Closure)
+                 (const Cloudphone__Device__V1__StopDeviceRequest *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__RestartDeviceRequest_Closure)
+                 (const Cloudphone__Device__V1__RestartDeviceRequest *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__DeviceOperation_Closure)
+                 (const Cloudphone__Device__V1__DeviceOperation *message,
+                  void *closure_data);
 typedef void (*Cloudphone__Device__V1__GetDeviceRequest_Closure)
                  (const Cloudphone__Device__V1__GetDeviceRequest *message,
                   void *closure_data);
@@ -1022,6 +1194,18 @@ struct Cloudphone__Device__V1__DeviceService_Service
                         const Cloudphone__Device__V1__DeleteDeviceRequest *input,
                         Cloudphone__Device__V1__DeleteDeviceResponse_Closure closure,
                         void *closure_data);
+  void (*start_device)(Cloudphone__Device__V1__DeviceService_Service *service,
+                       const Cloudphone__Device__V1__StartDeviceRequest *input,
+                       Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                       void *closure_data);
+  void (*stop_device)(Cloudphone__Device__V1__DeviceService_Service *service,
+                      const Cloudphone__Device__V1__StopDeviceRequest *input,
+                      Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                      void *closure_data);
+  void (*restart_device)(Cloudphone__Device__V1__DeviceService_Service *service,
+                         const Cloudphone__Device__V1__RestartDeviceRequest *input,
+                         Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                         void *closure_data);
   void (*get_device)(Cloudphone__Device__V1__DeviceService_Service *service,
                      const Cloudphone__Device__V1__GetDeviceRequest *input,
                      Cloudphone__Device__V1__Device_Closure closure,
@@ -1061,6 +1245,9 @@ void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__Devic
       function_prefix__ ## create_device,\
       function_prefix__ ## create_devices,\
       function_prefix__ ## delete_device,\
+      function_prefix__ ## start_device,\
+      function_prefix__ ## stop_device,\
+      function_prefix__ ## restart_device,\
       function_prefix__ ## get_device,\
       function_prefix__ ## list_devices,\
       function_prefix__ ## get_saga,\
@@ -1080,6 +1267,18 @@ void cloudphone__device__v1__device_service__delete_device(ProtobufCService *ser
                                                            const Cloudphone__Device__V1__DeleteDeviceRequest *input,
                                                            Cloudphone__Device__V1__DeleteDeviceResponse_Closure closure,
                                                            void *closure_data);
+void cloudphone__device__v1__device_service__start_device(ProtobufCService *service,
+                                                          const Cloudphone__Device__V1__StartDeviceRequest *input,
+                                                          Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                          void *closure_data);
+void cloudphone__device__v1__device_service__stop_device(ProtobufCService *service,
+                                                         const Cloudphone__Device__V1__StopDeviceRequest *input,
+                                                         Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                         void *closure_data);
+void cloudphone__device__v1__device_service__restart_device(ProtobufCService *service,
+                                                            const Cloudphone__Device__V1__RestartDeviceRequest *input,
+                                                            Cloudphone__Device__V1__DeviceOperation_Closure closure,
+                                                            void *closure_data);
 void cloudphone__device__v1__device_service__get_device(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__GetDeviceRequest *input,
                                                         Cloudphone__Device__V1__Device_Closure closure,
@@ -1158,6 +1357,10 @@ extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_re
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__create_devices_result__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__delete_device_response__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__start_device_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__stop_device_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__restart_device_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__device_operation__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__get_device_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_response__descriptor;
