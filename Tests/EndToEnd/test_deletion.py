@@ -172,15 +172,20 @@ def _command(world: World, saga_id: str, kind: str) -> None:
 
 def test_a_site_that_is_away(world: World) -> None:
     """The deletion sleeps until the site is back; a limited site has its room again afterwards."""
-    site = {"name": "cellar", "provider": "simulated", "latency": "2ms", "boot": "2ms", "devices": 3}
+    site = {"name": "cellar", "provider": "simulated", "latency": "2ms", "boot": "2ms", "devices": 4}
     server = site_server(world, "one", [site], USER_SERVICE_IDEMPOTENT="true")
     wait_for_version(server, 2)
     client = server.client()
     made = [client.create() for _ in range(3)]
+    # The last one is still being made: its undo waits for the site, and the deletion for its undo.
+    made.append(client.create(when="ACCEPTED", options={"boot_ms": "60000"}))
+    wait_until(lambda: client.saga(made[3].saga_id).current_step == "START_DEVICE", 30, "the boot")
     world.database.execute("INSERT INTO simulated_outage VALUES ('cellar', 'all')")
     time.sleep(0.3)
     sagas = [client.delete(one.device.device_id, when="ACCEPTED").saga_id for one in made]
-    wait_until(lambda: int(world.database.value("SELECT count(*) FROM saga_waiting")) == 3, 60, "all of them to sleep")
+    wait_until(lambda: int(world.database.value("SELECT count(*) FROM saga_waiting")) >= 4, 60, "those that the site keeps waiting to sleep")
+    waiting = client.saga(sagas[3])
+    assert waiting.waiting_for.dependency == made[3].saga_id and waiting.current_step == "CLAIM_DEVICE"
     device = client.device(made[0].device.device_id)
     assert device_status(device) == "DELETING" and device.operation_saga_id == sagas[0] and device.saga_id == sagas[0]
     assert client.saga(sagas[0]).site == "cellar"

@@ -174,6 +174,32 @@ def test_a_device_runs(docker: DockerWorld, adb: ADBServer) -> None:
     docker.audit_all(client)
 
 
+def test_a_device_is_stopped_started_and_deleted(docker: DockerWorld) -> None:
+    """The same container on the same ports; one that somebody else has removed is deleted all the same."""
+    client = docker.server(environment=docker.environment).client()
+    made, lost = (client.create(user="ann", spec=_spec("11")) for _ in range(2))
+    device = made.device.device_id
+
+    def state() -> tuple[str, str]:
+        (container,) = docker.engine.containers(devicerpc_saga=made.saga_id)
+        return container["Id"], container["State"]
+
+    before = state()
+    assert device_status(client.operate("StopDevice", device).device) == "STOPPED"
+    assert state() == (before[0], "exited")
+    for method in ("StartDevice", "RestartDevice"):
+        shown = client.operate(method, device).device
+        assert device_status(shown) == "RUNNING" and shown.connection == made.device.connection
+        assert state() == before
+    (stranger,) = docker.engine.containers(devicerpc_saga=lost.saga_id)
+    docker.engine.request("DELETE", f"/containers/{stranger['Id']}?force=1&v=1")
+    for one in (made, lost):
+        client.delete(one.device.device_id)
+    assert docker.held() == []
+    assert docker.database.rows("SELECT 1 FROM port WHERE saga_id IS NOT NULL UNION ALL SELECT 1 FROM devices") == []
+    docker.audit_all(client)
+
+
 def test_many_devices_at_once(docker: DockerWorld) -> None:
     client = docker.server(environment=docker.environment).client()
     calls = [client.start(create_request(spec=_spec("11")), 90) for _ in range(6)]

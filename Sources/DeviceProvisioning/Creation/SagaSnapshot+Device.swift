@@ -14,6 +14,14 @@ extension SagaSnapshot {
         return written.first ?? self.createdAt
     }
 
+    /// The saga that it waits for, since that one holds its device; `nil`: none.
+    public var blockingSaga: String? {
+        guard self.status.isActive || self.status == .parked, self.currentStep == DeviceStep.claimDevice,
+            case .held(let holder, _) = ClaimedWay(output: self.output(of: DeviceStep.claimDevice))
+        else { return nil }
+        return holder
+    }
+
     /// How to reach the device, once it runs.
     public var deviceConnection: DeviceConnection? {
         self.output(of: DeviceStep.startDevice).flatMap { DeviceConnection(output: $0) }

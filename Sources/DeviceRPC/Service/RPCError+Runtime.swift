@@ -22,7 +22,7 @@ extension RPCError {
         case .mayHaveStarted:
             self.init(
                 .databaseUnavailable,
-                "the database was lost meanwhile: the device may have been created, or may still be; repeat with the same request_id",
+                "the database was lost meanwhile: the device may have been created, or changed, or may still be; repeat with the same request_id",
                 retry: .after(.seconds(1)))
         case .shuttingDown:
             self = .shuttingDown

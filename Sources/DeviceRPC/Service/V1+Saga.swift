@@ -25,6 +25,7 @@ extension V1.Saga {
         self.isQuarantined = snapshot.isQuarantined
         self.nextAttemptAt = snapshot.wait?.until
         self.waitingFor = snapshot.wait.map(V1.SagaWait.init)
+        if let holder = snapshot.blockingSaga { self.waitingFor?.dependency = holder }
         self.doubt = snapshot.doubtfulStep.map { V1.SagaDoubt(step: $0, wait: snapshot.wait) }
     }
 }

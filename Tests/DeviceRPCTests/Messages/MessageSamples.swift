@@ -161,7 +161,10 @@ enum MessageSamples {
             $0.name = "n"
             $0.sagaID = "s"
             $0.device = device
-            $0.error = status
+            $0.error = GoogleRPC.Status.with {
+                $0.code = 3
+                $0.message = "m"
+            }
         },
         V1.DeleteDeviceRequest.with {
             $0.requestID = "r"
@@ -228,7 +231,6 @@ enum MessageSamples {
         V1.WatchSagasResponse.with { $0.saga = saga },
         V1.WatchSagasResponse.with { $0.event = event },
         V1.WatchSagasResponse.with { $0.synced = V1.Synced() },
-        V1.Synced(),
         V1.ListSagasRequest.with {
             $0.statuses = [.parked]
             $0.type = "T"

@@ -52,7 +52,7 @@ extension V1 {
     public struct SagaWait: ProtobufMessage {
         /// BACK_OFF, SETTLE_TIME, BREAKER_OPEN, NO_PERMIT, JOB, SITE_UNSERVED, COMMAND; more may come.
         public var reason = ""
-        /// Whom it waits for, e.g. a site or the user service; empty: nobody.
+        /// Whom it waits for, e.g. a site, the user service or another saga; empty: nobody.
         public var dependency = ""
         /// Unset: nobody knows.
         public var until: Timestamp?

@@ -76,7 +76,7 @@ typedef enum _Cloudphone__Device__V1__FailureCause {
    */
   CLOUDPHONE__DEVICE__V1__FAILURE_CAUSE__FAILURE_CAUSE_TIMED_OUT = 2,
   /*
-   * CompensateSaga, or DeleteDevice while it was being created
+   * CompensateSaga, or DeleteDevice while it was under way
    */
   CLOUDPHONE__DEVICE__V1__FAILURE_CAUSE__FAILURE_CAUSE_CANCELLED = 3
     PROTOBUF_C__FORCE_ENUM_TO_BE_INT_SIZE(CLOUDPHONE__DEVICE__V1__FAILURE_CAUSE)
@@ -132,7 +132,7 @@ struct  Cloudphone__Device__V1__Saga
    */
   char *saga_id;
   /*
-   * DEVICE_CREATION, DEVICE_DELETION
+   * DEVICE_CREATION, DEVICE_DELETION, DEVICE_START, DEVICE_STOP, DEVICE_RESTART
    */
   char *type;
   Cloudphone__Device__V1__SagaStatus status;
@@ -218,7 +218,7 @@ struct  Cloudphone__Device__V1__SagaWait
    */
   char *reason;
   /*
-   * whom it waits for, e.g. a site or the user service; empty: nobody
+   * whom it waits for, e.g. a site, the user service or another saga; empty: nobody
    */
   char *dependency;
   /*
