@@ -8,7 +8,7 @@ from typing import Any
 import grpc
 import pytest
 
-from support.client import DeviceClient, RPCFailure, device_status, status_name, unique
+from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
 from support.server import run_command
 from support.waiting import wait_until
 from support.world import World
@@ -100,6 +100,31 @@ def test_a_life(world: World) -> None:
         assert device_status(client.device(device)) == status
     client.delete(device)
     assert sum(world.ledger.net().values()) == 0 if world.ledger else True
+    world.audit(client)
+
+
+def test_many_at_once(world: World) -> None:
+    """Sagas of all types share flushes, and statements in them; each does its own to its own device."""
+    client = world.server(environment={"USER_SERVICE_IDEMPOTENT": "true"}).client()
+    made = [call.result() for call in [client.start(create_request()) for _ in range(40)]]
+    stopped = made[:10]
+    for call in [client.start_operation("StopDevice", one.device.device_id) for one in stopped]:
+        call.result()
+    methods = ("StartDevice", "StopDevice", "RestartDevice", "DeleteDevice")
+    calls = [
+        (method, one, client.start_operation(method, one.device.device_id))
+        for ones in zip(made[:10], made[10:20], made[20:30], made[30:], strict=True)
+        for method, one in zip(methods, ones, strict=True)
+    ]
+    ends = {(method, device_status(call.result().device)) for method, _, call in calls if method != "DeleteDevice"}
+    assert ends == {("StartDevice", "RUNNING"), ("StopDevice", "STOPPED"), ("RestartDevice", "RUNNING")}
+    for method, one, call in calls:
+        call.result()
+        if method == "DeleteDevice":
+            with pytest.raises(RPCFailure):
+                client.device(one.device.device_id)
+        else:
+            assert runs(world, one.saga_id) == (method != "StopDevice"), method
     world.audit(client)
 
 

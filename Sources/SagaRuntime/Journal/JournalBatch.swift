@@ -78,8 +78,10 @@ struct JournalBatch {
     private func creation(_ step: DatabaseStep?, _ entries: [JournalEntry]) -> SQLQuery {
         let rows = entries.compactMap { entry in
             entry.record.birth.map {
+                // Each with its own argument: definitions share statements, not arguments.
                 JournalInput.Creation(
-                    entry: entry, saga: $0, argument: step?.argument(entry.view(of: $0)) ?? "null")
+                    entry: entry, saga: $0,
+                    argument: step == nil ? "null" : entry.record.databaseStep?.argument(entry.view(of: $0)) ?? "null")
             }
         }
         return SQLQuery(
