@@ -198,6 +198,11 @@ def test_every_method_keeps_the_rules(device: RawClient) -> None:
         texts = [] if path == HEALTH + "List" else [field(1, b"\xff") + field(4, b"\xff")]
         for body in (b"\x0a\xff", *texts):
             response = device.unary(path, message(body))
+            if path.endswith("/CreateDevices"):
+                # One that can't be read ends itself alone.
+                result = service_pb2.CreateDevicesResult.FromString(response.data[5:])
+                assert response.status == 0 and result.error.code == 13, (body, result)
+                continue
             is_there = not response.grpc_message.endswith("is not there yet")
             assert response.status == (13 if is_there else 12), (path, body, response.grpc_message)
 
