@@ -5,7 +5,7 @@ import SagaRuntime
 import Synchronization
 
 /// SIGTERM and SIGINT from the process' first moment on: the first one ends it in good order, whatever it is doing, and a
-/// second one at once.
+/// second one at once. One for the process.
 final class ShutdownSignals: Sendable {
     private struct State {
         var count = 0
@@ -13,24 +13,33 @@ final class ShutdownSignals: Sendable {
     }
 
     private let state = Mutex(State())
-    /// Set once, at the beginning; DispatchSource is not Sendable, and only kept.
-    private nonisolated(unsafe) var sources: [any DispatchSourceSignal] = []
     private let told: @Sendable (_ words: String, _ level: Logger.Level) async -> Void
 
     /// - Parameter told: hears what is to be said; returns when it is written, as far as that can be waited for.
     init(told: @escaping @Sendable (_ words: String, _ level: Logger.Level) async -> Void) {
         self.told = told
-        self.sources = [SIGTERM, SIGINT].map { number in
-            // The default action would end the process before the source hears of it.
-            signal(number, SIG_IGN)
-            let source = DispatchSource.makeSignalSource(signal: number, queue: .global())
-            source.setEventHandler { [weak self] in self?.came(number) }
-            source.resume()
-            return source
+        // A pipe that keeps what has come until it is read. DispatchSource's own source of signals needs them ignored
+        // first, and is registered later: what comes in between would be lost.
+        // A pair of sockets rather than pipe(2), which can't set close-on-exec at once.
+        var ends: [Int32] = [-1, -1]
+        let type = Int32(SOCK_STREAM.rawValue) | Int32(SOCK_CLOEXEC.rawValue) | Int32(SOCK_NONBLOCK.rawValue)
+        // EMFILE, ENFILE: the default action ends the process.
+        guard socketpair(AF_UNIX, type, 0, &ends) == 0 else { return }
+        signalPipe = ends[1]
+        let source = DispatchSource.makeReadSource(fileDescriptor: ends[0], queue: .global())
+        source.setEventHandler { [self, source] in
+            var number: UInt8 = 0
+            // The source lives as long as the process.
+            while read(Int32(source.handle), &number, 1) == 1 { self.came(Int32(number)) }
+        }
+        source.resume()
+        for number in [SIGTERM, SIGINT] {
+            var action = sigaction()
+            action.__sigaction_handler.sa_handler = noteSignal
+            action.sa_flags = SA_RESTART
+            _ = sigaction(number, &action, nil)
         }
     }
-
-    deinit { for source in self.sources { source.cancel() } }
 
     /// Whether a signal has come.
     var isStopping: Bool { self.state.withLock { $0.count > 0 } }
@@ -79,4 +88,15 @@ final class ShutdownSignals: Sendable {
             throw error
         }
     }
+}
+
+/// Where `noteSignal` writes; -1 as long as no signal is handled.
+private nonisolated(unsafe) var signalPipe: Int32 = -1
+
+/// A signal's handler, on whichever thread it interrupts: write(2) is one of the few calls that it may make.
+private let noteSignal: @convention(c) (Int32) -> Void = { number in
+    let interrupted = errno
+    var byte = UInt8(truncatingIfNeeded: number)
+    _ = write(signalPipe, &byte, 1)
+    errno = interrupted
 }
