@@ -70,6 +70,9 @@ struct RecordedMutant {
             row: nil, mutant: .sleepCountsInAnyEpoch, seed: 123, finding: "things",
             themes: [.clocks, .asleep]),
         Self(
+            row: nil, mutant: .lateCallsAreSent, seed: 53, finding: "nothing but a queue",
+            themes: [.queue]),
+        Self(
             row: nil, mutant: .undoLeavesJobs, seed: 8, finding: "things",
             themes: [.jobs]),
     ]

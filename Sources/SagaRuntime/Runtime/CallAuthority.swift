@@ -3,21 +3,33 @@ import Synchronization
 /// Says yes or no to each request of one call, and knows whether it ever said yes.
 ///
 /// Where it has not, nothing was sent, whatever the call came to; and once the call is over it says no, so that what was given
-/// up in a queue never leaves.
+/// up in a queue never leaves. Nor does what waited there for so long that its answer would hardly come in time.
 final class CallAuthority: Sendable {
     private enum State: UInt8, AtomicRepresentable { case unsent, sent, over }
 
     private let lease: InstanceLease
+    private let surroundings: Surroundings
+    private let latest: BootTime
     private let state = Atomic<State>(.unsent)
 
-    init(lease: InstanceLease) { self.lease = lease }
+    /// - Parameter limit: how long the call may take from now on; its first request leaves in the first half of it.
+    init(lease: InstanceLease, limit: Duration, surroundings: Surroundings) {
+        self.lease = lease
+        self.surroundings = surroundings
+        self.latest = surroundings.now + (Mutant.lateCallsAreSent.isActive ? limit : limit / 2)
+    }
 
     /// To be asked right before every request.
     ///
-    /// - Throws: `leaseLost` if it must not leave: the lease is not certain any more, or the call was given up.
+    /// - Throws: `leaseLost` if it must not leave: the lease is not certain any more, the call was given up, or it is the
+    ///   first one and too late.
     func authorize() throws(StepError) {
         guard self.lease.isTrusted else {
             throw StepError(.leaseLost, reason: "LEASE_LOST", message: "the lease is not certain any more")
+        }
+        guard self.state.load(ordering: .acquiring) == .sent || self.surroundings.now <= self.latest else {
+            throw StepError(
+                .leaseLost, reason: "GIVEN_UP", message: "more than half of the call's time went by before it was sent")
         }
         let (exchanged, found) = self.state.compareExchange(
             expected: .unsent, desired: .sent, ordering: .acquiringAndReleasing)

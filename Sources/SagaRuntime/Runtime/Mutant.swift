@@ -33,6 +33,8 @@ public enum Mutant: String, CaseIterable, Sendable {
     case callsGoToWhatIsHere = "calls-go-to-what-is-here"
     /// A call that was given up while it waited for a connection counts as sent.
     case whatWaitedCountsAsSent = "what-waited-counts-as-sent"
+    /// A call is sent as soon as a connection is free, however little of its time is left.
+    case lateCallsAreSent = "late-calls-are-sent"
     /// What waits stays awake: it is held, and counts, as if it worked.
     case whatWaitsStaysAwake = "what-waits-stays-awake"
     /// Waking a saga counts as taking it up without progress, and a probe that failed is none.

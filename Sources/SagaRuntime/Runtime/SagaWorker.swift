@@ -560,7 +560,9 @@ final class SagaWorker: Sendable {
         let machine = drive.machine
         guard case .remote(let step) = machine.definition.steps[call.step].action else { return (.abandoned, false) }
         let name = machine.definition.steps[call.step].name
-        let authority = CallAuthority(lease: self.dependencies.lease)
+        let limit = max(limit, .milliseconds(1))
+        let authority = CallAuthority(
+            lease: self.dependencies.lease, limit: limit, surroundings: self.surroundings)
         let context = self.context(call, machine, drive.secrets) { () throws(StepError) in
             try authority.authorize()
             FaultPoint.hit("call.\(name).\(call.kind.rawValue).sending")
@@ -568,7 +570,7 @@ final class SagaWorker: Sendable {
         FaultPoint.hit("call.\(name).\(call.kind.rawValue).before")
         let mayStop = call.kind == .execute && step.isRepeatable && !machine.isPastPivot
         let wasStopped = Atomic(false)
-        let outcome = await Race.run(limit: max(limit, .milliseconds(1)), self.deadlines) { stop in
+        let outcome = await Race.run(limit: limit, self.deadlines) { stop in
             guard mayStop else { return }
             drive.handle.callIsUnderWay {
                 wasStopped.store(true, ordering: .relaxed)

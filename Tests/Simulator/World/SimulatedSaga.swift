@@ -12,9 +12,9 @@
 /// | START | starts it; any number of times        | none                            |
 enum SimulatedSaga {
     static let type = "SIMULATED"
-    /// Where calls wait for a connection, they are given up while they do.
+    /// Where calls wait for a connection, they are given up while they do; what is sent has half of it for its answer.
     private static func callLimit(_ traits: Plan.Traits) -> Duration {
-        traits.connections == nil ? .seconds(4) : .milliseconds(2500)
+        traits.connections == nil ? .seconds(4) : .milliseconds(4600)
     }
 
     /// What is known of where a saga's things are made.
@@ -30,7 +30,7 @@ enum SimulatedSaga {
         let providers = Providers(machine: machine, replica: replica, world: world)
         let undo = RetryPolicy(maximumRetries: 80, initialDelay: .milliseconds(500), maximumDelay: .seconds(5))
         let forward = RetryPolicy(
-            maximumRetries: traits.connections == nil ? 3 : 1, initialDelay: .milliseconds(200),
+            maximumRetries: traits.connections == nil ? 3 : 0, initialDelay: .milliseconds(200),
             maximumDelay: .seconds(5))
         var definition = SagaDefinition(
             type: Self.type, version: traits.sleeps ? 2 : 1,
