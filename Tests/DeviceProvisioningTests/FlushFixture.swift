@@ -60,6 +60,13 @@ struct FlushFixture {
         return try await self.rows("EXPLAIN EXECUTE test_\(step.name) ('{\(id)}', ARRAY['\(argument)'])")
     }
 
+    /// The plan of a query: generic ones don't look at their parameters.
+    func plan(of query: SQLQuery) async throws -> [String] {
+        _ = try await self.connection.run(query)
+        let nulls = Array(repeating: "NULL", count: query.parameters.count).joined(separator: ", ")
+        return try await self.rows("EXPLAIN EXECUTE \(query.statement.name) (\(nulls))")
+    }
+
     func run(_ effect: SideEffect, _ views: [SagaView]) async throws {
         let separator = effect.statement.hasPrefix(",") ? "" : " "
         _ = try await self.connection.run(

@@ -240,6 +240,7 @@ METHODS: dict[str, tuple[Any, set[str]]] = {
     "RestartDevice": (service_pb2.RestartDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.control"}),
     "GetDevice": (service_pb2.GetDeviceRequest(device_id=UNKNOWN_DEVICE), {"device.read"}),
     "ListDevices": (service_pb2.ListDevicesRequest(page_size=2000), {"device.read"}),
+    "BatchGetDevices": (service_pb2.BatchGetDevicesRequest(device_ids=["x"]), {"device.read"}),
     "GetSaga": (service_pb2.GetSagaRequest(saga_id=UNKNOWN_SAGA), {"device.read", "saga.read", "saga.admin"}),
     "BatchGetSagas": (service_pb2.BatchGetSagasRequest(saga_ids=["x"]), {"device.read", "saga.read", "saga.admin"}),
     "ListSagas": (service_pb2.ListSagasRequest(page_size=2000), {"device.read", "saga.read", "saga.admin"}),

@@ -328,3 +328,86 @@ def test_watching_what_begins_later(world: World) -> None:
     ):
         watched.take(update)
     assert watched.over == {made.saga_id: "COMPLETED"} and watched.is_synced
+
+
+# What a batch has made
+
+def listed(client: DeviceClient, **filters: Any) -> list[Any]:
+    """All pages."""
+    devices: list[Any] = []
+    token = ""
+    while True:
+        page = client.call("ListDevices", service_pb2.ListDevicesRequest(page_size=7, page_token=token, **filters))
+        devices += page.devices
+        token = page.next_page_token
+        if not token:
+            return devices
+
+
+def test_devices_are_found_by_batch_tag_and_name(world: World) -> None:
+    client = world.server().client()
+    batch, tag = unique("batch"), unique("tag")
+    requests = [
+        create_request(f"{tag}-{number:02}", request_id=f"{batch}/{number}", batch_id=batch, tags=[tag, "x"][: 1 + number % 2])
+        for number in range(20)
+    ]
+    results = create_all(client, requests)
+    ids = {results[index].device.device_id for index in results}
+    assert all(results[index].device.batch_id == batch for index in results)
+    client.create(batch_id=unique("other"))
+    for filters in ({"batch_id": batch}, {"tag": tag}, {"batch_id": batch, "tag": tag, "name_prefix": tag}):
+        found = listed(client, **filters)
+        assert {device.device_id for device in found} == ids and len(found) == 20
+        assert {device.batch_id for device in found} == {batch}
+        created = [device.created_at.ToNanoseconds() for device in found]
+        assert created == sorted(created, reverse=True)
+    assert [device.name for device in listed(client, name_prefix=tag)] == [request.name for request in requests]
+    assert [device.name for device in listed(client, name_prefix=f"{tag}-1")] == [f"{tag}-1{digit}" for digit in range(10)]
+    assert not listed(client, batch_id=batch, tag="y") and not listed(client, name_prefix=tag.upper())
+    sagas = client.call("ListSagas", service_pb2.ListSagasRequest(request_id=f"{batch}/3")).sagas
+    assert [saga.saga_id for saga in sagas] == [results[4].saga_id]
+    client.delete(results[1].device.device_id)
+    assert len(listed(client, batch_id=batch)) == 19
+
+
+def test_many_devices_at_once(world: World) -> None:
+    client = world.server().client()
+    ids = [client.create().device.device_id for _ in range(3)]
+    # No record of it is there yet.
+    pending = client.create(when="ACCEPTED", options={"latency_ms": "20000"}).device.device_id
+    gone = client.create().device.device_id
+    client.delete(gone)
+    unknown = "01a23138-27ea-76f9-96db-6f6f2caaed7c"
+    asked = [ids[2], unknown, pending, ids[0].upper(), gone, ids[0], ids[1]]
+    answer = client.call("BatchGetDevices", service_pb2.BatchGetDevicesRequest(device_ids=asked))
+    assert [device.device_id for device in answer.devices] == [ids[2], pending, ids[0], ids[1]]
+    assert answer.missing_device_ids == [unknown, gone]
+    for device in answer.devices:
+        assert device == client.call("GetDevice", service_pb2.GetDeviceRequest(device_id=device.device_id))
+
+
+def test_what_is_only_validated_starts_nothing(world: World) -> None:
+    server = world.server()
+    client = server.client()
+    batch = unique("batch")
+    requests = mixed(9, batch, validate_only=True)
+    results = create_all(client, requests)
+    for index, request in enumerate(requests, 1):
+        result = results[index]
+        assert not result.saga_id and not result.HasField("device")
+        if index in (3, 6):
+            assert failure_of(result).fields == {"name" if index == 3 else "request_id"}
+        else:
+            # That its provider will refuse the ninth isn't known before.
+            assert not result.HasField("error")
+        unary = client.call("CreateDevice", request) if index not in (3, 6) else None
+        assert unary is None or not unary.saga_id
+    with pytest.raises(RPCFailure) as failure:
+        client.create("x" * 101, options={"nonsense": "1"}, validate_only=True)
+    assert failure.value.fields == {"name", "provider_options.nonsense"}
+    assert not client.call("ListSagas", service_pb2.ListSagasRequest(batch_id=batch)).sagas
+    # The same request ids are free.
+    requests[0].validate_only = False
+    assert create_all(client, requests[:1])[1].saga_id
+    audit = [line for line in server.log_text().splitlines() if "[AUDIT]" in line and "outcome=OK" in line]
+    assert len(audit) <= 1, audit

@@ -38,6 +38,8 @@ public struct DeviceRecord: Sendable, Equatable {
     public var operationSagaID: String
     /// Where it was made; empty: not known.
     public var site: String
+    /// Its creation's; empty: none, or it was made by an older program.
+    public var batchID: String
     /// Why its status is what it is; empty: there is nothing to say.
     public var statusReason: String
     public var createdAt: Timestamp
@@ -50,7 +52,7 @@ extension DeviceRecord {
         d.device_id, d.name, d.description, d.type, d.status, d.provider, d.user_id, d.tenant_id, d.cpu_cores, d.memory_mb, \
         d.storage_mb, d.width_px, d.height_px, d.dpi, d.android_version, d.tags, d.metadata, d.external_id, d.host, \
         d.adb_port, d.webrtc_port, d.attributes, d.saga_id, d.created_at, d.updated_at, coalesce(d.operation_saga_id, ''), \
-        coalesce(d.site, ''), d.status_reason, coalesce(d.changed_by_saga_id, d.saga_id)
+        coalesce(d.site, ''), d.status_reason, coalesce(d.changed_by_saga_id, d.saga_id), coalesce(d.batch_id, '')
         """
 
     /// The saga that keeps others from it; empty: none. Creations of older programs don't say that they do.
@@ -96,6 +98,7 @@ extension DeviceRecord {
         self.site = try row.text(26)
         self.statusReason = try row.text(27)
         self.sagaID = try row.text(28)
+        self.batchID = try row.text(29)
     }
 
     private static func strings(_ row: SQLRow, _ column: Int) throws(PostgresError) -> [String: String] {

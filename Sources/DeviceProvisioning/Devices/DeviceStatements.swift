@@ -11,17 +11,17 @@ enum DeviceStatements {
                 INSERT INTO devices (
                     device_id, name, description, type, status, provider, user_id, tenant_id, cpu_cores, memory_mb,
                     storage_mb, width_px, height_px, dpi, android_version, tags, metadata, external_id, saga_id,
-                    operation_saga_id, site, made, created_at, updated_at)
+                    operation_saga_id, site, batch_id, made, created_at, updated_at)
                 SELECT r.device, r.name, coalesce(r.description, ''), r.type, 'CREATING', r.provider, r."user",
                     coalesce(r.tenant, ''), r.cpu, r.memory, r.storage, r.width, r.height, r.dpi, r.android,
                     coalesce(r.tags, '{}'), coalesce(r.metadata, '{}'), coalesce(r.made->>'id', ''), a.saga_id,
-                    a.saga_id, r.site, CASE WHEN r.made IS NOT NULL THEN jsonb_build_object('device', r.made) END,
+                    a.saga_id, r.site, r.batch, CASE WHEN r.made IS NOT NULL THEN jsonb_build_object('device', r.made) END,
                     timestamptz 'epoch' + r.at * interval '1 microsecond',
                     timestamptz 'epoch' + r.now * interval '1 microsecond'
                 FROM accepted a CROSS JOIN LATERAL jsonb_to_record(a.argument) AS r(
                     device uuid, name text, description text, type text, provider text, "user" text, tenant text, cpu int,
                     memory int, storage int, width int, height int, dpi int, android text, tags text[],
-                    metadata jsonb, made jsonb, site text, at bigint, now bigint)
+                    metadata jsonb, made jsonb, site text, batch text, at bigint, now bigint)
                 ORDER BY r.device
                 ON CONFLICT (device_id) DO UPDATE
                 SET external_id = excluded.external_id, made = excluded.made, updated_at = excluded.updated_at
@@ -51,6 +51,7 @@ enum DeviceStatements {
                 if let made = view.outputs[DeviceStep.createProviderDevice], !made.isEmpty {
                     writer.member("made", json: made)
                 }
+                if !view.batchID.isEmpty { writer.member("batch", view.batchID) }
                 if let site = SiteOutput.site(view.outputs) { writer.member("site", site) }
                 writer.member("at", view.createdAt.microseconds)
                 writer.member("now", view.updatedAt.microseconds)

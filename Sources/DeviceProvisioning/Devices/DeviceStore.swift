@@ -19,56 +19,45 @@ public final class DeviceStore: Sendable {
         return try await self.lookups.submit(id)
     }
 
-    /// A page of devices, newest first. It looks at `maximumCandidates` devices at most, and says where to go on.
+    /// The records that there are, by id.
     ///
     /// - Parameters:
-    ///   - userID: empty: of every user.
-    ///   - statuses: names without prefix, e.g. `RUNNING`; empty: all.
-    ///   - provider: `nil`: all.
-    ///   - visibility: what is outside of it is left out.
-    ///   - position: where the page before it ended; `nil`: from the newest on.
+    ///   - ids: UUID texts in lower case.
     ///   - deadline: of the call that they are read for; PostgreSQL gives up then.
-    public func list(
-        userID: String, statuses: [String] = [], provider: ProviderKind? = nil, visibility: Visibility = .all,
-        after position: DeviceCursor.Position? = nil,
-        limit: Int, until deadline: ContinuousClock.Instant? = nil
-    ) async throws(PostgresError) -> DevicePage {
-        guard let owners = Owners(userID: userID, visibility: visibility) else {
-            return DevicePage(entries: [], next: nil)
-        }
-        let isRare = !statuses.isEmpty && !statuses.contains(DeviceStatus.running.name)
+    public func devices(
+        _ ids: [String], until deadline: ContinuousClock.Instant? = nil
+    ) async throws(PostgresError) -> [String: DevicePage.Entry] {
         var parameters = SQLParameters()
-        parameters.append(position?.createdAt ?? Timestamp.infinity)
-        parameters.append(uuid: position?.deviceID ?? "ffffffff-ffff-ffff-ffff-ffffffffffff")
-        owners.append(to: &parameters)
-        var page = parameters
-        page.append(Int64(Self.maximumCandidates))
-        page.append(array: statuses)
-        page.append(provider?.name)
-        page.append(Int64(max(limit, 0)))
-        let entries = try await self.database.run(SQLQuery(owners.page(isRare: isRare), page), until: deadline)
-            .map { (row) throws(PostgresError) -> DevicePage.Entry in
-                do throws(PostgresError) {
-                    return .device(try DeviceRecord(row))
-                } catch {
-                    // One that can't be read keeps nobody from the others.
-                    return .unreadable(try DeviceRecord.outline(row, error))
-                }
-            }
-        guard entries.count < limit else { return DevicePage(entries: entries, next: nil) }
-        // Short: that was all, or all among so many candidates.
-        parameters.append(Int64(Self.maximumCandidates - 1))
-        let last = try await self.database.run(
-            SQLQuery(owners.lastCandidate(isRare: isRare), parameters), until: deadline)
-        return DevicePage(
-            entries: entries,
-            next: try last.first.map { (row) throws(PostgresError) in
-                DeviceCursor.Position(createdAt: try row.timestamp(0), deviceID: try row.uuid(1))
-            })
+        parameters.appendUUIDs(Set(ids))
+        var entries: [String: DevicePage.Entry] = [:]
+        for row in try await self.database.run(SQLQuery(Self.find, parameters), until: deadline) {
+            entries[try row.uuid(0)] = try DevicePage.Entry(row)
+        }
+        return entries
     }
 
-    /// Devices that a page looks at.
-    static let maximumCandidates = 4096
+    /// A page of devices: newest first, or by name, if it is a prefix alone by which they are found. It looks at
+    /// `DeviceListing.maximumCandidates` devices at most, and says where to go on.
+    ///
+    /// - Parameters:
+    ///   - position: where the page before it ended; `nil`: from the beginning. One of another order: an empty page.
+    ///   - deadline: of the call that they are read for; PostgreSQL gives up then.
+    public func list(
+        _ filter: DeviceFilter, after position: DeviceCursor.Position? = nil, limit: Int,
+        until deadline: ContinuousClock.Instant? = nil
+    ) async throws(PostgresError) -> DevicePage {
+        guard let listing = DeviceListing(filter), let query = listing.page(after: position, limit: limit) else {
+            return DevicePage()
+        }
+        var page = DevicePage(order: listing.order)
+        page.entries = try await self.database.run(query, until: deadline)
+            .map { (row) throws(PostgresError) in try DevicePage.Entry(row) }
+        guard page.entries.count < limit, let query = listing.lastCandidate(after: position) else { return page }
+        // Short: that was all, or all among so many candidates.
+        page.next = try await self.database.run(query, until: deadline).first
+            .map { (row) throws(PostgresError) in try listing.position(row) }
+        return page
+    }
 
     private static func devices(
         _ ids: [String], _ database: PostgresPool

@@ -14,7 +14,72 @@ public enum DeviceMigrations {
         Migration(version: 126, name: "site_room", sql: Self.siteRoom),
         Migration(version: 127, name: "simulated_outage", sql: Self.simulatedOutage),
         Migration(version: 130, name: "device_operations", sql: Self.deviceOperations),
+        Migration(version: 140, name: "device_labels", sql: Self.deviceLabels),
+        // By itself, without a lock on devices: they may be many.
+        Migration(version: 141, name: "device_labels_of_before", sql: Self.deviceLabelsOfBefore),
+        Migration(version: 142, name: "device_labels_of_the_gone", sql: Self.deviceLabelsOfTheGone),
+        Migration(
+            version: 143, name: "device_names",
+            indexes: [
+                Migration.Index("name", on: "devices", #"(name COLLATE "C", device_id)"#),
+                Migration.Index("user_name", on: "devices", #"(user_id, name COLLATE "C", device_id)"#),
+                Migration.Index(
+                    "tenant_name", on: "devices", #"(tenant_id, name COLLATE "C", device_id) WHERE tenant_id <> ''"#),
+            ]),
     ]
+
+    /// What devices are found by that many may share: their batch and their tags. Of each, all that are anybody's, a user's or a
+    /// tenant's are found newest first. An index on the array of tags gives no order. Kept by triggers, for programs that don't know
+    /// of it; rows without labels cost nothing, and neither do updates of other columns.
+    private static let deviceLabels = """
+        ALTER TABLE devices ADD COLUMN batch_id text COLLATE "C"; -- the caller's own; null: none, or an older program's
+        CREATE TABLE device_label (
+            label text COLLATE "C" NOT NULL,       -- batch= or tag=, and which
+            created_at timestamptz NOT NULL,
+            device_id uuid NOT NULL,
+            user_id text COLLATE "C" NOT NULL,
+            tenant_id text COLLATE "C" NOT NULL,
+            PRIMARY KEY (label, created_at, device_id)
+        ) WITH (autovacuum_vacuum_scale_factor = 0.05, autovacuum_vacuum_threshold = 1000);
+        CREATE INDEX device_label_user ON device_label (user_id, label, created_at, device_id);
+        CREATE INDEX device_label_tenant ON device_label (tenant_id, label, created_at, device_id) WHERE tenant_id <> '';
+        CREATE FUNCTION device_labels(batch text, tags text[]) RETURNS SETOF text LANGUAGE sql IMMUTABLE AS $labels$
+            SELECT 'batch=' || batch WHERE batch <> '' UNION SELECT 'tag=' || tag FROM unnest(tags) AS t(tag) WHERE tag IS NOT NULL
+        $labels$;
+        CREATE FUNCTION device_label_track() RETURNS trigger LANGUAGE plpgsql AS $track$
+        BEGIN
+            IF TG_OP <> 'INSERT' THEN
+                DELETE FROM device_label l USING device_labels(OLD.batch_id, OLD.tags) o(label)
+                WHERE l.label = o.label AND l.created_at = OLD.created_at AND l.device_id = OLD.device_id;
+            END IF;
+            IF TG_OP <> 'DELETE' THEN
+                INSERT INTO device_label (label, created_at, device_id, user_id, tenant_id)
+                SELECT n.label, NEW.created_at, NEW.device_id, NEW.user_id, NEW.tenant_id
+                FROM device_labels(NEW.batch_id, NEW.tags) n(label)
+                ON CONFLICT DO NOTHING;
+            END IF;
+            RETURN NULL;
+        END $track$;
+        CREATE TRIGGER device_label_insert AFTER INSERT ON devices FOR EACH ROW
+            WHEN (NEW.batch_id <> '' OR NEW.tags <> '{}') EXECUTE FUNCTION device_label_track();
+        CREATE TRIGGER device_label_update AFTER UPDATE OF batch_id, tags, user_id, tenant_id, created_at ON devices FOR EACH ROW
+            EXECUTE FUNCTION device_label_track();
+        CREATE TRIGGER device_label_delete AFTER DELETE ON devices FOR EACH ROW
+            WHEN (OLD.batch_id <> '' OR OLD.tags <> '{}') EXECUTE FUNCTION device_label_track();
+        """
+
+    private static let deviceLabelsOfBefore = """
+        INSERT INTO device_label (label, created_at, device_id, user_id, tenant_id)
+        SELECT n.label, d.created_at, d.device_id, d.user_id, d.tenant_id
+        FROM devices d CROSS JOIN LATERAL device_labels(d.batch_id, d.tags) n(label)
+        WHERE d.tags <> '{}'
+        ON CONFLICT DO NOTHING;
+        """
+
+    /// Of devices that were deleted while the statement above ran.
+    private static let deviceLabelsOfTheGone = """
+        DELETE FROM device_label l WHERE NOT EXISTS (SELECT 1 FROM devices d WHERE d.device_id = l.device_id);
+        """
 
     /// What is done with a device that is there. Null in what older programs write, whose creations hold what they create.
     ///

@@ -36,7 +36,7 @@ public struct AccessRules: Sendable {
             case "CreateDevice", "CreateDevices": .oneOf(.deviceCreate)
             case "DeleteDevice": .oneOf(.deviceDelete)
             case "StartDevice", "StopDevice", "RestartDevice": .oneOf(.deviceControl)
-            case "GetDevice", "ListDevices": .oneOf(.deviceRead)
+            case "GetDevice", "ListDevices", "BatchGetDevices": .oneOf(.deviceRead)
             // Which sagas are seen is another question: `Caller.visibleSagas`.
             case "GetSaga", "BatchGetSagas", "ListSagas", "WatchSaga", "WatchSagas": .oneOf([.deviceRead, .sagaRead])
             default: .oneOf(.sagaAdmin)

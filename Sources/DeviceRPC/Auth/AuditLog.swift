@@ -45,6 +45,7 @@ public final class AuditLog: Sendable {
     /// A call that got as far as its handler.
     func ended(_ context: RPCContext, _ code: RPCCode, _ trail: AuditTrail) async {
         let subject = trail.subject
+        if subject.changesNothing { return }
         if code == .ok || !subject.sagaID.isEmpty {
             self.write(context, code, subject, nil)
         } else {
@@ -92,6 +93,8 @@ final class AuditTrail: Sendable {
         var sagaID = ""
         var deviceID = ""
         var userID = ""
+        /// It was asked whether it could be done, no more.
+        var changesNothing = false
         /// Why the caller wished it, in its own words.
         var reason = ""
     }

@@ -12,7 +12,7 @@ public struct DeviceService: MethodMaking {
     static let maximumPageBytes = 1 << 20
     /// Metadata and options alone may have 80 KiB: 32 entries each, of up to 320 characters of 4 bytes.
     static let maximumCreateDeviceBytes = 256 * 1024
-    /// A thousand ids.
+    /// A thousand ids, of sagas or devices.
     static let maximumBatchGetSagasBytes = 64 * 1024
 
     let runtime: SagaRuntime
@@ -58,6 +58,7 @@ public struct DeviceService: MethodMaking {
                     try await self.createDevices($0, $1, $2)
                 },
                 self.unary("GetDevice", self.getDevice), self.unary("ListDevices", self.listDevices),
+                self.unary("BatchGetDevices", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetDevices),
                 self.unary("GetSaga", self.getSaga),
                 self.unary("BatchGetSagas", maximumBytes: Self.maximumBatchGetSagasBytes, self.batchGetSagas),
                 self.unary("ListSagas", self.listSagas),
@@ -95,8 +96,12 @@ public struct DeviceService: MethodMaking {
         trail.note { [request] in $0.userID = request.userID }
         (request.userID, request.tenantID) = try caller.owner(userID: request.userID, tenantID: request.tenantID)
         let specification = try self.checked(request, requiresRequestID: requiresRequestID)
-        let deviceID = DeviceID.mint()
         let candidates = try self.candidates(specification)
+        if request.validateOnly {
+            trail.note { $0.changesNothing = true }
+            return V1.CreateDeviceResponse()
+        }
+        let deviceID = DeviceID.mint()
         var new = NewSaga(
             id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID,
             tenantID: specification.tenantID, resourceID: deviceID, requestID: specification.requestID, method: 1,
@@ -253,9 +258,8 @@ public struct DeviceService: MethodMaking {
         guard let cursor = DeviceCursor(query.page.cursor ?? "") else { throw InvalidRequest.badPageToken }
         let found = try await self.longReads.devices.pass(Client(context)) {
             try await self.devices.list(
-                userID: query.userID, statuses: query.statuses.map(\.shortName),
-                provider: ProviderKind(rawValue: Int(query.provider.rawValue)), visibility: caller.visibleDevices,
-                after: cursor.position, limit: query.page.size + 1, until: context.deadline)
+                DeviceFilter(query, visibility: caller.visibleDevices), after: cursor.position,
+                limit: query.page.size + 1, until: context.deadline)
         }
         var response = V1.ListDevicesResponse()
         var page = Page(found.entries, size: query.page.size)
@@ -265,11 +269,48 @@ public struct DeviceService: MethodMaking {
             response.devices.append(device)
         }
         if let last = page.last {
-            response.nextPageToken = query.page.token(after: DeviceCursor(last.position).text)
+            response.nextPageToken = query.page.token(after: DeviceCursor(found.position(of: last)).text)
         } else if let next = found.next {
             response.nextPageToken = query.page.token(after: DeviceCursor(next).text)
         }
         return response
+    }
+
+    private func batchGetDevices(
+        _ request: V1.BatchGetDevicesRequest, _ caller: Caller, _ context: RPCContext
+    ) async throws -> V1.BatchGetDevicesResponse {
+        let ids = try request.validatedDeviceIDs()
+        let visibility = caller.visibleDevices
+        var devices: [String: V1.Device] = [:]
+        func read(_ ids: [String]) async throws {
+            let found = try await self.longReads.devices.pass(Client(context)) {
+                try await self.devices.devices(ids, until: context.deadline)
+            }
+            for (id, entry) in found { devices[id] = self.listed(entry) }
+        }
+        try await read(ids)
+        // As in getDevice: those that are being created, and those whose creations have just written their records.
+        let rest = ids.filter { devices[$0] == nil }
+        let sagas =
+            rest.isEmpty
+            ? [:]
+            : try await self.longReads.sagas.pass(Client(context)) {
+                try await self.runtime.firstSagas(of: rest, until: context.deadline)
+            }
+        let creations = sagas.filter { $0.value.type == DeviceCreation.type && $0.value.status != .compensated }
+        if !creations.isEmpty { try await read(Array(creations.keys)) }
+        for (id, saga) in creations where devices[id] == nil && saga.status != .completed {
+            devices[id] = self.device(creation: saga)
+        }
+        return V1.BatchGetDevicesResponse.with { response in
+            for id in ids {
+                if let device = devices[id], visibility.includes(userID: device.userID, tenantID: device.tenantID) {
+                    response.devices.append(device)
+                } else {
+                    response.missingDeviceIDs.append(id)
+                }
+            }
+        }
     }
 
     /// One that can't be read is listed with what can, and without a status.
@@ -331,7 +372,7 @@ public struct DeviceService: MethodMaking {
         let filter = SagaFilter(
             statuses: query.statuses.compactMap { SagaStatus(rawValue: Int($0.rawValue)) }, type: query.type,
             userID: query.userID, resourceID: query.deviceID, batchID: query.batchID,
-            visibility: caller.visibleSagas)
+            requestID: query.requestID, visibility: caller.visibleSagas)
         let found = try await self.longReads.sagas.pass(Client(context)) {
             try await self.runtime.list(filter, before: before, limit: query.page.size + 1, until: context.deadline)
         }
@@ -404,6 +445,15 @@ extension CreateDeviceSpecification {
         case .finished: .finished
         default: .provisioned
         }
+    }
+}
+
+extension DeviceFilter {
+    init(_ query: ListDevicesQuery, visibility: Visibility) {
+        self.init(
+            userID: query.userID, statuses: query.statuses.map(\.shortName),
+            provider: ProviderKind(rawValue: Int(query.provider.rawValue)), batchID: query.batchID,
+            namePrefix: query.namePrefix, tag: query.tag, visibility: visibility)
     }
 }
 

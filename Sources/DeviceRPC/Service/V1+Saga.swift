@@ -138,6 +138,7 @@ extension V1.Device {
         self.externalID = snapshot.providerDevice?.externalID ?? ""
         self.connection = snapshot.deviceConnection.map(V1.Connection.init)
         self.sagaID = snapshot.id.rawValue
+        self.batchID = snapshot.batchID
         if !snapshot.status.isTerminal { self.operationSagaID = snapshot.id.rawValue }
         self.createdAt = snapshot.createdAt
         self.updatedAt = snapshot.deviceUpdatedAt
@@ -165,6 +166,7 @@ extension V1.Device {
         self.createdAt = record.createdAt
         self.updatedAt = record.updatedAt
         self.site = record.site
+        self.batchID = record.batchID
         self.operationSagaID = record.holder
         self.statusReason = record.statusReason
     }

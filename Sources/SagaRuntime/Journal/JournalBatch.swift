@@ -247,6 +247,7 @@ extension SagaSnapshot {
         var view = SagaView(
             sagaID: self.id, userID: self.userID, resourceID: self.resourceID, request: self.request,
             outputs: self.outputs, createdAt: self.createdAt, updatedAt: self.updatedAt)
+        view.batchID = self.batchID
         view.failure = self.failure
         for step in self.steps where step.isDone && step.doubt == .sent { view.doubtfulSteps.insert(step.name) }
         return view

@@ -20,6 +20,9 @@ public enum SagaMigrations {
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
         Migration(version: 21, name: "saga_waiting_site", sql: Self.waitingSite),
         Migration(version: 22, name: "saga_command_sequence", sql: Self.commandSequence),
+        Migration(
+            version: 28, name: "saga_request_id",
+            indexes: [Migration.Index("request", on: "saga_request", "(request_id, saga_id)")]),
     ]
 
     /// The engine's only clock in SQL: when the statement began. Each statement of a pipeline has its own time.

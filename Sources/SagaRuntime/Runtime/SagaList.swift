@@ -6,18 +6,21 @@ public struct SagaFilter: Sendable, Equatable {
     /// What the saga is about (UUID text).
     public var resourceID = ""
     public var batchID = ""
+    /// Each user's own: others may have sagas of the same.
+    public var requestID = ""
     /// What is outside of it is left out.
     public var visibility = Visibility.all
 
     public init(
         statuses: [SagaStatus] = [], type: String = "", userID: String = "", resourceID: String = "",
-        batchID: String = "", visibility: Visibility = .all
+        batchID: String = "", requestID: String = "", visibility: Visibility = .all
     ) {
         self.statuses = statuses
         self.type = type
         self.userID = userID
         self.resourceID = resourceID
         self.batchID = batchID
+        self.requestID = requestID
         self.visibility = visibility
     }
 }
@@ -58,11 +61,16 @@ struct SagaList: Sendable {
     static let maximumCandidatesOfFirst = 1024
     /// Candidates of one query.
     private static let queryLimits = 128...2048
+    /// '~' sorts after all that an id can hold.
+    private static let beyondAll = "saga_~"
 
     func page(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
     ) async throws(SagaRuntimeError) -> SagaIDPage {
         do throws(PostgresError) {
+            if !filter.requestID.isEmpty {
+                return try await self.ofRequest(filter, before: before, limit: limit, until: deadline)
+            }
             return try await self.search(filter, before: before, limit: limit, until: deadline)
         } catch {
             // A leaf has gone, or the parents' list with it. Which one doesn't matter: the parents know.
@@ -80,8 +88,7 @@ struct SagaList: Sendable {
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
     ) async throws(PostgresError) -> SagaIDPage {
         var page = SagaIDPage(ids: [], next: nil)
-        // Beyond every id: '~' sorts after all that an id can hold.
-        let start = before?.rawValue ?? "saga_~"
+        let start = before?.rawValue ?? Self.beyondAll
         var position = start
         var course = Self.course(filter)
         var sources = course.removeFirst()
@@ -135,6 +142,45 @@ struct SagaList: Sendable {
         guard let place = Self.id(at: instant), place.rawValue < start else { return last }
         ids.removeAll { $0.milliseconds == last.milliseconds }
         return place
+    }
+
+    // MARK: Of one request id
+
+    /// Few have the same: what else is asked for is looked up through the parents.
+    private static let ofRequest = SQLStatement(
+        "saga_list_request",
+        """
+        SELECT c.saga_id, \(Candidate.stateColumns.joined(separator: ", ")), \(Candidate.birthColumns.joined(separator: ", "))
+        FROM (
+            SELECT r.saga_id FROM saga_request r WHERE r.request_id = $3 AND r.saga_id < $1 ORDER BY r.saga_id DESC LIMIT $2) c
+        LEFT JOIN LATERAL (SELECT * FROM saga_state s WHERE s.saga_id = c.saga_id OFFSET 0) s ON true
+        LEFT JOIN LATERAL (SELECT * FROM saga_event e WHERE e.saga_id = c.saga_id ORDER BY e.sequence LIMIT 1) e ON true
+        ORDER BY c.saga_id DESC
+        """)
+
+    private func ofRequest(
+        _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant?
+    ) async throws(PostgresError) -> SagaIDPage {
+        let start = before?.rawValue ?? Self.beyondAll
+        var parameters = SQLParameters()
+        parameters.append(start)
+        parameters.append(Int64(Self.maximumCandidatesOfFirst))
+        parameters.append(filter.requestID)
+        let rows = try await self.pool.run(SQLQuery(Self.ofRequest, parameters), until: deadline)
+        var page = SagaIDPage(ids: [], next: nil)
+        for row in rows {
+            guard let id = SagaID(try row.text(0)) else { continue }
+            if filter.matches(try Candidate(id, Candidate.Halves(state: true, birth: true), row)) {
+                page.ids.append(id)
+            }
+        }
+        if page.ids.count > limit {
+            page.ids.removeLast(page.ids.count - limit)
+            page.next = page.ids.last
+        } else if rows.count >= Self.maximumCandidatesOfFirst, let last = rows.last {
+            page.next = Self.place(at: try last.text(0), &page.ids, after: start)
+        }
+        return page
     }
 
     // MARK: Where candidates come from

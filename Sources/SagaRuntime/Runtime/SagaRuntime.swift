@@ -806,7 +806,37 @@ public final class SagaRuntime: Sendable {
         return SagaPage(sagas: page.ids.compactMap { snapshots[$0] }, next: page.next)
     }
 
-    /// The same, without reading the sagas.
+    /// The first saga of each of these resources that has one: what made it.
+    ///
+    /// - Parameter resources: UUID texts in lower case.
+    public func firstSagas(
+        of resources: [String], until deadline: ContinuousClock.Instant? = nil
+    ) async throws(SagaRuntimeError) -> [String: SagaSnapshot] {
+        var parameters = SQLParameters()
+        parameters.appendUUIDs(resources)
+        var ids: [String: SagaID] = [:]
+        do {
+            for row in try await self.pool.run(SQLQuery(Self.firstSagas, parameters), until: deadline) {
+                ids[try row.uuid(0)] = SagaID(try row.text(1))
+            }
+        } catch {
+            throw .database(error)
+        }
+        let snapshots = try await self.snapshots(Array(ids.values), until: deadline)
+        return ids.compactMapValues { snapshots[$0] }
+    }
+
+    private static let firstSagas = SQLStatement(
+        "saga_first",
+        """
+        SELECT i.resource_id, f.saga_id
+        FROM unnest($1::uuid[]) AS i(resource_id)
+        CROSS JOIN LATERAL (
+            SELECT min(e.saga_id) AS saga_id FROM saga_event e WHERE e.resource_id = i.resource_id OFFSET 0) f
+        WHERE f.saga_id IS NOT NULL
+        """)
+
+    /// The same as `list`, without reading the sagas.
     public func ids(
         _ filter: SagaFilter, before: SagaID?, limit: Int, until deadline: ContinuousClock.Instant? = nil
     ) async throws(SagaRuntimeError) -> SagaIDPage {

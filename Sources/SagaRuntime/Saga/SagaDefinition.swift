@@ -162,6 +162,8 @@ public struct SagaView: Sendable {
     public var userID: String
     /// What the saga is about: the device's id (UUID text).
     public var resourceID: String
+    /// The caller's own; empty: none.
+    public var batchID = ""
     public var request: [UInt8]
     public var outputs: [String: String]
     /// Steps of which a call was not answered, though they are done: it may still take effect.

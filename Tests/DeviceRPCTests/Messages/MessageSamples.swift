@@ -37,6 +37,7 @@ enum MessageSamples {
         $0.createdAt = timestamp
         $0.updatedAt = Timestamp(microseconds: -1)
         $0.site = "rack-1"
+        $0.batchID = "batch"
         $0.operationSagaID = "saga_1730188800000_7k2m9x4q1d"
         $0.statusReason = "DEVICE_MISSING: gone"
     }
@@ -122,6 +123,7 @@ enum MessageSamples {
         $0.returnWhen = .finished
         $0.sagaTimeout = ProtobufDuration(seconds: 90, nanos: 500_000_000)
         $0.batchID = "batch"
+        $0.validateOnly = true
     }
 
     static let status = GoogleRPC.Status.with {
@@ -205,6 +207,14 @@ enum MessageSamples {
             $0.provider = .redroid
             $0.pageSize = 10
             $0.pageToken = "p"
+            $0.batchID = "b"
+            $0.namePrefix = "n"
+            $0.tag = "t"
+        },
+        V1.BatchGetDevicesRequest.with { $0.deviceIDs = (0..<1000).map { "device-\($0)" } },
+        V1.BatchGetDevicesResponse.with {
+            $0.devices = Array(repeating: device, count: 100)
+            $0.missingDeviceIDs = ["m"]
         },
         V1.ListDevicesResponse.with {
             $0.devices = [device, V1.Device(), device]
@@ -239,6 +249,7 @@ enum MessageSamples {
             $0.pageToken = "p"
             $0.deviceID = "d"
             $0.batchID = "b"
+            $0.requestID = "r"
         },
         V1.ListSagasResponse.with {
             $0.sagas = [saga]

@@ -36,6 +36,14 @@ import Testing
         #expect(request.encoded().readableBytes < DeviceService.maximumBatchGetSagasBytes)
     }
 
+    @Test func largestValidBatchGetDevicesFits() throws {
+        let request = V1.BatchGetDevicesRequest.with {
+            $0.deviceIDs = Array(repeating: "01a23138-27ea-76f9-96db-6f6f2caaed7c", count: 1000)
+        }
+        _ = try request.validatedDeviceIDs()
+        #expect(request.encoded().readableBytes < DeviceService.maximumBatchGetSagasBytes)
+    }
+
     @Test func largestOfTheOthersFit() {
         let text = String(repeating: "😈", count: 1000)
         let resume = V1.ResumeSagaRequest.with { $0.reason = text }

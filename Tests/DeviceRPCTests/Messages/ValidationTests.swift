@@ -327,6 +327,18 @@ import Testing
         #expect(try V1.BatchGetSagasRequest().validatedSagaIDs().isEmpty)
     }
 
+    @Test func batchesOfDeviceIDs() throws {
+        let id = "01A23138-27EA-76F9-96DB-6F6F2CAAED7C"
+        func violations(_ ids: [String]) -> [String] {
+            self.violations { _ = try V1.BatchGetDevicesRequest.with { $0.deviceIDs = ids }.validatedDeviceIDs() }
+        }
+        #expect(violations(Array(repeating: id, count: 1000)) == [])
+        #expect(violations(Array(repeating: id, count: 1001)) == ["device_ids"])
+        #expect(violations([id, "x", ""]) == ["device_ids[1]", "device_ids[2]"])
+        let ids = try V1.BatchGetDevicesRequest.with { $0.deviceIDs = [id, id.lowercased()] }.validatedDeviceIDs()
+        #expect(ids == [id.lowercased()])
+    }
+
     @Test func whatIsWatched() throws {
         let id = "saga_1730188800000_7k2m9x4q1c"
         let query = try WatchSagasQuery(
@@ -375,21 +387,28 @@ import Testing
             $0.provider = .init(rawValue: 99)
             $0.pageSize = 1001
             $0.pageToken = "?"
+            $0.batchID = "ä"
+            $0.namePrefix = Self.text(101)
+            $0.tag = Self.text(51)
         }
         #expect(
             self.violations { _ = try ListDevicesQuery(validating: devices) }
-                == ["user_id", "statuses[1]", "statuses[2]", "provider", "page_size", "page_token"])
+                == [
+                    "user_id", "statuses[1]", "statuses[2]", "provider", "batch_id", "name_prefix", "tag", "page_size",
+                    "page_token",
+                ])
         let sagas = V1.ListSagasRequest.with {
             $0.statuses = [.unspecified]
             $0.type = Self.text(65)
             $0.userID = Self.text(257)
             $0.deviceID = "x"
             $0.batchID = "ä"
+            $0.requestID = Self.text(65)
             $0.pageSize = .max
         }
         #expect(
             self.violations { _ = try ListSagasQuery(validating: sagas) }
-                == ["statuses[0]", "type", "user_id", "device_id", "batch_id", "page_size"])
+                == ["statuses[0]", "type", "user_id", "device_id", "batch_id", "request_id", "page_size"])
         let ports = V1.ListPortsRequest.with {
             $0.host = Self.text(254)
             $0.pageSize = 1001

@@ -37,6 +37,8 @@ enum MessageFuzz {
                 try? WatchSagasQuery(validating: $0, mayWatchAll: false)
             }
         case 51: Self.check(V1.WatchSagasResponse.self, bytes, &broken) { $0 }
+        case 52: Self.check(V1.BatchGetDevicesRequest.self, bytes, &broken) { try? $0.validatedDeviceIDs() }
+        case 53: Self.check(V1.BatchGetDevicesResponse.self, bytes, &broken) { $0 }
         default: StoredFuzz.run(choice, bytes, &broken)
         }
         return broken

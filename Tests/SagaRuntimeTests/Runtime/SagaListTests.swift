@@ -13,6 +13,8 @@ import Testing
         var tenant: String
         var batch: String
         var resource: String
+        /// Shared by users; empty: none.
+        var request = ""
     }
 
     private struct Fixture {
@@ -64,7 +66,9 @@ import Testing
                 id: SagaID(milliseconds: day * 86_400_000 + Int64(number), using: &generator), status: status,
                 type: number % 9 == 0 ? "B" : "A", user: "user-\(number % 3)", tenant: number % 5 == 0 ? "tenant" : "",
                 batch: number % 30 == 0 ? "batch" : "",
-                resource: number == 60 ? "00000000-0000-0000-0000-000000000060" : "00000000-0000-0000-0000-000000000001"
+                resource: number == 60
+                    ? "00000000-0000-0000-0000-000000000060" : "00000000-0000-0000-0000-000000000001",
+                request: number % 8 == 0 ? "request" : ""
             )
         }
         try await Self.insert(rows, pool)
@@ -84,6 +88,14 @@ import Testing
             let events = some.map { row in
                 "('\(row.id)', 1, '\(row.user)', nullif('\(row.tenant)', ''), nullif('\(row.batch)', ''), '\(row.resource)', '')"
             }
+            let requests = some.filter { !$0.request.isEmpty }.map {
+                "('\($0.user)', '\($0.request)', \($0.id.milliseconds % 10_000), '\($0.id)', '')"
+            }
+            if !requests.isEmpty {
+                try await pool.execute(
+                    "INSERT INTO saga_request (user_id, request_id, method, saga_id, digest) VALUES \(requests.joined(separator: ", "))"
+                )
+            }
             try await pool.execute(
                 """
                 INSERT INTO saga_state (saga_id, status, step_index, version, last_sequence, owner, timeout_at, started_at,
@@ -100,6 +112,7 @@ import Testing
             && (filter.type.isEmpty || row.type == filter.type) && (filter.userID.isEmpty || row.user == filter.userID)
             && (filter.resourceID.isEmpty || row.resource == filter.resourceID)
             && (filter.batchID.isEmpty || row.batch == filter.batchID)
+            && (filter.requestID.isEmpty || row.request == filter.requestID)
             && filter.visibility.includes(userID: row.user, tenantID: row.tenant)
     }
 
@@ -114,6 +127,9 @@ import Testing
             SagaFilter(resourceID: "00000000-0000-0000-0000-000000000060"), SagaFilter(visibility: .user("user-2")),
             SagaFilter(visibility: .tenant("tenant", user: "user-2")),
             SagaFilter(visibility: .tenant("", user: "user-2")),
+            SagaFilter(requestID: "request"), SagaFilter(requestID: "none"),
+            SagaFilter(
+                type: "B", userID: "user-1", requestID: "request", visibility: .tenant("tenant", user: "user-2")),
             SagaFilter(type: "B", userID: "user-1", visibility: .tenant("tenant", user: "user-2")),
         ]
         return statuses.flatMap { statuses in

@@ -43,6 +43,21 @@ extension V1.GetDeviceRequest {
     }
 }
 
+extension V1.BatchGetDevicesRequest {
+    /// The ids in the order asked, in lower case, once each.
+    public func validatedDeviceIDs() throws(InvalidRequest) -> [String] {
+        var checker = FieldChecker()
+        if self.deviceIDs.count > 1000 {
+            checker.violated("device_ids", "must have up to 1000 elements, has \(self.deviceIDs.count)")
+        }
+        var seen: Set<String> = []
+        let ids = self.deviceIDs.prefix(1000).enumerated()
+            .map { checker.deviceID($0.element, "device_ids[\($0.offset)]") }.filter { seen.insert($0).inserted }
+        try checker.finish()
+        return ids
+    }
+}
+
 /// A `ListDevicesRequest` that keeps every rule of the contract.
 public struct ListDevicesQuery: Sendable, Equatable {
     /// Empty: every user that the caller may see.
@@ -51,6 +66,10 @@ public struct ListDevicesQuery: Sendable, Equatable {
     public var statuses: [V1.DeviceStatus]
     /// `.unspecified`: all.
     public var provider: V1.Provider
+    /// Empty: all.
+    public var batchID: String
+    public var namePrefix: String
+    public var tag: String
     public var page: PageRequest
 
     public init(validating request: V1.ListDevicesRequest) throws(InvalidRequest) {
@@ -61,6 +80,12 @@ public struct ListDevicesQuery: Sendable, Equatable {
         self.statuses = Set(request.statuses).sorted { $0.rawValue < $1.rawValue }
         checker.known(request.provider, "provider")
         self.provider = request.provider
+        checker.identifier(request.batchID, "batch_id")
+        self.batchID = request.batchID
+        checker.length(request.namePrefix, 0...100, "name_prefix")
+        self.namePrefix = request.namePrefix
+        checker.length(request.tag, 0...50, "tag")
+        self.tag = request.tag
         var filters = request
         filters.statuses = self.statuses
         filters.pageSize = 0

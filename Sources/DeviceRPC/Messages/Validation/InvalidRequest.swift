@@ -96,7 +96,7 @@ struct FieldChecker {
     }
 
     /// An id as the database writes it: lower case.
-    mutating func deviceID(_ text: String, isOptional: Bool = false) -> String {
+    mutating func deviceID(_ text: String, _ field: String = "device_id", isOptional: Bool = false) -> String {
         if isOptional && text.isEmpty { return "" }
         let bytes = Array(text.utf8)
         let isUUID =
@@ -105,7 +105,7 @@ struct FieldChecker {
                 if [8, 13, 18, 23].contains(index) { return byte == UInt8(ascii: "-") }
                 return (48...57).contains(byte) || (65...70).contains(byte) || (97...102).contains(byte)
             }
-        if !isUUID { self.violated("device_id", "must be a UUID, such as 123e4567-e89b-12d3-a456-426614174000") }
+        if !isUUID { self.violated(field, "must be a UUID, such as 123e4567-e89b-12d3-a456-426614174000") }
         return text.lowercased()
     }
 

@@ -102,6 +102,8 @@ public struct ListSagasQuery: Sendable, Equatable {
     public var deviceID: String
     /// Empty: all.
     public var batchID: String
+    /// Empty: all.
+    public var requestID: String
     public var page: PageRequest
 
     public init(validating request: V1.ListSagasRequest) throws(InvalidRequest) {
@@ -115,6 +117,8 @@ public struct ListSagasQuery: Sendable, Equatable {
         self.deviceID = checker.deviceID(request.deviceID, isOptional: true)
         checker.identifier(request.batchID, "batch_id")
         self.batchID = request.batchID
+        checker.identifier(request.requestID, "request_id")
+        self.requestID = request.requestID
         var filters = request
         filters.statuses = self.statuses
         filters.deviceID = self.deviceID

@@ -30,8 +30,10 @@ extension V1 {
         public var returnWhen: ReturnWhen = .unspecified
         /// 1 s to 24 h [10 min]
         public var sagaTimeout: ProtobufDuration?
-        /// The caller's own, up to 64 printable ASCII characters; ListSagas finds by it.
+        /// The caller's own, up to 64 printable ASCII characters; the lists find by it.
         public var batchID = ""
+        /// Everything that can be known before is checked, and nothing starts.
+        public var validateOnly = false
         /// Map fields that came with keys which can't be told apart here; no part of the message.
         var foldedFields: [String] = []
 
@@ -87,6 +89,7 @@ extension V1.CreateDeviceRequest: CConvertible {
         self.returnWhen = V1.ReturnWhen(wire: message.return_when.rawValue)
         self.sagaTimeout = ProtobufDuration(wire: message.saga_timeout)
         self.batchID = String(wire: message.batch_id)
+        self.validateOnly = message.validate_only != 0
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__CreateDeviceRequest, _ arena: MessageArena) {
@@ -107,6 +110,7 @@ extension V1.CreateDeviceRequest: CConvertible {
         message.return_when = .init(rawValue: self.returnWhen.wire)
         message.saga_timeout = arena.duration(self.sagaTimeout)
         if !self.batchID.isEmpty { message.batch_id = arena.string(self.batchID) }
+        message.validate_only = self.validateOnly ? 1 : 0
     }
 }
 

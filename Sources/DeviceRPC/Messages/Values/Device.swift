@@ -24,6 +24,8 @@ extension V1 {
         public var updatedAt: Timestamp?
         /// Where it is made; empty until known.
         public var site = ""
+        /// CreateDeviceRequest's; empty for what older servers have made.
+        public var batchID = ""
         /// The saga that holds it now; empty: none.
         public var operationSagaID = ""
         /// Why its status is what it is; usually empty.
@@ -87,6 +89,7 @@ extension V1.Device: CConvertible {
         self.createdAt = Timestamp(wire: message.created_at)
         self.updatedAt = Timestamp(wire: message.updated_at)
         self.site = String(wire: message.site)
+        self.batchID = String(wire: message.batch_id)
         self.operationSagaID = String(wire: message.operation_saga_id)
         self.statusReason = String(wire: message.status_reason)
     }
@@ -111,6 +114,7 @@ extension V1.Device: CConvertible {
         message.created_at = arena.timestamp(self.createdAt)
         message.updated_at = arena.timestamp(self.updatedAt)
         if !self.site.isEmpty { message.site = arena.string(self.site) }
+        if !self.batchID.isEmpty { message.batch_id = arena.string(self.batchID) }
         if !self.operationSagaID.isEmpty { message.operation_saga_id = arena.string(self.operationSagaID) }
         if !self.statusReason.isEmpty { message.status_reason = arena.string(self.statusReason) }
     }

@@ -9,6 +9,11 @@ extension V1 {
         /// Up to 1000 [100]; a page also ends at 1 MiB. A token belongs to its filters.
         public var pageSize: UInt32 = 0
         public var pageToken = ""
+        public var batchID = ""
+        /// Up to 100 characters, compared byte by byte.
+        public var namePrefix = ""
+        /// A whole one, up to 50 characters.
+        public var tag = ""
 
         public init() {}
     }
@@ -33,6 +38,9 @@ extension V1.ListDevicesRequest: CConvertible {
         self.provider = V1.Provider(wire: message.provider.rawValue)
         self.pageSize = message.page_size
         self.pageToken = String(wire: message.page_token)
+        self.batchID = String(wire: message.batch_id)
+        self.namePrefix = String(wire: message.name_prefix)
+        self.tag = String(wire: message.tag)
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__ListDevicesRequest, _ arena: MessageArena) {
@@ -42,6 +50,9 @@ extension V1.ListDevicesRequest: CConvertible {
         message.provider = .init(rawValue: self.provider.wire)
         message.page_size = self.pageSize
         if !self.pageToken.isEmpty { message.page_token = arena.string(self.pageToken) }
+        if !self.batchID.isEmpty { message.batch_id = arena.string(self.batchID) }
+        if !self.namePrefix.isEmpty { message.name_prefix = arena.string(self.namePrefix) }
+        if !self.tag.isEmpty { message.tag = arena.string(self.tag) }
     }
 }
 

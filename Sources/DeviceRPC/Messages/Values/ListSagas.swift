@@ -10,6 +10,8 @@ extension V1 {
         public var pageToken = ""
         public var deviceID = ""
         public var batchID = ""
+        /// Each user's own: others may have sagas of the same.
+        public var requestID = ""
 
         public init() {}
     }
@@ -35,6 +37,7 @@ extension V1.ListSagasRequest: CConvertible {
         self.pageToken = String(wire: message.page_token)
         self.deviceID = String(wire: message.device_id)
         self.batchID = String(wire: message.batch_id)
+        self.requestID = String(wire: message.request_id)
     }
 
     func fill(_ message: inout Cloudphone__Device__V1__ListSagasRequest, _ arena: MessageArena) {
@@ -46,6 +49,7 @@ extension V1.ListSagasRequest: CConvertible {
         if !self.pageToken.isEmpty { message.page_token = arena.string(self.pageToken) }
         if !self.deviceID.isEmpty { message.device_id = arena.string(self.deviceID) }
         if !self.batchID.isEmpty { message.batch_id = arena.string(self.batchID) }
+        if !self.requestID.isEmpty { message.request_id = arena.string(self.requestID) }
     }
 }
 

@@ -205,7 +205,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__device__metadata_entry_
   (ProtobufCMessageInit) cloudphone__device__v1__device__metadata_entry__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_descriptors[19] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_descriptors[20] =
 {
   {
     "device_id",
@@ -412,6 +412,18 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_desc
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
   {
+    "batch_id",
+    18,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__Device, batch_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
     "operation_saga_id",
     19,
     PROTOBUF_C_LABEL_NONE,
@@ -437,6 +449,7 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__device__field_desc
   },
 };
 static const unsigned cloudphone__device__v1__device__field_indices_by_name[] = {
+  17,   /* field[17] = batch_id */
   12,   /* field[12] = connection */
   14,   /* field[14] = created_at */
   2,   /* field[2] = description */
@@ -444,24 +457,23 @@ static const unsigned cloudphone__device__v1__device__field_indices_by_name[] = 
   11,   /* field[11] = external_id */
   10,   /* field[10] = metadata */
   1,   /* field[1] = name */
-  17,   /* field[17] = operation_saga_id */
+  18,   /* field[18] = operation_saga_id */
   5,   /* field[5] = provider */
   13,   /* field[13] = saga_id */
   16,   /* field[16] = site */
   8,   /* field[8] = spec */
   4,   /* field[4] = status */
-  18,   /* field[18] = status_reason */
+  19,   /* field[19] = status_reason */
   9,   /* field[9] = tags */
   7,   /* field[7] = tenant_id */
   3,   /* field[3] = type */
   15,   /* field[15] = updated_at */
   6,   /* field[6] = user_id */
 };
-static const ProtobufCIntRange cloudphone__device__v1__device__number_ranges[2 + 1] =
+static const ProtobufCIntRange cloudphone__device__v1__device__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 19, 17 },
-  { 0, 19 }
+  { 0, 20 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__device__descriptor =
 {
@@ -471,10 +483,10 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__device__descriptor =
   "Cloudphone__Device__V1__Device",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__Device),
-  19,
+  20,
   cloudphone__device__v1__device__field_descriptors,
   cloudphone__device__v1__device__field_indices_by_name,
-  2,  cloudphone__device__v1__device__number_ranges,
+  1,  cloudphone__device__v1__device__number_ranges,
   (ProtobufCMessageInit) cloudphone__device__v1__device__init,
   NULL,NULL,NULL    /* reserved[123] */
 };

@@ -469,6 +469,96 @@ void   cloudphone__device__v1__get_device_request__free_unpacked
   assert(message->base.descriptor == &cloudphone__device__v1__get_device_request__descriptor);
   protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
 }
+void   cloudphone__device__v1__batch_get_devices_request__init
+                     (Cloudphone__Device__V1__BatchGetDevicesRequest         *message)
+{
+  static const Cloudphone__Device__V1__BatchGetDevicesRequest init_value = CLOUDPHONE__DEVICE__V1__BATCH_GET_DEVICES_REQUEST__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__batch_get_devices_request__get_packed_size
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_request__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__batch_get_devices_request__pack
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_request__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__batch_get_devices_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_request__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__BatchGetDevicesRequest *
+       cloudphone__device__v1__batch_get_devices_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__BatchGetDevicesRequest *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__batch_get_devices_request__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__batch_get_devices_request__free_unpacked
+                     (Cloudphone__Device__V1__BatchGetDevicesRequest *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_request__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
+void   cloudphone__device__v1__batch_get_devices_response__init
+                     (Cloudphone__Device__V1__BatchGetDevicesResponse         *message)
+{
+  static const Cloudphone__Device__V1__BatchGetDevicesResponse init_value = CLOUDPHONE__DEVICE__V1__BATCH_GET_DEVICES_RESPONSE__INIT;
+  *message = init_value;
+}
+size_t cloudphone__device__v1__batch_get_devices_response__get_packed_size
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse *message)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_response__descriptor);
+  return protobuf_c_message_get_packed_size ((const ProtobufCMessage*)(message));
+}
+size_t cloudphone__device__v1__batch_get_devices_response__pack
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse *message,
+                      uint8_t       *out)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_response__descriptor);
+  return protobuf_c_message_pack ((const ProtobufCMessage*)message, out);
+}
+size_t cloudphone__device__v1__batch_get_devices_response__pack_to_buffer
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse *message,
+                      ProtobufCBuffer *buffer)
+{
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_response__descriptor);
+  return protobuf_c_message_pack_to_buffer ((const ProtobufCMessage*)message, buffer);
+}
+Cloudphone__Device__V1__BatchGetDevicesResponse *
+       cloudphone__device__v1__batch_get_devices_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data)
+{
+  return (Cloudphone__Device__V1__BatchGetDevicesResponse *)
+     protobuf_c_message_unpack (&cloudphone__device__v1__batch_get_devices_response__descriptor,
+                                allocator, len, data);
+}
+void   cloudphone__device__v1__batch_get_devices_response__free_unpacked
+                     (Cloudphone__Device__V1__BatchGetDevicesResponse *message,
+                      ProtobufCAllocator *allocator)
+{
+  if(!message)
+    return;
+  assert(message->base.descriptor == &cloudphone__device__v1__batch_get_devices_response__descriptor);
+  protobuf_c_message_free_unpacked ((ProtobufCMessage*)message, allocator);
+}
 void   cloudphone__device__v1__list_devices_request__init
                      (Cloudphone__Device__V1__ListDevicesRequest         *message)
 {
@@ -1291,7 +1381,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_request__
   (ProtobufCMessageInit) cloudphone__device__v1__create_device_request__provider_options_entry__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__create_device_request__field_descriptors[14] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__create_device_request__field_descriptors[15] =
 {
   {
     "request_id",
@@ -1461,6 +1551,18 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__create_device_requ
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "validate_only",
+    15,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_BOOL,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__CreateDeviceRequest, validate_only),
+    NULL,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__create_device_request__field_indices_by_name[] = {
   13,   /* field[13] = batch_id */
@@ -1477,11 +1579,12 @@ static const unsigned cloudphone__device__v1__create_device_request__field_indic
   6,   /* field[6] = tenant_id */
   3,   /* field[3] = type */
   5,   /* field[5] = user_id */
+  14,   /* field[14] = validate_only */
 };
 static const ProtobufCIntRange cloudphone__device__v1__create_device_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 14 }
+  { 0, 15 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_request__descriptor =
 {
@@ -1491,7 +1594,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__create_device_request__
   "Cloudphone__Device__V1__CreateDeviceRequest",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__CreateDeviceRequest),
-  14,
+  15,
   cloudphone__device__v1__create_device_request__field_descriptors,
   cloudphone__device__v1__create_device_request__field_indices_by_name,
   1,  cloudphone__device__v1__create_device_request__number_ranges,
@@ -2100,7 +2203,96 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__get_device_request__des
   (ProtobufCMessageInit) cloudphone__device__v1__get_device_request__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__list_devices_request__field_descriptors[5] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__batch_get_devices_request__field_descriptors[1] =
+{
+  {
+    "device_ids",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesRequest, n_device_ids),
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesRequest, device_ids),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__batch_get_devices_request__field_indices_by_name[] = {
+  0,   /* field[0] = device_ids */
+};
+static const ProtobufCIntRange cloudphone__device__v1__batch_get_devices_request__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 1 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_devices_request__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.BatchGetDevicesRequest",
+  "BatchGetDevicesRequest",
+  "Cloudphone__Device__V1__BatchGetDevicesRequest",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__BatchGetDevicesRequest),
+  1,
+  cloudphone__device__v1__batch_get_devices_request__field_descriptors,
+  cloudphone__device__v1__batch_get_devices_request__field_indices_by_name,
+  1,  cloudphone__device__v1__batch_get_devices_request__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__batch_get_devices_request__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__batch_get_devices_response__field_descriptors[2] =
+{
+  {
+    "devices",
+    1,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_MESSAGE,
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesResponse, n_devices),
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesResponse, devices),
+    &cloudphone__device__v1__device__descriptor,
+    NULL,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "missing_device_ids",
+    2,
+    PROTOBUF_C_LABEL_REPEATED,
+    PROTOBUF_C_TYPE_STRING,
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesResponse, n_missing_device_ids),
+    offsetof(Cloudphone__Device__V1__BatchGetDevicesResponse, missing_device_ids),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+};
+static const unsigned cloudphone__device__v1__batch_get_devices_response__field_indices_by_name[] = {
+  0,   /* field[0] = devices */
+  1,   /* field[1] = missing_device_ids */
+};
+static const ProtobufCIntRange cloudphone__device__v1__batch_get_devices_response__number_ranges[1 + 1] =
+{
+  { 1, 0 },
+  { 0, 2 }
+};
+const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_devices_response__descriptor =
+{
+  PROTOBUF_C__MESSAGE_DESCRIPTOR_MAGIC,
+  "cloudphone.device.v1.BatchGetDevicesResponse",
+  "BatchGetDevicesResponse",
+  "Cloudphone__Device__V1__BatchGetDevicesResponse",
+  "cloudphone.device.v1",
+  sizeof(Cloudphone__Device__V1__BatchGetDevicesResponse),
+  2,
+  cloudphone__device__v1__batch_get_devices_response__field_descriptors,
+  cloudphone__device__v1__batch_get_devices_response__field_indices_by_name,
+  1,  cloudphone__device__v1__batch_get_devices_response__number_ranges,
+  (ProtobufCMessageInit) cloudphone__device__v1__batch_get_devices_response__init,
+  NULL,NULL,NULL    /* reserved[123] */
+};
+static const ProtobufCFieldDescriptor cloudphone__device__v1__list_devices_request__field_descriptors[8] =
 {
   {
     "user_id",
@@ -2162,18 +2354,57 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__list_devices_reque
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "batch_id",
+    6,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__ListDevicesRequest, batch_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "name_prefix",
+    7,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__ListDevicesRequest, name_prefix),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
+  {
+    "tag",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__ListDevicesRequest, tag),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__list_devices_request__field_indices_by_name[] = {
+  5,   /* field[5] = batch_id */
+  6,   /* field[6] = name_prefix */
   3,   /* field[3] = page_size */
   4,   /* field[4] = page_token */
   2,   /* field[2] = provider */
   1,   /* field[1] = statuses */
+  7,   /* field[7] = tag */
   0,   /* field[0] = user_id */
 };
 static const ProtobufCIntRange cloudphone__device__v1__list_devices_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 5 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_request__descriptor =
 {
@@ -2183,7 +2414,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_request__d
   "Cloudphone__Device__V1__ListDevicesRequest",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__ListDevicesRequest),
-  5,
+  8,
   cloudphone__device__v1__list_devices_request__field_descriptors,
   cloudphone__device__v1__list_devices_request__field_indices_by_name,
   1,  cloudphone__device__v1__list_devices_request__number_ranges,
@@ -2604,7 +2835,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__synced__descriptor =
   (ProtobufCMessageInit) cloudphone__device__v1__synced__init,
   NULL,NULL,NULL    /* reserved[123] */
 };
-static const ProtobufCFieldDescriptor cloudphone__device__v1__list_sagas_request__field_descriptors[7] =
+static const ProtobufCFieldDescriptor cloudphone__device__v1__list_sagas_request__field_descriptors[8] =
 {
   {
     "statuses",
@@ -2690,12 +2921,25 @@ static const ProtobufCFieldDescriptor cloudphone__device__v1__list_sagas_request
     0,             /* flags */
     0,NULL,NULL    /* reserved1,reserved2, etc */
   },
+  {
+    "request_id",
+    8,
+    PROTOBUF_C_LABEL_NONE,
+    PROTOBUF_C_TYPE_STRING,
+    0,   /* quantifier_offset */
+    offsetof(Cloudphone__Device__V1__ListSagasRequest, request_id),
+    NULL,
+    &protobuf_c_empty_string,
+    0,             /* flags */
+    0,NULL,NULL    /* reserved1,reserved2, etc */
+  },
 };
 static const unsigned cloudphone__device__v1__list_sagas_request__field_indices_by_name[] = {
   6,   /* field[6] = batch_id */
   5,   /* field[5] = device_id */
   3,   /* field[3] = page_size */
   4,   /* field[4] = page_token */
+  7,   /* field[7] = request_id */
   0,   /* field[0] = statuses */
   1,   /* field[1] = type */
   2,   /* field[2] = user_id */
@@ -2703,7 +2947,7 @@ static const unsigned cloudphone__device__v1__list_sagas_request__field_indices_
 static const ProtobufCIntRange cloudphone__device__v1__list_sagas_request__number_ranges[1 + 1] =
 {
   { 1, 0 },
-  { 0, 7 }
+  { 0, 8 }
 };
 const ProtobufCMessageDescriptor cloudphone__device__v1__list_sagas_request__descriptor =
 {
@@ -2713,7 +2957,7 @@ const ProtobufCMessageDescriptor cloudphone__device__v1__list_sagas_request__des
   "Cloudphone__Device__V1__ListSagasRequest",
   "cloudphone.device.v1",
   sizeof(Cloudphone__Device__V1__ListSagasRequest),
-  7,
+  8,
   cloudphone__device__v1__list_sagas_request__field_descriptors,
   cloudphone__device__v1__list_sagas_request__field_indices_by_name,
   1,  cloudphone__device__v1__list_sagas_request__number_ranges,
@@ -3123,7 +3367,7 @@ const ProtobufCEnumDescriptor cloudphone__device__v1__return_when__descriptor =
   cloudphone__device__v1__return_when__value_ranges,
   NULL,NULL,NULL,NULL   /* reserved[1234] */
 };
-static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[13] =
+static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__method_descriptors[14] =
 {
   { "CreateDevice", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_device_response__descriptor },
   { "CreateDevices", &cloudphone__device__v1__create_device_request__descriptor, &cloudphone__device__v1__create_devices_result__descriptor },
@@ -3132,6 +3376,7 @@ static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__m
   { "StopDevice", &cloudphone__device__v1__stop_device_request__descriptor, &cloudphone__device__v1__device_operation__descriptor },
   { "RestartDevice", &cloudphone__device__v1__restart_device_request__descriptor, &cloudphone__device__v1__device_operation__descriptor },
   { "GetDevice", &cloudphone__device__v1__get_device_request__descriptor, &cloudphone__device__v1__device__descriptor },
+  { "BatchGetDevices", &cloudphone__device__v1__batch_get_devices_request__descriptor, &cloudphone__device__v1__batch_get_devices_response__descriptor },
   { "ListDevices", &cloudphone__device__v1__list_devices_request__descriptor, &cloudphone__device__v1__list_devices_response__descriptor },
   { "GetSaga", &cloudphone__device__v1__get_saga_request__descriptor, &cloudphone__device__v1__saga__descriptor },
   { "BatchGetSagas", &cloudphone__device__v1__batch_get_sagas_request__descriptor, &cloudphone__device__v1__batch_get_sagas_response__descriptor },
@@ -3140,19 +3385,20 @@ static const ProtobufCMethodDescriptor cloudphone__device__v1__device_service__m
   { "WatchSagas", &cloudphone__device__v1__watch_sagas_request__descriptor, &cloudphone__device__v1__watch_sagas_response__descriptor },
 };
 const unsigned cloudphone__device__v1__device_service__method_indices_by_name[] = {
-  9,        /* BatchGetSagas */
+  7,        /* BatchGetDevices */
+  10,        /* BatchGetSagas */
   0,        /* CreateDevice */
   1,        /* CreateDevices */
   2,        /* DeleteDevice */
   6,        /* GetDevice */
-  8,        /* GetSaga */
-  7,        /* ListDevices */
-  10,        /* ListSagas */
+  9,        /* GetSaga */
+  8,        /* ListDevices */
+  11,        /* ListSagas */
   5,        /* RestartDevice */
   3,        /* StartDevice */
   4,        /* StopDevice */
-  11,        /* WatchSaga */
-  12         /* WatchSagas */
+  12,        /* WatchSaga */
+  13         /* WatchSagas */
 };
 const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descriptor =
 {
@@ -3161,7 +3407,7 @@ const ProtobufCServiceDescriptor cloudphone__device__v1__device_service__descrip
   "DeviceService",
   "Cloudphone__Device__V1__DeviceService",
   "cloudphone.device.v1",
-  13,
+  14,
   cloudphone__device__v1__device_service__method_descriptors,
   cloudphone__device__v1__device_service__method_indices_by_name
 };
@@ -3221,13 +3467,21 @@ void cloudphone__device__v1__device_service__get_device(ProtobufCService *servic
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
   service->invoke(service, 6, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
+void cloudphone__device__v1__device_service__batch_get_devices(ProtobufCService *service,
+                                                               const Cloudphone__Device__V1__BatchGetDevicesRequest *input,
+                                                               Cloudphone__Device__V1__BatchGetDevicesResponse_Closure closure,
+                                                               void *closure_data)
+{
+  assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
+  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+}
 void cloudphone__device__v1__device_service__list_devices(ProtobufCService *service,
                                                           const Cloudphone__Device__V1__ListDevicesRequest *input,
                                                           Cloudphone__Device__V1__ListDevicesResponse_Closure closure,
                                                           void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 7, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       const Cloudphone__Device__V1__GetSagaRequest *input,
@@ -3235,7 +3489,7 @@ void cloudphone__device__v1__device_service__get_saga(ProtobufCService *service,
                                                       void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 8, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *service,
                                                              const Cloudphone__Device__V1__BatchGetSagasRequest *input,
@@ -3243,7 +3497,7 @@ void cloudphone__device__v1__device_service__batch_get_sagas(ProtobufCService *s
                                                              void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 9, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 10, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__ListSagasRequest *input,
@@ -3251,7 +3505,7 @@ void cloudphone__device__v1__device_service__list_sagas(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 10, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 11, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *service,
                                                         const Cloudphone__Device__V1__WatchSagaRequest *input,
@@ -3259,7 +3513,7 @@ void cloudphone__device__v1__device_service__watch_saga(ProtobufCService *servic
                                                         void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 11, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 12, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *service,
                                                          const Cloudphone__Device__V1__WatchSagasRequest *input,
@@ -3267,7 +3521,7 @@ void cloudphone__device__v1__device_service__watch_sagas(ProtobufCService *servi
                                                          void *closure_data)
 {
   assert(service->descriptor == &cloudphone__device__v1__device_service__descriptor);
-  service->invoke(service, 12, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
+  service->invoke(service, 13, (const ProtobufCMessage *) input, (ProtobufCClosure) closure, closure_data);
 }
 void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__DeviceService_Service *service,
                                                    Cloudphone__Device__V1__DeviceService_ServiceDestroy destroy)

@@ -124,6 +124,10 @@ struct  Cloudphone__Device__V1__Device
    */
   char *site;
   /*
+   * CreateDeviceRequest's; empty for what older servers have made
+   */
+  char *batch_id;
+  /*
    * the saga that holds it now; empty: none
    */
   char *operation_saga_id;
@@ -134,7 +138,7 @@ struct  Cloudphone__Device__V1__Device
 };
 #define CLOUDPHONE__DEVICE__V1__DEVICE__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__device__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, (char *)protobuf_c_empty_string, NULL, (char *)protobuf_c_empty_string, NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__DEVICE_STATUS__DEVICE_STATUS_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, (char *)protobuf_c_empty_string, NULL, (char *)protobuf_c_empty_string, NULL, NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 /*

@@ -31,6 +31,8 @@ typedef struct Cloudphone__Device__V1__StopDeviceRequest Cloudphone__Device__V1_
 typedef struct Cloudphone__Device__V1__RestartDeviceRequest Cloudphone__Device__V1__RestartDeviceRequest;
 typedef struct Cloudphone__Device__V1__DeviceOperation Cloudphone__Device__V1__DeviceOperation;
 typedef struct Cloudphone__Device__V1__GetDeviceRequest Cloudphone__Device__V1__GetDeviceRequest;
+typedef struct Cloudphone__Device__V1__BatchGetDevicesRequest Cloudphone__Device__V1__BatchGetDevicesRequest;
+typedef struct Cloudphone__Device__V1__BatchGetDevicesResponse Cloudphone__Device__V1__BatchGetDevicesResponse;
 typedef struct Cloudphone__Device__V1__ListDevicesRequest Cloudphone__Device__V1__ListDevicesRequest;
 typedef struct Cloudphone__Device__V1__ListDevicesResponse Cloudphone__Device__V1__ListDevicesResponse;
 typedef struct Cloudphone__Device__V1__GetSagaRequest Cloudphone__Device__V1__GetSagaRequest;
@@ -155,13 +157,19 @@ struct  Cloudphone__Device__V1__CreateDeviceRequest
    */
   Google__Protobuf__Duration *saga_timeout;
   /*
-   * the caller's own, up to 64 printable ASCII characters; ListSagas finds by it
+   * the caller's own, up to 64 printable ASCII characters; the lists find by it
    */
   char *batch_id;
+  /*
+   * Everything that can be known before is checked, and nothing starts: OK with neither saga nor device, or the error
+   * that the same call without it has at once. Not known before: whether request_id was used, ports, quotas and capacity.
+   * A server that doesn't know BatchGetDevices doesn't know this field either, and creates.
+   */
+  protobuf_c_boolean validate_only;
 };
 #define CLOUDPHONE__DEVICE__V1__CREATE_DEVICE_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__create_device_request__descriptor) \
-    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, 0,NULL, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, CLOUDPHONE__DEVICE__V1__DEVICE_TYPE__DEVICE_TYPE_UNSPECIFIED, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, NULL, 0,NULL, 0,NULL, 0,NULL, CLOUDPHONE__DEVICE__V1__RETURN_WHEN__RETURN_WHEN_UNSPECIFIED, NULL, (char *)protobuf_c_empty_string, 0 }
 
 
 struct  Cloudphone__Device__V1__CreateDeviceResponse
@@ -331,6 +339,36 @@ struct  Cloudphone__Device__V1__GetDeviceRequest
     , (char *)protobuf_c_empty_string }
 
 
+struct  Cloudphone__Device__V1__BatchGetDevicesRequest
+{
+  ProtobufCMessage base;
+  /*
+   * up to 1000
+   */
+  size_t n_device_ids;
+  char **device_ids;
+};
+#define CLOUDPHONE__DEVICE__V1__BATCH_GET_DEVICES_REQUEST__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__batch_get_devices_request__descriptor) \
+    , 0,NULL }
+
+
+struct  Cloudphone__Device__V1__BatchGetDevicesResponse
+{
+  ProtobufCMessage base;
+  /*
+   * the known ones, in the order asked, once each
+   */
+  size_t n_devices;
+  Cloudphone__Device__V1__Device **devices;
+  size_t n_missing_device_ids;
+  char **missing_device_ids;
+};
+#define CLOUDPHONE__DEVICE__V1__BATCH_GET_DEVICES_RESPONSE__INIT \
+ { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__batch_get_devices_response__descriptor) \
+    , 0,NULL, 0,NULL }
+
+
 struct  Cloudphone__Device__V1__ListDevicesRequest
 {
   ProtobufCMessage base;
@@ -346,10 +384,19 @@ struct  Cloudphone__Device__V1__ListDevicesRequest
    */
   uint32_t page_size;
   char *page_token;
+  char *batch_id;
+  /*
+   * up to 100 characters, compared byte by byte
+   */
+  char *name_prefix;
+  /*
+   * a whole one, up to 50 characters
+   */
+  char *tag;
 };
 #define CLOUDPHONE__DEVICE__V1__LIST_DEVICES_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__list_devices_request__descriptor) \
-    , (char *)protobuf_c_empty_string, 0,NULL, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, 0, (char *)protobuf_c_empty_string }
+    , (char *)protobuf_c_empty_string, 0,NULL, CLOUDPHONE__DEVICE__V1__PROVIDER__PROVIDER_UNSPECIFIED, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 struct  Cloudphone__Device__V1__ListDevicesResponse
@@ -491,10 +538,14 @@ struct  Cloudphone__Device__V1__ListSagasRequest
   char *page_token;
   char *device_id;
   char *batch_id;
+  /*
+   * each user's own: others may have sagas of the same
+   */
+  char *request_id;
 };
 #define CLOUDPHONE__DEVICE__V1__LIST_SAGAS_REQUEST__INIT \
  { PROTOBUF_C_MESSAGE_INIT (&cloudphone__device__v1__list_sagas_request__descriptor) \
-    , 0,NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
+    , 0,NULL, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, 0, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string, (char *)protobuf_c_empty_string }
 
 
 struct  Cloudphone__Device__V1__ListSagasResponse
@@ -784,6 +835,44 @@ Cloudphone__Device__V1__GetDeviceRequest *
                       const uint8_t       *data);
 void   cloudphone__device__v1__get_device_request__free_unpacked
                      (Cloudphone__Device__V1__GetDeviceRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__BatchGetDevicesRequest methods */
+void   cloudphone__device__v1__batch_get_devices_request__init
+                     (Cloudphone__Device__V1__BatchGetDevicesRequest         *message);
+size_t cloudphone__device__v1__batch_get_devices_request__get_packed_size
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest   *message);
+size_t cloudphone__device__v1__batch_get_devices_request__pack
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__batch_get_devices_request__pack_to_buffer
+                     (const Cloudphone__Device__V1__BatchGetDevicesRequest   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__BatchGetDevicesRequest *
+       cloudphone__device__v1__batch_get_devices_request__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__batch_get_devices_request__free_unpacked
+                     (Cloudphone__Device__V1__BatchGetDevicesRequest *message,
+                      ProtobufCAllocator *allocator);
+/* Cloudphone__Device__V1__BatchGetDevicesResponse methods */
+void   cloudphone__device__v1__batch_get_devices_response__init
+                     (Cloudphone__Device__V1__BatchGetDevicesResponse         *message);
+size_t cloudphone__device__v1__batch_get_devices_response__get_packed_size
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse   *message);
+size_t cloudphone__device__v1__batch_get_devices_response__pack
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse   *message,
+                      uint8_t             *out);
+size_t cloudphone__device__v1__batch_get_devices_response__pack_to_buffer
+                     (const Cloudphone__Device__V1__BatchGetDevicesResponse   *message,
+                      ProtobufCBuffer     *buffer);
+Cloudphone__Device__V1__BatchGetDevicesResponse *
+       cloudphone__device__v1__batch_get_devices_response__unpack
+                     (ProtobufCAllocator  *allocator,
+                      size_t               len,
+                      const uint8_t       *data);
+void   cloudphone__device__v1__batch_get_devices_response__free_unpacked
+                     (Cloudphone__Device__V1__BatchGetDevicesResponse *message,
                       ProtobufCAllocator *allocator);
 /* Cloudphone__Device__V1__ListDevicesRequest methods */
 void   cloudphone__device__v1__list_devices_request__init
@@ -1127,6 +1216,12 @@ typedef void (*Cloudphone__Device__V1__DeviceOperation_Closure)
 typedef void (*Cloudphone__Device__V1__GetDeviceRequest_Closure)
                  (const Cloudphone__Device__V1__GetDeviceRequest *message,
                   void *closure_data);
+typedef void (*Cloudphone__Device__V1__BatchGetDevicesRequest_Closure)
+                 (const Cloudphone__Device__V1__BatchGetDevicesRequest *message,
+                  void *closure_data);
+typedef void (*Cloudphone__Device__V1__BatchGetDevicesResponse_Closure)
+                 (const Cloudphone__Device__V1__BatchGetDevicesResponse *message,
+                  void *closure_data);
 typedef void (*Cloudphone__Device__V1__ListDevicesRequest_Closure)
                  (const Cloudphone__Device__V1__ListDevicesRequest *message,
                   void *closure_data);
@@ -1210,6 +1305,10 @@ struct Cloudphone__Device__V1__DeviceService_Service
                      const Cloudphone__Device__V1__GetDeviceRequest *input,
                      Cloudphone__Device__V1__Device_Closure closure,
                      void *closure_data);
+  void (*batch_get_devices)(Cloudphone__Device__V1__DeviceService_Service *service,
+                            const Cloudphone__Device__V1__BatchGetDevicesRequest *input,
+                            Cloudphone__Device__V1__BatchGetDevicesResponse_Closure closure,
+                            void *closure_data);
   void (*list_devices)(Cloudphone__Device__V1__DeviceService_Service *service,
                        const Cloudphone__Device__V1__ListDevicesRequest *input,
                        Cloudphone__Device__V1__ListDevicesResponse_Closure closure,
@@ -1249,6 +1348,7 @@ void cloudphone__device__v1__device_service__init (Cloudphone__Device__V1__Devic
       function_prefix__ ## stop_device,\
       function_prefix__ ## restart_device,\
       function_prefix__ ## get_device,\
+      function_prefix__ ## batch_get_devices,\
       function_prefix__ ## list_devices,\
       function_prefix__ ## get_saga,\
       function_prefix__ ## batch_get_sagas,\
@@ -1283,6 +1383,10 @@ void cloudphone__device__v1__device_service__get_device(ProtobufCService *servic
                                                         const Cloudphone__Device__V1__GetDeviceRequest *input,
                                                         Cloudphone__Device__V1__Device_Closure closure,
                                                         void *closure_data);
+void cloudphone__device__v1__device_service__batch_get_devices(ProtobufCService *service,
+                                                               const Cloudphone__Device__V1__BatchGetDevicesRequest *input,
+                                                               Cloudphone__Device__V1__BatchGetDevicesResponse_Closure closure,
+                                                               void *closure_data);
 void cloudphone__device__v1__device_service__list_devices(ProtobufCService *service,
                                                           const Cloudphone__Device__V1__ListDevicesRequest *input,
                                                           Cloudphone__Device__V1__ListDevicesResponse_Closure closure,
@@ -1362,6 +1466,8 @@ extern const ProtobufCMessageDescriptor cloudphone__device__v1__stop_device_requ
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__restart_device_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__device_operation__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__get_device_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_devices_request__descriptor;
+extern const ProtobufCMessageDescriptor cloudphone__device__v1__batch_get_devices_response__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_request__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__list_devices_response__descriptor;
 extern const ProtobufCMessageDescriptor cloudphone__device__v1__get_saga_request__descriptor;
