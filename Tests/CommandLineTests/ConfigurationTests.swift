@@ -194,11 +194,11 @@ import Testing
 
     @Test(arguments: [
         ("250ms", Duration.milliseconds(250)), ("1.5s", .milliseconds(1500)), ("10m", .seconds(600)),
-        ("24h", .seconds(86400)), ("0s", .zero),
+        ("24h", .seconds(86400)), ("30d", .seconds(30 * 86400)), ("0s", .zero),
     ])
     func durationsAreRead(text: String, duration: Duration) { #expect(DurationText.parse(text) == duration) }
 
-    @Test(arguments: ["", "5", "s", "-1s", "1d", "1.2.3s", "1e3s"])
+    @Test(arguments: ["", "5", "s", "-1s", "1w", "1.2.3s", "1e3s"])
     func wrongDurationsAreNot(text: String) { #expect(DurationText.parse(text) == nil) }
 
     @Test func theTableNamesEachSettingOnce() {

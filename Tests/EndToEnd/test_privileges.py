@@ -12,7 +12,9 @@ import pytest
 from support.client import create_request, device_status, unique
 from support.server import run_command
 from support.stubs import REPOSITORY
+from support.waiting import wait_until
 from support.world import LEASE_SECONDS, World
+from test_retention import make_day
 
 DOCUMENT = REPOSITORY / "docs/database.md"
 
@@ -96,6 +98,31 @@ def test_a_role_that_may_only_read_and_write(world: World, roles: Roles, order: 
     world.wait_all_over(timeout=60)
     assert "42501" not in servers[0].log_text() + servers[1].log_text()
     world.audit(client)
+
+
+def test_days_go_by_the_owners_hand(world: World, roles: Roles) -> None:
+    """A role that may not remove days says so, and serves on; the owner's command, and a grant, remove them."""
+    _migrate(roles)
+    roles.as_owner(_grants(roles.app)[0])
+    for days_ago in (50, 60):
+        make_day(world, days_ago)
+    world.database.execute("UPDATE saga_job SET done_at = done_at - interval '2 days'")
+    server = world.server(environment={"DATABASE_URL": roles.url(roles.app)})
+    wait_until(lambda: "permission denied for function saga_day_detach" in server.log_text(), 60, "the server to say it")
+    wait_until(lambda: "saga_retention_failing 1" in server.http("/metrics")[1].splitlines(), 60, "the metric", interval=0.5)
+    assert device_status(server.client().create().device) == "RUNNING"
+    world.database.execute("UPDATE saga_job SET done_at = now()")
+    done = run_command(["retention"], {"DATABASE_URL": roles.url(roles.owner)})
+    assert (done.returncode, done.stdout.count("detached")) == (0, 2), done.stdout + done.stderr
+    refused = run_command(["retention"], {"DATABASE_URL": roles.url(roles.app), "DEVICERPC_RETENTION": "5d"})
+    assert refused.returncode == 0, refused.stderr  # nothing is left to go
+    make_day(world, 55)
+    refused = run_command(["retention"], {"DATABASE_URL": roles.url(roles.app)})
+    assert (refused.returncode, "permission denied" in refused.stdout) == (1, True), refused.stdout
+    roles.as_owner(f'GRANT EXECUTE ON FUNCTION saga_day_detach(bigint), saga_day_drop(bigint) TO "{roles.app}"')
+    done = run_command(["retention"], {"DATABASE_URL": roles.url(roles.app)})
+    assert (done.returncode, done.stdout.count("detached")) == (0, 1), done.stdout + done.stderr
+    world.audit(server.client())
 
 
 def test_a_role_that_finds_migrations_missing(world: World, roles: Roles) -> None:

@@ -20,6 +20,7 @@ public enum SagaMigrations {
         Migration(version: 20, name: "saga_waiting_and_commands", sql: Self.waitingAndCommands),
         Migration(version: 21, name: "saga_waiting_site", sql: Self.waitingSite),
         Migration(version: 22, name: "saga_command_sequence", sql: Self.commandSequence),
+        Migration(version: 24, name: "saga_retention", sql: Self.retention),
         Migration(
             version: 28, name: "saga_request_id",
             indexes: [Migration.Index("request", on: "saga_request", "(request_id, saga_id)")]),
@@ -191,6 +192,92 @@ public enum SagaMigrations {
     private static let commandSequence = """
         -- Of the newest event that its issuer knew of; null: it was given by an older program.
         ALTER TABLE saga_command ADD COLUMN sequence int;
+        """
+
+    /// Days go (`Retention`). The owner's functions do it, so that whoever serves may do nothing else to the schema.
+    private static let retention = """
+        -- Work that one replica does for all.
+        CREATE TABLE saga_job (
+            name text COLLATE "C" PRIMARY KEY,
+            holder text NOT NULL DEFAULT '',       -- who is at it
+            held_until timestamptz NOT NULL DEFAULT saga_now(),
+            done_at timestamptz NOT NULL DEFAULT saga_now(),
+            held int NOT NULL DEFAULT 0,           -- days that are old enough, and stay
+            problem text NOT NULL DEFAULT ''       -- what kept it from doing what it should
+        );
+        INSERT INTO saga_job (name) VALUES ('retention');
+        -- Days whose partitions stand alone, until they are dropped.
+        CREATE TABLE saga_detached_day (
+            day bigint PRIMARY KEY,                -- since the epoch
+            detached_at timestamptz NOT NULL DEFAULT saga_now()
+        );
+
+        -- Whether something on a day isn't over. The partition of a day may be attached or stand alone.
+        CREATE FUNCTION saga_day_is_held(d bigint) RETURNS boolean LANGUAGE plpgsql AS $held$
+        DECLARE
+            leaf text := 'saga_state_' || to_char(timestamp '1970-01-01' + d * interval '1 day', 'YYYYMMDD');
+            first text := 'saga_' || lpad((d * 86400000)::text, 13, '0');
+            next text := 'saga_' || lpad(((d + 1) * 86400000)::text, 13, '0');
+            found boolean;
+        BEGIN
+            EXECUTE format('SELECT EXISTS (SELECT 1 FROM %1$I WHERE status IN (''RUNNING'', ''COMPENSATING''))
+                OR EXISTS (SELECT 1 FROM %1$I WHERE status = ''PARKED'')', leaf) INTO found;
+            RETURN found OR EXISTS (SELECT 1 FROM saga_waiting WHERE saga_id >= first AND saga_id < next)
+                OR EXISTS (SELECT 1 FROM saga_quarantine WHERE saga_id >= first AND saga_id < next);
+        END $held$;
+
+        -- Detaches a day's partitions. Parents are locked before leaves, as by whoever inserts; who holds one of them for longer than
+        -- this waits goes first.
+        CREATE FUNCTION saga_day_detach(d bigint) RETURNS text
+        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' AS $detach$
+        DECLARE
+            suffix text := to_char(timestamp '1970-01-01' + d * interval '1 day', 'YYYYMMDD');
+            parent text;
+        BEGIN
+            IF d >= extract(epoch FROM saga_now())::bigint / 86400 - 2 THEN
+                RAISE EXCEPTION 'sagas of day % may still begin', suffix;
+            END IF;
+            PERFORM pg_advisory_xact_lock(hashtextextended('devicerpc.partitions', 0));
+            LOCK TABLE ONLY saga_state, ONLY saga_event IN ACCESS EXCLUSIVE MODE;
+            EXECUTE format('LOCK TABLE %I, %I IN ACCESS EXCLUSIVE MODE', 'saga_state_' || suffix, 'saga_event_' || suffix);
+            IF saga_day_is_held(d) THEN RETURN 'HELD'; END IF;
+            FOREACH parent IN ARRAY ARRAY['saga_state', 'saga_event'] LOOP
+                -- A detach by hand that broke off is ended.
+                EXECUTE format('ALTER TABLE %I DETACH PARTITION %I%s', parent, parent || '_' || suffix,
+                    CASE WHEN (SELECT inhdetachpending FROM pg_inherits
+                        WHERE inhrelid = to_regclass(parent || '_' || suffix)) THEN ' FINALIZE' ELSE '' END);
+            END LOOP;
+            INSERT INTO saga_detached_day (day) VALUES (d) ON CONFLICT (day) DO UPDATE SET detached_at = excluded.detached_at;
+            RETURN 'DETACHED';
+        END $detach$;
+
+        -- Drops what was detached an hour ago, if nothing on it has moved since. What somebody has attached again is no business of ours.
+        CREATE FUNCTION saga_day_drop(d bigint) RETURNS text
+        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' AS $drop$
+        DECLARE
+            suffix text := to_char(timestamp '1970-01-01' + d * interval '1 day', 'YYYYMMDD');
+            leaves regclass[];
+        BEGIN
+            PERFORM 1 FROM saga_detached_day WHERE day = d AND detached_at <= saga_now() - interval '1 hour' FOR UPDATE;
+            IF NOT FOUND THEN RETURN 'EARLY'; END IF;
+            leaves := ARRAY[to_regclass('saga_state_' || suffix), to_regclass('saga_event_' || suffix)];
+            IF EXISTS (SELECT 1 FROM pg_inherits WHERE inhrelid = ANY (leaves)) THEN
+                DELETE FROM saga_detached_day WHERE day = d;
+                RETURN 'ATTACHED';
+            END IF;
+            IF leaves[1] IS NOT NULL AND saga_day_is_held(d) THEN
+                RAISE EXCEPTION 'saga_state_% was detached, and a saga on it has moved since: attach it again', suffix;
+            END IF;
+            EXECUTE format('DROP TABLE IF EXISTS %I, %I', 'saga_event_' || suffix, 'saga_state_' || suffix);
+            DELETE FROM saga_detached_day WHERE day = d;
+            RETURN 'DROPPED';
+        END $drop$;
+        REVOKE ALL ON FUNCTION saga_day_detach(bigint), saga_day_drop(bigint) FROM PUBLIC;
+        DO $path$ BEGIN
+            EXECUTE format('ALTER FUNCTION saga_day_is_held(bigint) SET search_path = %I, pg_temp', current_schema());
+            EXECUTE format('ALTER FUNCTION saga_day_detach(bigint) SET search_path = %I, pg_temp', current_schema());
+            EXECUTE format('ALTER FUNCTION saga_day_drop(bigint) SET search_path = %I, pg_temp', current_schema());
+        END $path$;
         """
 
     /// saga_state and saga_event get their daily partitions from `PartitionKeeper`.

@@ -1,5 +1,4 @@
 import ArgumentParser
-import Logging
 import SagaRuntime
 
 struct MigrateCommand: AsyncParsableCommand {
@@ -20,52 +19,15 @@ struct MigrateCommand: AsyncParsableCommand {
     @OptionGroup var settings: SettingsOptions
 
     func run() async throws {
-        try await ServerErrors.reported(as: self.output) {
-            let configuration = try await self.settings.load(for: .migrating)
-            let logger = Logger(label: "devicerpc") { label in
-                LineLogHandler(label: label, format: configuration.log.format, level: configuration.log.level) {
-                    line, _ in StandardError.write(line)
-                }
-            }
-            let result = await self.run(configuration, logger)
-            switch result {
-            case .success(let applied):
-                StandardOutput.write(self.report(applied))
-            case .failure(let failure as Migrator.Failure):
-                StandardError.write(ServerErrors.words("\(failure)", .failed, as: self.output))
-                throw Exit(.failed)
-            case .failure(is CancellationError): throw Exit(.interrupted)
-            case .failure(let error): throw error
-            }
-        }
-    }
-
-    /// Stops what it has started also when it is interrupted.
-    private func run(_ configuration: ServerConfiguration, _ logger: Logger) async -> Result<[Int], any Error> {
-        let signals = ShutdownSignals { words, level in logger.log(level: level, "\(words)") }
-        let patience = DatabasePatience(limit: ServerDatabase.commandPatience, logger: LogCauses().thinning(logger))
         let check = self.check
-        do {
-            return .success(
-                try await signals.interrupting {
-                    var database = try await ServerDatabase.open(configuration, logger: logger)
-                    let result: Result<[Int], any Error>
-                    do {
-                        if check {
-                            try await database.checkSchema(patience)
-                            result = .success([])
-                        } else {
-                            result = .success(try await database.migrate(patience))
-                        }
-                    } catch {
-                        result = .failure(error)
-                    }
-                    await database.close()
-                    return try result.get()
-                })
-        } catch {
-            return .failure(error)
+        let applied = try await DatabaseWork.run(self.settings, as: self.output) { work in
+            if check {
+                try await work.database.checkSchema(work.patience)
+                return [Int]()
+            }
+            return try await work.database.migrate(work.patience)
         }
+        StandardOutput.write(self.report(applied))
     }
 
     private func report(_ applied: [Int]) -> String {

@@ -28,6 +28,9 @@ struct ServerConfiguration: Sendable {
         var connectTimeout: Duration
         /// How long a request waits for a pooled connection.
         var acquireTimeout: Duration
+        /// How long days of sagas are kept; zero: for good.
+        var retention: Duration
+        var retentionTime: DailyTime
     }
 
     struct Engine: Sendable {
@@ -126,7 +129,8 @@ struct ServerConfiguration: Sendable {
             url: reader.read(Settings.databaseURL), journalConnections: reader.read(Settings.journalConnections),
             queryConnections: reader.read(Settings.queryConnections),
             isTransactionPooled: reader.read(Settings.transactionPooler),
-            connectTimeout: reader.read(Settings.connectTimeout), acquireTimeout: reader.read(Settings.acquireTimeout))
+            connectTimeout: reader.read(Settings.connectTimeout), acquireTimeout: reader.read(Settings.acquireTimeout),
+            retention: reader.read(Settings.retention), retentionTime: reader.read(Settings.retentionTime))
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas),

@@ -1,4 +1,5 @@
 import NIOCore
+import SagaRuntime
 
 /// Where a server listens: an IPv4 address, an IPv6 address in brackets or a host name, and a port (0: any free one).
 struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
@@ -36,7 +37,7 @@ struct ListenAddress: Sendable, Equatable, CustomStringConvertible {
     var description: String { self.host.contains(":") ? "[\(self.host)]:\(self.port)" : "\(self.host):\(self.port)" }
 }
 
-/// Reads durations as people write them: `250ms`, `30s`, `10m`, `24h`.
+/// Reads durations as people write them: `250ms`, `30s`, `10m`, `24h`, `30d`.
 enum DurationText {
     static func parse(_ text: some StringProtocol) -> Duration? {
         let digits = text.prefix { $0.isASCII && ($0.isNumber || $0 == ".") }
@@ -47,6 +48,7 @@ enum DurationText {
         case "s": return .microseconds(Int64(number * 1e6))
         case "m": return .microseconds(Int64(number * 60e6))
         case "h": return .microseconds(Int64(number * 3600e6))
+        case "d": return .microseconds(Int64(number * 86_400e6))
         default: return nil
         }
     }
@@ -56,6 +58,7 @@ enum DurationText {
         let (seconds, attoseconds) = duration.components
         let milliseconds = seconds * 1000 + attoseconds / 1_000_000_000_000_000
         if milliseconds == 0 { return "0s" }
+        if milliseconds % 86_400_000 == 0, milliseconds > 86_400_000 { return "\(milliseconds / 86_400_000)d" }
         if milliseconds % 3_600_000 == 0 { return "\(milliseconds / 3_600_000)h" }
         if milliseconds % 60_000 == 0 { return "\(milliseconds / 60_000)m" }
         if milliseconds % 1000 == 0 { return "\(milliseconds / 1000)s" }
@@ -172,7 +175,7 @@ extension Setting where Value == Duration {
     ) -> Setting<Duration> {
         let bounds = "\(DurationText.render(range.lowerBound)) to \(DurationText.render(range.upperBound))"
         return .make(
-            name, environmentName, topic, summary: summary, allowed: "a number with ms, s, m or h; \(bounds)",
+            name, environmentName, topic, summary: summary, allowed: "a number with ms, s, m, h or d; \(bounds)",
             defaultText: DurationText.render(fallback), fallback: fallback
         ) { text throws(SettingProblem) in
             guard let value = DurationText.parse(text) else {
@@ -180,6 +183,21 @@ extension Setting where Value == Duration {
             }
             guard range.contains(value) else { throw SettingProblem("is out of range") }
             return value
+        }
+    }
+}
+
+extension Setting where Value == DailyTime {
+    static func dailyTime(
+        _ name: String, _ environmentName: String, _ topic: SettingDescription.Topic, default fallback: DailyTime,
+        defaultText: String, _ summary: String
+    ) -> Setting<DailyTime> {
+        .make(
+            name, environmentName, topic, summary: summary, allowed: "hours and minutes, 00:00 to 23:59",
+            defaultText: defaultText, fallback: fallback
+        ) { text throws(SettingProblem) in
+            guard let time = DailyTime(text) else { throw SettingProblem("is not a time such as 02:00") }
+            return time
         }
     }
 }

@@ -1,5 +1,6 @@
 import DeviceProvisioning
 import Logging
+import SagaRuntime
 
 /// Every configuration key of the server: the one table that the sources, `serve --help`, `docs/configuration.md` and
 /// the errors are made from.
@@ -113,6 +114,15 @@ enum Settings {
         "database.transaction-pooler", "DEVICERPC_TRANSACTION_POOLER", .database, default: false,
         "Whether DATABASE_URL leads to a pooler in transaction mode (PgBouncer's pool_mode = transaction). Statements are "
             + "not prepared then, and replicas poll twice a second instead of waking each other by NOTIFY.")
+
+    static let retention = Setting<Duration>.duration(
+        "database.retention", "DEVICERPC_RETENTION", .database, default: .seconds(30 * 86_400),
+        in: .zero ... .seconds(3650 * 86_400),
+        "How long a day of sagas is kept once all of them are over (docs/database.md); 0 keeps them for good, and less than 3d "
+            + "counts as 3d. Devices stay.")
+    static let retentionTime = Setting<DailyTime>.dailyTime(
+        "database.retention-at", "DEVICERPC_RETENTION_AT", .database, default: DailyTime(hour: 2, minute: 0),
+        defaultText: "02:00", "When days that are older go, every day, by the server's time zone.")
 
     // MARK: Provisioning
 
@@ -274,6 +284,8 @@ enum Settings {
             tlsClientCA.description, tlsClientCertificate.description, tlsReloadInterval.description,
             databaseURL.description, journalConnections.description, queryConnections.description,
             connectTimeout.description, acquireTimeout.description, transactionPooler.description,
+            retention.description,
+            retentionTime.description,
             provider.description, sites.description, simulated.description, simulatedLatency.description,
             simulatedBoot.description,
             simulatedHosts.description, simulatedOptions.description, portCoolDown.description,

@@ -171,6 +171,11 @@ final class SagaMetrics: SagaRuntimeObserver {
         self.creationsInProgress.set(Double(sagas[DeviceCreation.type]?.count ?? 0))
     }
 
+    func retention(_ state: Retention.State) {
+        self.registry.gauge("saga_retention_held_days").set(Double(state.held))
+        self.registry.gauge("saga_retention_failing").set(state.problem.isEmpty ? 0.0 : 1.0)
+    }
+
     func sagaUnreadable() { self.registry.counter("saga_unreadable_total").increment(by: 1) }
 
     func measured(inProgress: [String: Int], parked: Int, quarantined: Int, leaseAge: Duration, daysAhead: Int) {

@@ -162,6 +162,7 @@ struct Server {
                 .init(
                     service: UnfinishedSagasGauge(
                         runtime: parts.runtime, metrics: SagaMetrics(registry: self.registry))),
+                .init(service: self.retention(parts)),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
                 .init(
                     service: RuntimeService(
@@ -180,6 +181,15 @@ struct Server {
                     successTerminationBehavior: .ignore),
             ]
         try await group.run(services, logger: self.logger)
+    }
+
+    private func retention(_ parts: Parts) -> RetentionService {
+        let settings = self.configuration.database
+        let retention = Retention(
+            pool: parts.tools, keep: settings.retention, time: settings.retentionTime,
+            logger: self.causes.thinning(self.logger))
+        return RetentionService(
+            retention: settings.retention > .zero ? retention : nil, metrics: SagaMetrics(registry: self.registry))
     }
 
     private func stopLimit(_ database: ServerDatabase) -> StopLimit {

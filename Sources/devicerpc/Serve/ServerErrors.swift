@@ -5,10 +5,10 @@ import SagaRuntime
 /// Turns what ends a server into words and an exit code.
 enum ServerErrors {
     /// - Parameter write: takes what there is to say.
-    static func reported(
+    static func reported<T>(
         as output: OutputFormat = .text, write: (String) -> Void = StandardError.write,
-        _ body: () async throws -> Void
-    ) async throws {
+        _ body: () async throws -> T
+    ) async throws -> T {
         let status: CommandStatus
         let text: String
         do {

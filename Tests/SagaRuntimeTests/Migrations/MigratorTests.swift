@@ -207,7 +207,9 @@ import Testing
     @Test func noMigrationFromThreeOnExcludesOlderPrograms() {
         for migration in SagaMigrations.all where migration.version >= 3 {
             #expect(!migration.excludesOlderPrograms, "\(migration.title)")
-            guard case .script(let sql) = migration.change else { continue }
+            guard case .script(let whole) = migration.change else { continue }
+            // What a function may do once it is called is no part of the migration.
+            let sql = whole.replacing(/AS \$(\w+)\$.*?\$\1\$/.dotMatchesNewlines(), with: "")
             for word in ["DROP TABLE", "DROP COLUMN", "RENAME", "SET NOT NULL", "DROP TYPE"] {
                 #expect(!sql.contains(word), "\(migration.title): \(word)")
             }
