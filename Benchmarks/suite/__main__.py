@@ -9,7 +9,7 @@ import sys
 from . import figures
 from .service import WORK
 
-NAMES = ("health", "rpc", "create", "read", "watch", "size", "abuse", "scale", "days", "lists", "takeover")
+NAMES = ("health", "rpc", "create", "read", "watch", "size", "abuse", "scale", "days", "lists", "takeover", "batches")
 
 
 def main() -> None:

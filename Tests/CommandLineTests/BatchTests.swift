@@ -93,6 +93,88 @@ import Testing
         #expect(try BatchResults.decode(data) == ["x": failed, "y": away])
     }
 
+    @Test func aStreamsErrorIsAsACalls() throws {
+        let sagaID = try #require(SagaID("saga_1730188800000_7k2m9x4q1c"))
+        let error = RPCError.sagaFailed(sagaID, step: "X", reason: "QUOTA_REFUSED", message: "no", isParked: false)
+        let status = try #require(error.status)
+        let (one, other) = (CallFailure(status), CallFailure(error))
+        #expect(
+            (one.code, one.reason, one.message, one.sagaID) == (other.code, other.reason, other.message, other.sagaID))
+        let overloaded = RPCError.overloaded(retryAfter: .seconds(3))
+        #expect(try CallFailure(#require(overloaded.status)).pushback == .seconds(3))
+    }
+
+    /// The saga goes on: nothing says that it failed.
+    @Test func aWaitThatEndedIsNoFailure() {
+        let item = BatchPlan.Item(name: "x", request: V1.CreateDeviceRequest(), attempt: 1)
+        let interrupted = CallFailure(
+            RPCError(.shuttingDown, "it goes on", metadata: ["saga_id": "saga_1730188800000_7k2m9x4q1c"]))
+        #expect(interrupted.isRetryable && interrupted.status == .unavailable)
+        let outcome = BatchOutcome(interrupted, item)
+        #expect(outcome.status == .error && !outcome.isFailure && !outcome.sagaID.isEmpty)
+    }
+
+    @Test func aDeviceThatWasMadeStaysMade() {
+        let finished = BatchPlan.Item(
+            name: "x", request: V1.CreateDeviceRequest.with { $0.returnWhen = .finished }, attempt: 1)
+        let accepted = BatchPlan.Item(name: "x", request: V1.CreateDeviceRequest(), attempt: 1)
+        let made = BatchOutcome(V1.CreateDeviceResponse(), finished)
+        let started = BatchOutcome(V1.CreateDeviceResponse(), accepted)
+        let away = BatchOutcome(CallFailure(RPCError(.unavailable, "gone")), accepted)
+        #expect(made.followed(by: away) == made && made.followed(by: started) == made)
+        #expect(started.followed(by: away) == away && away.followed(by: made) == made)
+    }
+
+    @Test func failedOnesComeLast() throws {
+        let item = BatchPlan.Item(name: "x", request: V1.CreateDeviceRequest(), attempt: 1)
+        let started = BatchOutcome(V1.CreateDeviceResponse(), item)
+        let away = BatchOutcome(CallFailure(RPCError(.unavailable, "gone")), item)
+        let outcomes = ["a": away, "b": started, "c \"☺\"": away, "d": started]
+        #expect(BatchResults.failedLast(outcomes).map(\.name) == ["b", "d", "a", "c \"☺\""])
+        #expect(try BatchResults.decode(BatchResults.encode(outcomes)) == outcomes)
+        #expect(try BatchResults.decode(BatchResults.encode([:])).isEmpty)
+        var tally = BatchTally(total: 4)
+        for (name, outcome) in outcomes { tally.add(name, outcome) }
+        #expect(tally.reasons(style: TextStyle(isColored: false)) == "✗ 2 UNAVAILABLE\n")
+    }
+
+    @Test func whatIsWatchedIsCountedOnce() {
+        let style = TextStyle(isColored: false)
+        var progress = BatchProgress()
+        let saga = V1.Saga.with {
+            $0.sagaID = "s1"
+            $0.requestID = "b/1"
+            $0.status = .running
+        }
+        #expect(progress.apply(saga, style: style).isEmpty && !progress.isOver)
+        let failed = V1.SagaEvent.with {
+            $0.sagaID = "s1"
+            $0.type = .sagaCompensating
+            $0.sagaStatus = .compensating
+            $0.reason = "BOOT_FAILED"
+            $0.message = "black"
+        }
+        #expect(progress.apply(failed, style: style).isEmpty)
+        let undone = V1.SagaEvent.with {
+            $0.sagaID = "s1"
+            $0.type = .sagaCompensated
+            $0.sagaStatus = .compensated
+        }
+        #expect(
+            progress.apply(undone, style: style) == ["COMPENSATED  b/1  saga_id=s1 device_id=  BOOT_FAILED: black"])
+        // After a new stream it comes once more.
+        #expect(
+            progress.apply(
+                .with {
+                    $0.sagaID = "s1"; $0.status = .compensated
+                }, style: style
+            ).isEmpty)
+        #expect(progress.apply(.with { $0.sagaID = "unknown" } as V1.SagaEvent, style: style).isEmpty)
+        #expect(progress.isOver && progress.status == .failed)
+        #expect(progress.summary(style: style) == ["✗ 1 BOOT_FAILED"])
+        #expect(progress.line(elapsed: .seconds(1)).hasSuffix("1/1  1 compensated  1.0 s"))
+    }
+
     @Test func theWorstOutcomeIsTheExitCode() {
         let item = BatchPlan.Item(name: "x", request: V1.CreateDeviceRequest(), attempt: 1)
         var tally = BatchTally(total: 2)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import os
 import queue
 import random
 from collections.abc import Iterator, Sequence
@@ -47,9 +48,9 @@ class Stream:
             raise failure_from(call.code(), call.details(), dict(call.trailing_metadata() or ())) from None
 
 
-def create_all(client: DeviceClient, requests: Sequence[Any]) -> dict[int, Any]:
+def create_all(client: DeviceClient, requests: Sequence[Any], timeout: float = LIMIT) -> dict[int, Any]:
     """All results, by index."""
-    stream = Stream(client, requests)
+    stream = Stream(client, requests, timeout)
     stream.half_close()
     results = list(stream.results())
     found = {result.index: result for result in results}
@@ -274,6 +275,11 @@ class Watched:
             self.is_synced = True
 
 
+# ./dev batches: 10000. A hundredth of that in `./dev test`.
+BATCH_SAGAS = int(os.environ.get("BATCH_SAGAS", "100"))
+LONG = LIMIT + BATCH_SAGAS / 10
+
+
 def test_watching_a_batch_cut_at_random(world: World) -> None:
     """One stream over a batch that still grows, through either replica, sees every saga's end."""
     servers = world.replicas(2)
@@ -283,30 +289,33 @@ def test_watching_a_batch_cut_at_random(world: World) -> None:
         create_request(
             f"{batch} {number}", request_id=f"{batch}-{number}", batch_id=batch, when="ACCEPTED",
             options={"latency_ms": "150", **({"fail": "start:refused"} if number % 3 == 0 else {})})
-        for number in range(80)
+        for number in range(BATCH_SAGAS)
     ]
-    made = create_all(clients[0], requests[:40])
+    half = BATCH_SAGAS // 2
+    made = create_all(clients[0], requests[:half], LONG)
     other = clients[0].create("another's", request_id=unique("other"), batch_id=unique("other"))
-    later = Stream(clients[1], requests[40:])
+    later = Stream(clients[1], requests[half:], LONG)
     later.half_close()
     watched = Watched()
-    for cut in (chance.randrange(5, 120), chance.randrange(5, 120)):
+    for cut in [chance.randrange(5, 2 * BATCH_SAGAS) for _ in range(3)]:
         watched.begin()
         call = clients[chance.randrange(2)].stub.WatchSagas(
-            service_pb2.WatchSagasRequest(batch_id=batch), timeout=LIMIT)
+            service_pb2.WatchSagasRequest(batch_id=batch), timeout=LONG)
         for update in itertools.islice(call, cut):
             watched.take(update)
         call.cancel()
-    made.update({40 + result.index: result for result in later.results()})
+    made.update({half + result.index: result for result in later.results()})
     watched.begin()
     for update in clients[0].stub.WatchSagas(
-        service_pb2.WatchSagasRequest(batch_id=batch, end_when_done=True), timeout=LIMIT
+        service_pb2.WatchSagasRequest(batch_id=batch, end_when_done=True), timeout=LONG
     ):
         watched.take(update)
     assert watched.is_synced
     ids = {result.saga_id for result in made.values()}
-    assert len(ids) == 80 and set(watched.over) == ids and other.saga_id not in watched.sequences
-    assert watched.over == {saga.saga_id: status_name(saga) for saga in clients[0].sagas(sorted(ids)).sagas}
+    assert len(ids) == BATCH_SAGAS and set(watched.over) == ids and other.saga_id not in watched.sequences
+    asked = [sorted(ids)[first : first + 1000] for first in range(0, len(ids), 1000)]
+    sagas = [saga for some in asked for saga in clients[0].sagas(some).sagas]
+    assert watched.over == {saga.saga_id: status_name(saga) for saga in sagas}
 
 
 def test_watching_what_begins_later(world: World) -> None:

@@ -160,6 +160,81 @@ def test_batch_whose_results_can_go_nowhere(world: World, cli: CommandLine) -> N
     assert world.database.value("SELECT count(*) FROM saga_state") == 0
 
 
+def test_batch_on_one_stream(world: World, cli: CommandLine) -> None:
+    """Its template's fields, what it checks, where it stops, what it keeps, and what it is watched and deleted by."""
+    template = cli.folder / "template.json"
+    template.write_text(json.dumps({"userId": "x", "spec": {"cpu_cores": 1}, "metadata": {"a.b": "1"}}))
+    batch = unique("batch")
+    base = (
+        "batch", "--template", str(template), "--set", "user_id=bulk", "--set", "spec.cpuCores=4", "--set", "metadata.a.b=2",
+        "--set", "tags=red,blue", "--name", "s-{n:2}", "--batch-id", batch,
+    )
+    path = cli.folder / f"{batch}.results.json"
+    # Nothing starts while it is only checked.
+    cli.run(*base, "--count", "10", "--validate")
+    cli.run(*base, "--count", "3", "--validate", "--option", "warp=1", code=REFUSED)
+    assert "✗ 3 INVALID_FIELD" in cli.errors
+    assert not path.exists() and world.database.value("SELECT count(*) FROM saga_state") == 0
+    cli.run(*base, "--count", "10")
+    assert cli.server.client().saga(json.loads(path.read_text())["s-01"]["saga_id"]).batch_id == batch
+    results = json.loads(path.read_text())
+    device = cli.json("get", results["s-07"]["device_id"])
+    assert device["spec"]["cpuCores"] == 4 and device["userId"] == "bulk" and device["metadata"] == {"a.b": "2"}
+    assert device["tags"] == ["red", "blue"] and device["batchId"] == batch
+    assert results["s-07"]["connection"]["adb_port"] == device["connection"]["adbPort"]
+    calls = [line for line in cli.server.log_text().splitlines() if "[AUDIT]" in line]
+    assert len(calls) == 10 and all("/CreateDevices" in line for line in calls)
+    # What was made stays made, whatever the next run is told.
+    cli.run(*base, "--count", "10", "--memory-mb", "1024", code=REFUSED)
+    assert json.loads(path.read_text()) == results
+    # It stops after so many failures; the failed ones come last.
+    more = ("--start", "11", "--count", "30", "--parallel", "2", "--max-failures", "3")
+    output = cli.run(*base, *more, "--option", "fail=create:refused", code=FAILED)
+    failed = output.count("COMPENSATED")
+    assert 3 <= failed <= 4 and f"{30 - failed} were not started" in cli.errors and "✗ " in cli.errors
+    statuses = [one["status"] for one in json.loads(path.read_text()).values()]
+    assert statuses == ["COMPLETED"] * 10 + ["COMPENSATED"] * failed
+    # Watched as one.
+    shown = cli.run("watch", "--batch", batch, code=FAILED)
+    assert shown.count("COMPLETED ") == 10 and shown.count("COMPENSATED ") == failed
+    assert f"{10 + failed}/{10 + failed}" in shown and f"✗ {failed} PROVIDER_REFUSED" in shown
+    updates = cli.lines("watch", "--batch", batch, code=FAILED)
+    assert len([update for update in updates if "saga" in update]) == 10 + failed
+    # Only those of the batch go.
+    other = cli.json("create", "--name", "s-other", "--user", "bulk", "--return-when", "finished")["device"]["deviceId"]
+    assert len(cli.json("list", "--tag", "red")["devices"]) == len(cli.json("list", "--batch", batch)["devices"]) == 10
+    assert len(cli.json("list", "--name", "s-")["devices"]) == 11
+    cli.run("delete", "--batch", batch, "--yes")
+    assert [device["deviceId"] for device in cli.json("list", "--user", "bulk")["devices"]] == [other]
+
+
+def test_batch_whose_client_dies(world: World, cli: CommandLine) -> None:
+    """Run again with the same batch id it makes one device a name; then it is cancelled while some are made."""
+    batch = unique("batch")
+    base = ["batch", "--name", "d-{n:3}", "--count", "60", "--user", "bulk", "--batch-id", batch, "--option", "latency_ms=50"]
+    process = subprocess.Popen(
+        [str(binary()), *base, "--server", cli.server.address], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        cwd=cli.folder, env=clean_environment(),
+    )
+    try:
+        wait_until(lambda: world.count("COMPLETED") >= 3, 60, "the batch to be under way")
+    finally:
+        process.kill()
+        process.communicate()
+    cli.run(*base)
+    results = json.loads((cli.folder / f"{batch}.results.json").read_text())
+    assert {one["status"] for one in results.values()} == {"COMPLETED"} and len(results) == 60
+    names = [device["name"] for device in cli.json("list", "--batch", batch, "--limit", "1000")["devices"]]
+    assert sorted(names) == sorted(results)
+    # Of another, some have no record yet.
+    pending = unique("batch")
+    cli.run("batch", "--name", "e-{n}", "--count", "5", "--user", "bulk", "--batch-id", pending, "--return-when", "accepted",
+            "--option", "latency_ms=3000")
+    cli.run("cancel", "--batch", pending, "--yes")
+    assert cli.json("list", "--batch", pending) == {} and world.count("COMPLETED") >= 60
+    world.audit(cli.server.client())
+
+
 def test_batch_of_requests_over_a_restart(world: World, cli: CommandLine) -> None:
     """The server is killed in the midst; the batch waits for it and goes on."""
     requests = "".join(

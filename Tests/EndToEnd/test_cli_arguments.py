@@ -23,7 +23,7 @@ BAD = {
 CREATE = {
     "--cpu-cores": NUMBER, "--memory-mb": NUMBER, "--storage-mb": NUMBER, "--width": NUMBER, "--height": NUMBER,
     "--dpi": NUMBER, "--metadata": PAIR, "--option": PAIR, "--saga-timeout": DURATION, "--type": CHOICE,
-    "--provider": CHOICE, "--return-when": CHOICE,
+    "--provider": CHOICE, "--return-when": CHOICE, "--set": PAIR,
 }
 LIST = {"--limit": NUMBER, "--timeout": DURATION, "--status": CHOICE, "--output": CHOICE}
 COMMAND = {"--rate": NUMBER, "--timeout": DURATION, "--status": CHOICE, "--output": CHOICE}
@@ -35,7 +35,7 @@ OPTIONS: dict[str, tuple[list[str], dict[str, str]]] = {
     "delete": (["--user", "u"], {**COMMAND, "--saga-timeout": DURATION, "--return-when": CHOICE}),
     "restart": (["--user", "u"], {**COMMAND, "--saga-timeout": DURATION, "--return-when": CHOICE}),
     "batch": (["--name", "p{n}", "--count", "1"], {
-        "--count": NUMBER, "--start": NUMBER, "--parallel": NUMBER, "--timeout": DURATION, "--output": CHOICE}),
+        "--count": NUMBER, "--start": NUMBER, "--parallel": NUMBER, "--max-failures": NUMBER, "--timeout": DURATION, "--output": CHOICE}),
     "list": ([], {**LIST, "--provider": CHOICE}),
     "sagas": ([], LIST),
     "compensate": (["--user", "u", "--reason", "x"], COMMAND),
@@ -102,7 +102,7 @@ def test_help_has_no_option_that_these_tests_forget(command: str) -> None:
         "--config", "--server", "--token", "--token-file", "--tls-ca", "--tls-cert", "--tls-key", "--tls-server-name",
         "--name", "--request-id", "--batch-id", "--template", "--user", "--tenant", "--description", "--tag",
         "--android-version", "--requests", "--results", "--device", "--batch", "--type", "--reason", "--failure-reason",
-        "--host",
+        "--host", "--tag",
     }
     assert flags - plain - set(OPTIONS[command][1]) - set(CREATE) == set()
 
@@ -120,6 +120,10 @@ def test_help_has_no_option_that_these_tests_forget(command: str) -> None:
         (["create", "--name", "p", "--option", "a=1", "--option", "a=2"], "--option: 'a' is given twice"),
         (["create", "--name", "p", "--metadata", "a=1", "--metadata", "a=1"], "--metadata: 'a' is given twice"),
         (["create", "--name", "p", "--option", "a=@/none"], "--option: '/none' can't be read: No such file"),
+        (["create", "--name", "p", "--set", "spec.wings=2"], "--set: spec.wings: "),
+        (["create", "--name", "p", "--set", "spec.cpuCores=x"], "--set: spec.cpuCores: "),
+        (["create", "--name", "p", "--set", "name=x", "--set", "name.first=y"], "--set: 'name.first': what holds it is no object"),
+        (["create", "--name", "p", "--set", "metadata=x"], "--set: 'metadata' is no field"),
         (["create", "--template", "/none"], "--template: '/none' can't be read: No such file"),
         (["create", "--template", "/"], "--template: '/' can't be read as UTF-8 text"),
         (["create", "--name", "p", "--template", "-"], "--template: -: "),
@@ -129,14 +133,16 @@ def test_help_has_no_option_that_these_tests_forget(command: str) -> None:
         (["resume", SAGA], "--reason"), (["compensate", SAGA, "--reason", ""], "--reason: must have 1 to 1000 characters"),
         (["compensate", SAGA, "--reason", "x" * 1001], "--reason: must have 1 to 1000 characters, has 1001"),
         (["compensate", "saga_1", "--reason", "x"], "'saga_1': must be a saga's id, such as saga_"),
-        (["watch", ""], "'<saga-id>': empty"), (["get", "a", "--timeout"], "Missing value for '--timeout <duration>'"),
+        (["watch", ""], "'<saga-id>': empty"), (["watch"], "Give either a saga's id or --batch"),
+        (["watch", "--batch", "b", "saga_1"], "Give either a saga's id or --batch"), (["watch", "--batch", ""], "empty"),
+        (["watch", "--batch", "b", "--after", "1"], "--after is for one saga"), (["get", "a", "--timeout"], "Missing value for '--timeout <duration>'"),
         (["batch", "--name", "p", "--count", "2"], "--name: 'p' has no place for a number; give it one {n}"),
         (["batch", "--count", "2"], "--name: '' has no place"), (["batch"], "either --requests or --count"),
         (["batch", "--name", "p{n}", "--count", "2", "--batch-id", ""], "--batch-id: must have 1 to 64"),
         (["batch", "--name", "p{n}", "--count", "2", "--tag", ""], "--tag[0]: must have"),
         (["batch", "--requests", "/none"], "--requests: '/none' can't be read"),
         (["batch", "--name", "p{n}", "--count", "2", "--results", "/none/x"], "--results: '/none/x' can't be written: "),
-        (["bench", "fly"], "one of 'create', 'get', 'health' or 'watch'"),
+        (["bench", "fly"], "- watch-batch"),
         (["get", "x", "--server", "h:0"], "the port from 1 to 65535"),
         (["get", "x", "--server", "h:+1"], "--server: is not host:port"),
         (["get", "x", "--server", "-1"], "'--server <host:port>'"),

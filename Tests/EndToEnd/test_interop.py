@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import pathlib
 import signal
+import subprocess
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -15,6 +17,7 @@ from interop import cases, clients
 from interop.python import values
 from interop.server import InteropServer
 from support.certificates import Authority, replace
+from support.client import unique
 from support.stubs import REPOSITORY, interop_grpcio, interop_pb2
 from support.waiting import free_port, wait_until
 from support.world import World
@@ -53,7 +56,7 @@ def test_table_is_true() -> None:
     """docs/interop.md says what is run, and each client has the cases that it is said to have."""
     assert set(clients.ALL) == set(cases.CLIENTS)
     for name, client in clients.ALL.items():
-        assert client.cases() - {clients.DEVICE_CASE, clients.CALLS_WITHOUT_END} == cases.runs(name), name
+        assert client.cases() - {clients.DEVICE_CASE, clients.BATCH_CASE, clients.CALLS_WITHOUT_END} == cases.runs(name), name
     document = (REPOSITORY / "docs/interop.md").read_text("utf-8")
     assert cases.tables() in document, "docs/interop.md is not what `python -m interop.cases` prints"
     for client, description in cases.CLIENTS.items():
@@ -214,3 +217,42 @@ def test_device_service(world: World) -> None:
     server = world.server()
     for client in clients.PROCESSES.values():
         client.run(clients.DEVICE_CASE, server.address)
+
+
+# ./dev batches: 1000.
+@pytest.mark.parametrize("client", clients.BATCHING)
+def test_client_of_a_batch_dies(world: World, client: str, tmp_path: pathlib.Path) -> None:
+    """A third of its creations is wrong; it is killed in the middle, and repeats with the same request ids."""
+    # So slow that there is a middle.
+    server = world.server(environment={"DEVICERPC_MAX_SAGAS": "16", "DEVICERPC_SIMULATED_LATENCY": "10ms"})
+    batch, count = unique(client), int(os.environ.get("BATCH_CREATIONS", "100"))
+    run = clients.BATCHING[client]
+    dying = run.start_batch(server.address, count, batch, tmp_path / "dying")
+    try:
+        wait_until(lambda: world.count("COMPLETED") >= count / 10, 60, "some to be made")
+    finally:
+        dying.kill()
+    assert world.count("COMPLETED") < count * 2 / 3, "it was not in the middle"
+    repeating = run.start_batch(server.address, count, batch, tmp_path / "repeating")
+    try:
+        assert repeating.wait(300) == 0, repeating.log_tail()
+    finally:
+        repeating.kill()
+    names = world.database.rows(f"SELECT name FROM devices WHERE batch_id = '{batch}'")
+    expected = [f"{batch} {number}" for number in range(1, count + 1) if number % 3]
+    assert sorted(name for (name,) in names) == sorted(expected)
+    assert world.count("COMPENSATED") == count // 9
+
+
+def test_example_in_go(world: World) -> None:
+    """examples/batch_creator.go makes one device a name, run twice."""
+    server, batch = world.server(), unique("go")
+    for _ in range(2):
+        done = subprocess.run(
+            [REPOSITORY / ".build/interop/go-batch-creator", server.address, batch, "20", "me"], capture_output=True, text=True,
+            timeout=120,
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        assert done.stdout.splitlines()[-1] == "20 of 20 made"
+    names = sorted(device.name for device in server.client().list_devices(page_size=1000).devices)
+    assert names == [f"{batch}-{number:04}" for number in range(1, 21)]

@@ -93,14 +93,14 @@ public struct DeviceService: MethodMaking {
         _ request: V1.CreateDeviceRequest, _ caller: Caller, _ trail: AuditTrail, requiresRequestID: Bool = false
     ) async throws -> V1.CreateDeviceResponse {
         var request = request
-        trail.note { [request] in $0.userID = request.userID }
+        trail.note { [request] in
+            $0.userID = request.userID
+            $0.changesNothing = request.validateOnly
+        }
         (request.userID, request.tenantID) = try caller.owner(userID: request.userID, tenantID: request.tenantID)
         let specification = try self.checked(request, requiresRequestID: requiresRequestID)
         let candidates = try self.candidates(specification)
-        if request.validateOnly {
-            trail.note { $0.changesNothing = true }
-            return V1.CreateDeviceResponse()
-        }
+        if request.validateOnly { return V1.CreateDeviceResponse() }
         let deviceID = DeviceID.mint()
         var new = NewSaga(
             id: self.runtime.mintID(), type: DeviceCreation.type, userID: specification.userID,

@@ -15,6 +15,17 @@ struct CallFailure: Error {
     /// How long the server asks to wait; `nil` if it says nothing, negative if it says not to try again, or nonsense.
     let pushback: Duration?
 
+    /// What an element of a stream failed with.
+    init(_ status: GoogleRPC.Status) {
+        var error = RPCError(
+            RPCCode(rawValue: Int(status.code)) ?? .unknown, status.message,
+            details: Array(status.encoded().readableBytesView))
+        if let delay = status.detail(GoogleRPC.RetryInfo.self)?.retryDelay?.duration {
+            error.metadata.append(RPCError.pushbackTrailer, "\(delay.components.seconds * 1000)")
+        }
+        self.init(error)
+    }
+
     init(_ error: RPCError) {
         self.code = error.code
         self.message = error.message
@@ -40,7 +51,8 @@ struct CallFailure: Error {
 
     /// Whether the same call under the same request id may end otherwise.
     var isRetryable: Bool {
-        if self.sagaID != nil { return false }
+        // UNAVAILABLE with a saga: it goes on, and only the wait for it has ended.
+        if self.sagaID != nil, self.code != .unavailable { return false }
         if let pushback = self.pushback, pushback < .zero { return false }
         switch self.code {
         case .unavailable: return true
@@ -51,7 +63,7 @@ struct CallFailure: Error {
 
     var status: CommandStatus {
         if self.reason == "PARKED" { return .parked }
-        if self.sagaID != nil { return .failed }
+        if self.sagaID != nil, self.code != .unavailable { return .failed }
         switch self.code {
         case .unavailable: return .unavailable
         case .resourceExhausted: return self.reason == "OVERLOADED" ? .unavailable : .refused

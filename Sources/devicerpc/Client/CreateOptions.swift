@@ -1,4 +1,5 @@
 import ArgumentParser
+import DeviceProvisioning
 import DeviceRPC
 import Foundation
 import Glibc
@@ -9,6 +10,13 @@ struct CreateOptions: ParsableArguments {
         help: ArgumentHelp(
             "A file with a CreateDeviceRequest in proto3 JSON (- is standard input); flags win.", valueName: "file"))
     var template: String?
+
+    @Option(
+        name: .customLong("set"),
+        help: ArgumentHelp(
+            "A field of the template, as spec.cpuCores=4 or metadata.team=qa; may come several times.",
+            valueName: "name=value"), transform: OptionValues.pair("spec.cpuCores=4"))
+    var fields: [KeyValueArgument] = []
 
     @Option(name: [.customLong("user")], help: "The owner.")
     var userID: String?
@@ -80,16 +88,31 @@ struct CreateOptions: ParsableArguments {
     /// The request, without name, request id and batch id.
     func request() throws -> V1.CreateDeviceRequest {
         var request = V1.CreateDeviceRequest()
+        var text = "{}"
         if let template = self.template {
-            let text = try InputFile.read(template, "--template")
+            text = try InputFile.read(template, "--template")
             do throws(ProtoJSONError) {
                 request = try V1.CreateDeviceRequest(json: text)
             } catch {
                 throw UsageError("--template: \(template): \(error)")
             }
         }
+        if !self.fields.isEmpty { request = try self.withFields(text) }
         try self.apply(to: &request)
         return request
+    }
+
+    /// The template with the fields that are set.
+    ///
+    /// - Parameter text: a request in JSON.
+    private func withFields(_ text: String) throws -> V1.CreateDeviceRequest {
+        var document = try JSONParser.parse(text)
+        for field in self.fields { document = try TemplateField(field).set(in: document) }
+        do throws(ProtoJSONError) {
+            return try V1.CreateDeviceRequest(json: document)
+        } catch {
+            throw UsageError("--set: \(error.problem)")
+        }
     }
 
     private func apply(to request: inout V1.CreateDeviceRequest) throws {

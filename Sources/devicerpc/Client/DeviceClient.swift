@@ -57,6 +57,11 @@ struct DeviceClient: Sendable {
     func listDevices(_ request: V1.ListDevicesRequest, timeout: Duration) async throws -> V1.ListDevicesResponse {
         try await self.unary("ListDevices", request, timeout, Self.readRetries)
     }
+    func batchGetDevices(
+        _ request: V1.BatchGetDevicesRequest, timeout: Duration
+    ) async throws -> V1.BatchGetDevicesResponse {
+        try await self.unary("BatchGetDevices", request, timeout, Self.readRetries)
+    }
     func getSaga(_ request: V1.GetSagaRequest, timeout: Duration) async throws -> V1.Saga {
         try await self.unary("GetSaga", request, timeout, Self.readRetries)
     }
@@ -76,12 +81,57 @@ struct DeviceClient: Sendable {
 
     /// Calls `body` with each event until the server ends the stream with OK.
     func watchSaga(_ request: V1.WatchSagaRequest, _ body: (V1.SagaEvent) async throws -> Void) async throws {
+        try await self.watch("WatchSaga", request, body)
+    }
+
+    /// The same with each update.
+    func watchSagas(
+        _ request: V1.WatchSagasRequest, _ body: (V1.WatchSagasResponse) async throws -> Void
+    ) async throws { try await self.watch("WatchSagas", request, body) }
+
+    private func watch<Message: ProtobufMessage>(
+        _ method: String, _ request: some ProtobufMessage, _ body: (Message) async throws -> Void
+    ) async throws {
         do {
             let messages = try await self.client.serverStreaming(
-                Self.service + "WatchSaga", request.encoded(), options: RPCCallOptions(metadata: self.metadata))
-            for try await message in messages {
-                try await body(try V1.SagaEvent(decoding: message, limits: .response))
-            }
+                Self.service + method, request.encoded(), options: RPCCallOptions(metadata: self.metadata))
+            try await Self.read(messages, body)
+        } catch let error as RPCError {
+            throw CallFailure(error)
+        }
+    }
+
+    /// A CreateDevices stream.
+    struct Creations: Sendable {
+        fileprivate let call: RPCBidirectionalCall
+
+        func send(_ request: V1.CreateDeviceRequest) async throws(RPCError) {
+            try await self.call.requests.write(request.encoded())
+        }
+
+        func finish() { self.call.requests.finish() }
+
+        /// Calls `body` with each result until the server ends the stream with OK.
+        func read(_ body: @Sendable (V1.CreateDevicesResult) async throws -> Void) async throws {
+            try await DeviceClient.read(self.call.responses, body)
+        }
+    }
+
+    func createDevices() async throws -> Creations {
+        do throws(RPCError) {
+            return Creations(
+                call: try await self.client.bidirectional(
+                    Self.service + "CreateDevices", options: RPCCallOptions(metadata: self.metadata)))
+        } catch {
+            throw CallFailure(error)
+        }
+    }
+
+    private static func read<Message: ProtobufMessage>(
+        _ messages: RPCResponseStream, _ body: (Message) async throws -> Void
+    ) async throws {
+        do {
+            for try await message in messages { try await body(try Message(decoding: message, limits: .response)) }
         } catch let error as RPCError {
             throw CallFailure(error)
         } catch let error as MessageDecodingError {

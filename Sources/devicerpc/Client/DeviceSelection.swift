@@ -65,9 +65,17 @@ struct DeviceSelection: ParsableArguments {
         _ client: DeviceClient, _ statuses: [V1.DeviceStatus], _ timeout: Duration
     ) async throws -> [V1.Device] {
         if self.batchID != nil { return try await self.devicesOfBatch(client, statuses, timeout) }
+        return try await self.recordedDevices(client, statuses, timeout)
+    }
+
+    /// - Returns: also others' than the batch's, from a server that doesn't know this filter.
+    private func recordedDevices(
+        _ client: DeviceClient, _ statuses: [V1.DeviceStatus], _ timeout: Duration
+    ) async throws -> [V1.Device] {
         var request = V1.ListDevicesRequest()
         request.statuses = statuses
         request.userID = self.userID ?? ""
+        request.batchID = self.batchID ?? ""
         request.pageSize = 1000
         var devices: [V1.Device] = []
         repeat {
@@ -78,28 +86,44 @@ struct DeviceSelection: ParsableArguments {
         return devices
     }
 
-    /// A batch's creations name its devices, those too that have no record yet.
+    /// Devices keep their batch's id; those that have no record yet, and those of older programs, are named by their creations.
     private func devicesOfBatch(
         _ client: DeviceClient, _ statuses: [V1.DeviceStatus], _ timeout: Duration
     ) async throws -> [V1.Device] {
+        var devices = try await self.recordedDevices(client, [], timeout).filter { $0.batchID == self.batchID }
+        let known = Set(devices.map(\.deviceID))
         var request = V1.ListSagasRequest()
         request.batchID = self.batchID ?? ""
         request.userID = self.userID ?? ""
         request.statuses = [.running, .completed, .compensating, .parked]
         request.pageSize = 1000
-        var devices: [V1.Device] = []
         repeat {
             let page = try await client.listSagas(request, timeout: timeout)
-            for saga in page.sagas where saga.type == "DEVICE_CREATION" {
+            let ids = page.sagas.filter { $0.type == "DEVICE_CREATION" && !known.contains($0.deviceID) }.map(\.deviceID)
+            devices += try await Self.get(ids, client, timeout)
+            request.pageToken = page.nextPageToken
+        } while !request.pageToken.isEmpty
+        return devices.filter { statuses.isEmpty || statuses.contains($0.status) }
+    }
+
+    /// Those that there are.
+    private static func get(
+        _ ids: [String], _ client: DeviceClient, _ timeout: Duration
+    ) async throws -> [V1.Device] {
+        if ids.isEmpty { return [] }
+        do {
+            return try await client.batchGetDevices(.with { $0.deviceIDs = ids }, timeout: timeout).devices
+        } catch let failure as CallFailure where failure.code == .unimplemented {
+            // An older server.
+            var devices: [V1.Device] = []
+            for id in ids {
                 do {
-                    let device = try await client.getDevice(.with { $0.deviceID = saga.deviceID }, timeout: timeout)
-                    if statuses.isEmpty || statuses.contains(device.status) { devices.append(device) }
+                    devices.append(try await client.getDevice(.with { $0.deviceID = id }, timeout: timeout))
                 } catch let failure as CallFailure where failure.code == .notFound {
                     // It is gone already.
                 }
             }
-            request.pageToken = page.nextPageToken
-        } while !request.pageToken.isEmpty
-        return devices
+            return devices
+        }
     }
 }

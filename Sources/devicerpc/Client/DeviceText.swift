@@ -16,6 +16,7 @@ enum DeviceText {
             ("status", device.status.shortName), ("status_reason", device.statusReason),
             ("provider", device.provider.shortName), ("site", device.site),
             ("type", device.type.shortName), ("user_id", device.userID), ("tenant_id", device.tenantID),
+            ("batch_id", device.batchID),
             ("external_id", device.externalID),
         ]
         if let connection = device.connection { fields += Self.connection(connection) }

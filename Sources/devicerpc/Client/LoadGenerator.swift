@@ -72,6 +72,8 @@ struct LoadResult: Sendable {
         self.errors[kind, default: 0] += 1
     }
 
+    mutating func record(_ error: String, count: Int) { self.errors[error, default: 0] += count }
+
     mutating func merge(_ other: LoadResult) {
         self.latencies.merge(other.latencies)
         self.errors.merge(other.errors, uniquingKeysWith: +)

@@ -2,20 +2,24 @@ import ArgumentParser
 import DeviceRPC
 import FoundationEssentials
 import Glibc
+import RPCTransport
 
 struct BatchCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
         commandName: "batch", abstract: "Creates many devices.",
         discussion: """
-            From a template (one CreateDeviceRequest in proto3 JSON, or flags) with --name 'phone-{n:3}' and --count, \
-            or from --requests, a file with a JSON array of requests or one request per line.
+            From a template (one CreateDeviceRequest in proto3 JSON, --set and flags) with --name 'phone-{n:3}' and \
+            --count, or from --requests, a file with a JSON array of requests or one request per line. All go over one \
+            CreateDevices stream.
+
+            For example: devicerpc batch --template phone.json --set spec.cpuCores=4 --name 'phone-{n:3}' --count 50
 
             Each request's id is made from the batch id and the name: a batch that was interrupted is run again with \
             the same --batch-id and goes on where it was, and makes nothing twice. What failed before fails again, \
             unless --retry-failed makes a new try of it.
 
-            The results file is a JSON object by name with status, saga_id, device_id, request_id, code, reason and \
-            message.
+            The results file is a JSON object by name with status, saga_id, device_id, connection, request_id, code, \
+            reason and message; the failed ones come last. A device that was made stays there as made.
 
             \(CommandStatus.help)
             """)
@@ -40,8 +44,16 @@ struct BatchCommand: AsyncParsableCommand {
     @Option(help: "The batch's id, up to 64 printable ASCII characters; made up if not given, and printed.")
     var batchID: String?
 
-    @Option(help: "Calls at once.", transform: OptionValues.number(1...4096))
-    var parallel: Int = 16
+    @Option(help: "Devices under way at once.", transform: OptionValues.number(1...4096))
+    var parallel: Int = 64
+
+    @Option(
+        help: ArgumentHelp("Start nothing more once so many have failed.", valueName: "number"),
+        transform: OptionValues.number(1...1_000_000))
+    var maxFailures: Int?
+
+    @Flag(name: .customLong("validate"), help: "Have the server check each request, and start nothing.")
+    var validatesOnly = false
 
     @Option(help: ArgumentHelp("Where the results go; <batch id>.results.json if not given.", valueName: "file"))
     var results: String?
@@ -65,6 +77,7 @@ struct BatchCommand: AsyncParsableCommand {
 
     func run() async throws {
         try await self.client.run { client in
+            if self.validatesOnly { try await self.checkThatItValidates(client) }
             let batchID = self.batchID ?? RandomID.make(prefix: "batch")
             let path = self.results ?? "\(String(batchID.map { $0 == "/" ? "_" : $0 })).results.json"
             let earlier = try self.earlierResults(path)
@@ -72,10 +85,20 @@ struct BatchCommand: AsyncParsableCommand {
             // Those of a file fail one by one.
             if self.requests == nil, let first = requests.first { try RequestCheck.check(first) }
             let plan = try BatchPlan(
-                batchID: batchID, requests: requests, earlier: earlier, retriesFailed: self.retryFailed)
-            StandardError.write("batch_id  \(batchID)\nresults   \(path)\n")
+                batchID: batchID, requests: requests, earlier: earlier, retriesFailed: self.retryFailed,
+                validatesOnly: self.validatesOnly)
+            if !self.validatesOnly { StandardError.write("batch_id  \(batchID)\nresults   \(path)\n") }
             let tally = try await self.execute(plan, client, path: path, earlier: earlier)
-            try self.finish(plan, tally)
+            try self.finish(tally)
+        }
+    }
+
+    /// One that doesn't know `validate_only` would create.
+    private func checkThatItValidates(_ client: DeviceClient) async throws {
+        do {
+            _ = try await client.batchGetDevices(.init(), timeout: self.timeout.duration)
+        } catch let failure as CallFailure where failure.code == .unimplemented {
+            throw UsageError("--validate: the server is too old to check requests without creating devices")
         }
     }
 
@@ -121,9 +144,10 @@ struct BatchCommand: AsyncParsableCommand {
         let started = ContinuousClock.now
         let terminal = self.client.terminal(STDERR_FILENO)
         let state = Shared(BatchTally(total: plan.items.count))
-        let runner = BatchRunner(client: client, parallel: self.parallel, timeout: self.timeout.duration)
+        let runner = BatchRunner(
+            client: client, parallel: self.parallel, timeout: self.timeout.duration, maximumFailures: self.maxFailures)
         // Where results can't go, nothing shall start.
-        try Self.save(state.current, earlier, path)
+        try self.save(state.current, earlier, path)
         try await withThrowingTaskGroup(of: Bool.self) { group in
             group.addTask {
                 try await runner.run(plan) { item, outcome in state.withLock { $0.add(item.name, outcome) } }
@@ -140,7 +164,7 @@ struct BatchCommand: AsyncParsableCommand {
                         StandardError.write("\(tally.done) of \(tally.total) done, \(tally.failed) failed\n")
                     }
                     tick += 1
-                    if tick % 10 == 0 { try Self.save(tally, earlier, path) }
+                    if tick % 10 == 0 { try self.save(tally, earlier, path) }
                     try? await Task.sleep(for: .milliseconds(100))
                 }
                 line.clear()
@@ -151,13 +175,18 @@ struct BatchCommand: AsyncParsableCommand {
             }
         }
         let tally = state.current
-        try Self.save(tally, earlier, path)
+        try self.save(tally, earlier, path)
         StandardError.write(tally.line(elapsed: .now - started, style: terminal.style) + "\n")
+        StandardError.write(tally.reasons(style: terminal.style))
+        if tally.done < tally.total {
+            StandardError.write("\(tally.total - tally.done) were not started, after \(tally.failed) failures\n")
+        }
         return tally
     }
 
-    private static func save(_ tally: BatchTally, _ earlier: [String: BatchOutcome], _ path: String) throws {
-        let data = try BatchResults.encode(earlier.merging(tally.outcomes) { $1 })
+    private func save(_ tally: BatchTally, _ earlier: [String: BatchOutcome], _ path: String) throws {
+        if self.validatesOnly { return }
+        let data = try BatchResults.encode(earlier.merging(tally.outcomes) { $0.followed(by: $1) })
         do {
             try data.write(to: URL(filePath: path), options: .atomic)
         } catch {
@@ -173,15 +202,14 @@ struct BatchCommand: AsyncParsableCommand {
         }
     }
 
-    private func finish(_ plan: BatchPlan, _ tally: BatchTally) throws {
+    private func finish(_ tally: BatchTally) throws {
         switch self.client.output {
         case .json: StandardOutput.write(String(decoding: try BatchResults.encode(tally.outcomes), as: UTF8.self))
         case .text:
             var table = TextTable(["NAME", "STATUS", "SAGA", "REASON", "MESSAGE"])
-            for item in plan.items {
-                guard let outcome = tally.outcomes[item.name] else { continue }
-                let reason = outcome.reason.isEmpty && outcome.code != "OK" ? outcome.code : outcome.reason
-                table.append([item.name, outcome.status.rawValue, outcome.sagaID, reason, outcome.message])
+            for (name, outcome) in BatchResults.failedLast(tally.outcomes)
+            where !self.validatesOnly || !outcome.isSuccess {
+                table.append([name, outcome.status.rawValue, outcome.sagaID, outcome.failure, outcome.message])
             }
             StandardOutput.write(table.render(style: self.client.terminal().style))
         }

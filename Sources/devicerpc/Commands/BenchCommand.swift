@@ -9,14 +9,19 @@ struct BenchCommand: AsyncParsableCommand {
             A fixed number of calls is in flight; each that ends is followed by the next. create makes devices; get asks \
             for random ones of the newest sagas (--ids of them); health is grpc.health.v1.Health/Check. watch makes one \
             device and follows its saga with --in-flight streams: how long events take to reach each of them. Give it \
-            time to open them all, e.g. with --option boot_ms=20000 of the simulated provider.
+            time to open them all, e.g. with --option boot_ms=20000 of the simulated provider. batch is create over one \
+            CreateDevices stream; watch-batch the same, and one WatchSagas stream follows them all: how long events take to \
+            reach it.
 
             \(CommandStatus.help)
             """)
 
-    enum Method: String, CaseIterable, ExpressibleByArgument { case create, get, health, watch }
+    enum Method: String, CaseIterable, ExpressibleByArgument {
+        case create, get, health, watch, batch
+        case watchBatch = "watch-batch"
+    }
 
-    @Argument(help: "create, get, health or watch.")
+    @Argument(help: "create, get, health, watch, batch or watch-batch.")
     var method: Method
 
     @Option(help: "Calls in flight.", transform: OptionValues.number(1...65_536))
@@ -57,7 +62,11 @@ struct BenchCommand: AsyncParsableCommand {
         try await self.client.run { first in
             let clients = (0..<self.connections).map { _ in first.another() }
             let result =
-                self.method == .watch ? try await self.watch(first, clients) : try await self.load(first, clients)
+                switch self.method {
+                case .watch: try await self.watch(first, clients)
+                case .watchBatch: try await self.watchBatch(first)
+                default: try await self.load(first, clients)
+                }
             for client in clients { await client.close() }
             switch self.client.output {
             case .json: StandardOutput.write(result.json(self.method.rawValue, self.inFlight, self.connections) + "\n")
@@ -88,6 +97,30 @@ struct BenchCommand: AsyncParsableCommand {
         }
     }
 
+    private func watchBatch(_ client: DeviceClient) async throws -> LoadResult {
+        let batchID = RandomID.make(prefix: "bench")
+        return try await BatchWatchLoad(batchID: batchID, count: self.count ?? 1000).run(client) {
+            let create = try self.creations(client, batchID: batchID)
+            let generator = LoadGenerator(
+                inFlight: self.inFlight, limit: .calls(self.count ?? 1000), pause: self.pause.duration)
+            return await generator.run { _ in try await create(client) }
+        }
+    }
+
+    /// Over one stream, whichever client is given.
+    private func creations(
+        _ client: DeviceClient, batchID: String
+    ) throws -> @Sendable (DeviceClient) async throws -> Void {
+        var template = try self.createRequest()
+        template.batchID = batchID
+        let (stream, timeout) = (CreationStream(client), self.timeout.duration)
+        return { [template] _ in
+            var request = template
+            request.requestID = RandomID.make(prefix: "bench")
+            _ = try await stream.create(request, timeout: timeout)
+        }
+    }
+
     private func createRequest() throws -> V1.CreateDeviceRequest {
         var request = try self.create.request()
         if request.userID.isEmpty { request.userID = "bench" }
@@ -108,8 +141,10 @@ struct BenchCommand: AsyncParsableCommand {
                 request.requestID = RandomID.make(prefix: "bench")
                 _ = try await client.createDevice(request, timeout: timeout)
             }
-        case .watch:
-            throw UsageError("watch is no single call")
+        case .batch:
+            return try self.creations(client, batchID: RandomID.make(prefix: "bench"))
+        case .watch, .watchBatch:
+            throw UsageError("\(self.method.rawValue) is no single call")
         case .get:
             let ids = try await self.sagaIDs(client)
             return { client in

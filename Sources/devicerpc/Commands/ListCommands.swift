@@ -28,7 +28,9 @@ struct ListOptions: ParsableArguments {
 
 struct ListCommand: AsyncParsableCommand {
     static let configuration = CommandConfiguration(
-        commandName: "list", abstract: "Lists devices, newest first.", discussion: CommandStatus.help)
+        commandName: "list",
+        abstract: "Lists devices, newest first; by name, if they are found by the beginning of it alone.",
+        discussion: CommandStatus.help)
 
     @Option(name: .customLong("user"), help: "Only this user's.")
     var userID: String?
@@ -38,6 +40,15 @@ struct ListCommand: AsyncParsableCommand {
 
     @Option(help: "Only this provider's.")
     var provider: String?
+
+    @Option(name: .customLong("batch"), help: "Only those that a batch has made.")
+    var batchID: String?
+
+    @Option(name: .customLong("name"), help: "Only those whose names begin with this.")
+    var namePrefix: String?
+
+    @Option(help: "Only those with this tag.")
+    var tag: String?
 
     @OptionGroup var list: ListOptions
 
@@ -50,6 +61,9 @@ struct ListCommand: AsyncParsableCommand {
             request.userID = self.userID ?? ""
             request.statuses = try self.statuses.map { try EnumArgument.value($0, "--status") }
             if let provider = self.provider { request.provider = try EnumArgument.value(provider, "--provider") }
+            request.batchID = self.batchID ?? ""
+            request.namePrefix = self.namePrefix ?? ""
+            request.tag = self.tag ?? ""
             let devices = try await self.list.pages { size, token in
                 request.pageSize = size
                 request.pageToken = token
@@ -84,6 +98,9 @@ struct SagasCommand: AsyncParsableCommand {
     @Option(name: .customLong("batch"), help: "Only this batch's.")
     var batchID: String?
 
+    @Option(name: .customLong("request-id"), help: "Only those that began with this request id.")
+    var requestID: String?
+
     @OptionGroup var list: ListOptions
 
     @OptionGroup(title: "Client")
@@ -97,6 +114,7 @@ struct SagasCommand: AsyncParsableCommand {
             request.userID = self.userID ?? ""
             request.deviceID = self.deviceID ?? ""
             request.batchID = self.batchID ?? ""
+            request.requestID = self.requestID ?? ""
             let sagas = try await self.list.pages { size, token in
                 request.pageSize = size
                 request.pageToken = token

@@ -6,6 +6,7 @@ import fcntl
 import os
 import pathlib
 import subprocess
+import sys
 from collections.abc import Mapping
 from typing import Protocol
 
@@ -58,6 +59,11 @@ class _Process:
         """Runs a case that does not end by itself."""
         return ChildProcess([*self._command, address, case], log)
 
+    def start_batch(self, address: str, count: int, batch: str, log: pathlib.Path) -> ChildProcess:
+        """Runs BATCH_CASE, which is killed, or ends with 0."""
+        environment = {**os.environ, "DEVICE_BATCH": batch}
+        return ChildProcess([*self._command, address, BATCH_CASE, str(count)], log, environment, cwd=_HERE.parent)
+
     def _call(self, *arguments: str) -> str:
         done = subprocess.run(
             [*self._command, *arguments], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=90
@@ -93,5 +99,10 @@ ALL: Mapping[str, Client] = {"grpcio": _Python(GrpcioClient), "grpclib": _Python
 # Beside the interop cases: the real service, by those that test_clients.py lacks; and calls without end, by those that
 # connect again when a server says goodbye.
 DEVICE_CASE = "device_create_and_watch"
+BATCH_CASE = "device_batch"
+BATCHING: Mapping[str, _Process] = {
+    **{name: _Process(sys.executable, "-m", "interop.batch", name) for name in ("grpcio", "grpclib")},
+    **{name: PROCESSES[name] for name in ("node", "go")},
+}
 CALLS_WITHOUT_END = "calls_without_end"
 RECONNECTING = ("cpp", "go")

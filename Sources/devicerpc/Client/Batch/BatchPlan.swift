@@ -31,10 +31,11 @@ struct BatchPlan {
     /// - Parameters:
     ///   - requests: every one needs a name, unique among them; request and batch ids in them are replaced.
     ///   - earlier: outcomes of earlier runs of this batch, by name.
+    ///   - validatesOnly: whether nothing is to start.
     ///   - retriesFailed: makes a new try of what failed then. Otherwise the same request id gives the same failure.
     init(
         batchID: String, requests: [V1.CreateDeviceRequest], earlier: [String: BatchOutcome] = [:],
-        retriesFailed: Bool = false
+        retriesFailed: Bool = false, validatesOnly: Bool = false
     ) throws(UsageError) {
         guard (1...BatchRequestID.maximumLength).contains(batchID.utf8.count),
             batchID.utf8.allSatisfy({ (33...126).contains($0) })
@@ -55,6 +56,7 @@ struct BatchPlan {
             let attempt = (previous?.attempt ?? 1) + (isNewTry ? 1 : 0)
             request.requestID = BatchRequestID.make(batchID: batchID, name: request.name, attempt: attempt)
             request.batchID = batchID
+            request.validateOnly = validatesOnly
             guard requestIDs.insert(request.requestID).inserted else {
                 throw UsageError("the names \(request.name) and another give the same request id; change the batch id")
             }

@@ -29,6 +29,14 @@ struct BatchTally: Sendable {
         return line
     }
 
+    /// `✗ 12 QUOTA_REFUSED`, a line for each reason, the most frequent first.
+    func reasons(style: TextStyle) -> String {
+        let counts = Dictionary(
+            self.outcomes.values.map(\.failure).filter { !$0.isEmpty }.map { ($0, 1) }, uniquingKeysWith: +)
+        return counts.sorted { ($1.value, $0.key) < ($0.value, $1.key) }
+            .map { "\(style.red("✗")) \($0.value) \(Printable.text($0.key))\n" }.joined()
+    }
+
     /// The worst of all outcomes, for the exit code.
     var status: CommandStatus {
         let outcomes = self.outcomes.values

@@ -1,7 +1,10 @@
 package main
 
 import (
+	"context"
+	"fmt"
 	"io"
+	"os"
 
 	"google.golang.org/grpc/codes"
 
@@ -42,4 +45,49 @@ func deviceCreateAndWatch(t target) {
 	checkCode(err, codes.OK)
 	check(device.Status == v1.DeviceStatus_DEVICE_STATUS_RUNNING && device.Connection.GetAdbPort() != 0,
 		"device %v", device)
+}
+
+// As many creations as iterations on one stream, a third of them wrong (interop/batch.py says how); each has one result.
+func deviceBatch(t target) {
+	batch := os.Getenv("DEVICE_BATCH")
+	stream, err := v1.NewDeviceServiceClient(t.connect()).CreateDevices(context.Background())
+	checkCode(err, codes.OK)
+	go func() {
+		for number := 1; number <= t.iterations; number++ {
+			request := &v1.CreateDeviceRequest{
+				RequestId: fmt.Sprintf("%s-%d", batch, number), BatchId: batch, UserId: "user-1",
+				Name: fmt.Sprintf("%s %d", batch, number), ReturnWhen: v1.ReturnWhen_RETURN_WHEN_FINISHED,
+			}
+			switch number % 9 {
+			case 3:
+				request.Name = ""
+			case 6:
+				request.RequestId = ""
+			case 0:
+				request.ProviderOptions = map[string]string{"fail": "create:refused"}
+			}
+			if stream.Send(request) != nil {
+				return
+			}
+		}
+		stream.CloseSend()
+	}()
+	seen := map[uint32]bool{}
+	for {
+		result, err := stream.Recv()
+		if err == io.EOF {
+			break
+		}
+		checkCode(err, codes.OK)
+		check(!seen[result.Index], "two results: %v", result)
+		seen[result.Index] = true
+		wanted := codes.OK
+		if result.Index%3 == 0 {
+			wanted = codes.InvalidArgument
+		}
+		check(codes.Code(result.Error.GetCode()) == wanted, "result %v", result)
+		check((result.Device != nil) == (wanted == codes.OK), "result %v", result)
+		check((result.SagaId != "") == (wanted == codes.OK || result.Index%9 == 0), "result %v", result)
+	}
+	check(len(seen) == t.iterations, "%d results", len(seen))
 }

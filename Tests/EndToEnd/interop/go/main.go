@@ -54,6 +54,7 @@ var cases = map[string]func(target){
 	"concurrent_large_unary":      concurrentLargeUnary,
 	"calls_without_end":           callsWithoutEnd,
 	"device_create_and_watch":     deviceCreateAndWatch,
+	"device_batch":                deviceBatch,
 }
 
 func main() {

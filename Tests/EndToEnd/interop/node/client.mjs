@@ -2,9 +2,9 @@
 
 import { cases } from './cases.mjs';
 import { Channel } from './channel.mjs';
-import { device_create_and_watch } from './device.mjs';
+import { device_batch, device_create_and_watch } from './device.mjs';
 
-const all = { ...cases, device_create_and_watch };
+const all = { ...cases, device_batch, device_create_and_watch };
 const [address, name, iterations = '10', caFile] = process.argv.slice(2);
 if (name === 'list') {
   console.log(Object.keys(all).join('\n'));

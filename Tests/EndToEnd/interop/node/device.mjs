@@ -7,8 +7,10 @@ import { Status } from './channel.mjs';
 import { decode, encode } from './protobuf.mjs';
 
 // What is used here of proto/cloudphone/device/v1.
+const Entry = { key: [1, 'string'], value: [2, 'string'] };
 const CreateDeviceRequest = {
-  request_id: [1, 'string'], name: [2, 'string'], user_id: [6, 'string'], return_when: [12, 'int32'],
+  request_id: [1, 'string'], name: [2, 'string'], user_id: [6, 'string'], provider_options: [11, [Entry]],
+  return_when: [12, 'int32'], batch_id: [14, 'string'],
 };
 const Connection = { host: [1, 'string'], adb_port: [2, 'int32'], webrtc_port: [3, 'int32'] };
 const Device = { device_id: [1, 'string'], name: [2, 'string'], status: [5, 'int32'], connection: [13, Connection] };
@@ -21,7 +23,12 @@ const Saga = {
 };
 const SagaEvent = { saga_id: [1, 'string'], sequence: [2, 'int32'], type: [4, 'int32'], saga_status: [9, 'int32'] };
 
+const CreateDevicesResult = {
+  index: [1, 'int32'], saga_id: [4, 'string'], device: [5, Device], error: [6, { code: [1, 'int32'] }],
+};
+
 const RETURN_WHEN_ACCEPTED = 2;
+const RETURN_WHEN_FINISHED = 3;
 const SAGA_STARTED = 1;
 const SAGA_COMPLETED = 10;
 const COMPLETED = 2;
@@ -56,4 +63,28 @@ export async function device_create_and_watch(connect) {
   const made = await unary('GetDevice', GetDeviceRequest, { device_id: device.device_id }, Device);
   assert.deepEqual([made.name, made.status], ['made by node', RUNNING]);
   assert.ok(made.connection.host && made.connection.adb_port);
+}
+
+// As many creations as iterations on one stream, a third of them wrong (interop/batch.py says how); each has one result.
+export async function device_batch(connect, { iterations }) {
+  const batch = process.env.DEVICE_BATCH;
+  const call = connect().call('/cloudphone.device.v1.DeviceService/CreateDevices');
+  for (let number = 1; number <= iterations; number++) {
+    await call.send(encode(CreateDeviceRequest, {
+      request_id: number % 9 === 6 ? '' : `${batch}-${number}`, name: number % 9 === 3 ? '' : `${batch} ${number}`,
+      user_id: 'user-1', batch_id: batch, return_when: RETURN_WHEN_FINISHED,
+      provider_options: number % 9 === 0 ? [{ key: 'fail', value: 'create:refused' }] : [],
+    }));
+  }
+  call.end();
+  const { messages, status } = await call.collect();
+  assert.equal(status.code, Status.OK, status.message);
+  const results = messages.map(({ bytes }) => decode(CreateDevicesResult, bytes));
+  const indexes = new Set(results.map(({ index }) => index));
+  assert.deepEqual([results.length, indexes.size], [iterations, iterations]);
+  for (const { index, saga_id, device, error } of results) {
+    assert.equal(error?.code ?? Status.OK, index % 3 === 0 ? Status.INVALID_ARGUMENT : Status.OK);
+    assert.equal(device !== undefined, index % 3 !== 0);
+    assert.equal(saga_id !== '', index % 3 !== 0 || index % 9 === 0);
+  }
 }
