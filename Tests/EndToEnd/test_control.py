@@ -10,6 +10,7 @@ import pytest
 
 from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
 from support.server import run_command
+from support.sites import site_server, wait_for_version
 from support.waiting import wait_until
 from support.world import World
 
@@ -175,4 +176,45 @@ def test_a_deletion_always_wins(world: World) -> None:
     assert client.list_devices().devices == [] and sum(world.ledger.net().values() if world.ledger else ()) == 0
     assert int(world.database.value("SELECT count(*) FROM simulated_device WHERE destroyed_at IS NULL")) == 0
     assert int(world.database.value("SELECT count(*) FROM port WHERE saga_id IS NOT NULL")) == 0
+    world.audit(client)
+
+
+def test_through_a_replica_that_does_not_serve_the_site(world: World) -> None:
+    """It learns where the device is when it claims it; the rest is for those who can call there."""
+    servers = [
+        site_server(
+            world, f"control-{name}", [{"provider": "simulated", "name": name, "latency": "10ms", "boot": "0s"}],
+            USER_SERVICE_IDEMPOTENT="true")
+        for name in ("north", "south")
+    ]
+    here, there = (server.client() for server in servers)
+    for server in servers:
+        wait_for_version(server, 2)
+    made = here.create()
+    device = made.device.device_id
+    assert here.saga(made.saga_id).site == "north"
+    for method, status in (("StopDevice", "STOPPED"), ("StartDevice", "RUNNING"), ("RestartDevice", "RUNNING")):
+        assert device_status(there.operate(method, device).device) == status
+        assert runs(world, made.saga_id) == (status == "RUNNING")
+    there.delete(device)
+    world.audit(here)
+
+
+def test_a_restart_that_does_not_stop_it(world: World) -> None:
+    """One that the provider refuses to stop still runs, and is reached as before; one whose stop was not answered is stopped for
+    certain before anybody says so."""
+    environment = {"USER_SERVICE_IDEMPOTENT": "true"}
+    client = world.server(environment=environment).client()
+    for failure, status in (("refused", "RUNNING"), ("unknown;fail_times=2", "STOPPED")):
+        there = world.server(environment={**environment, "DEVICERPC_SIMULATED_OPTIONS": f"fail=stop:{failure}"})
+        made = client.create()
+        with pytest.raises(RPCFailure) as failed:
+            there.client().operate("RestartDevice", made.device.device_id, saga_timeout=1, timeout=90)
+        client.wait_finished(failed.value.saga_id, 90)
+        device = client.device(made.device.device_id)
+        assert device_status(device) == status and failed.value.reason in device.status_reason, device
+        assert runs(world, made.saga_id) == (status == "RUNNING")
+        assert (device.connection == made.device.connection) == (status == "RUNNING")
+        assert device.operation_saga_id == ""
+        there.kill()
     world.audit(client)

@@ -7,6 +7,8 @@ enum ClaimedDevice: Equatable {
         var creation: SagaID
         var made: MadeDevice
         var ports: PortPair?
+        /// What it was before it was claimed; `nil`: an older program has claimed it.
+        var before: DeviceStatus?
     }
 
     case there(Device)
@@ -28,7 +30,16 @@ enum ClaimedDevice: Equatable {
         if let host = value["host"]?.string, let adb = value["adb"]?.integer, let webRTC = value["webrtc"]?.integer {
             ports = PortPair(host: host, adb: adb, webRTC: webRTC)
         }
-        self = .there(Device(creation: creation, made: try MadeDevice(value["made"]), ports: ports))
+        self = .there(
+            Device(
+                creation: creation, made: try MadeDevice(value["made"]), ports: ports,
+                before: value["before"]?.string.flatMap { DeviceStatus(name: $0) }))
+    }
+
+    /// What the device was before it was claimed, where that is known.
+    var before: DeviceStatus? {
+        guard case .there(let device) = self else { return nil }
+        return device.before
     }
 
     /// The device that a saga holds; `nil`: it holds none, and has nothing to do.

@@ -4,11 +4,12 @@ public import SagaRuntime
 ///
 /// | type           | steps (undo)                                                                                              |
 /// |----------------|-----------------------------------------------------------------------------------------------------------|
-/// | DEVICE_START   | CLAIM_DEVICE (STOPPED), START_DEVICE (stopped), UPDATE_DATABASE_RECORD                                     |
-/// | DEVICE_STOP    | CLAIM_DEVICE, STOP_DEVICE (the pivot), UPDATE_DATABASE_RECORD                                               |
-/// | DEVICE_RESTART | CLAIM_DEVICE (STOPPED), STOP_DEVICE (none), START_DEVICE (stopped), UPDATE_DATABASE_RECORD                  |
+/// | DEVICE_START   | CLAIM_DEVICE (given back), START_DEVICE (stopped), UPDATE_DATABASE_RECORD                                  |
+/// | DEVICE_STOP    | CLAIM_DEVICE (given back), STOP_DEVICE (the pivot), UPDATE_DATABASE_RECORD                                  |
+/// | DEVICE_RESTART | CLAIM_DEVICE (given back), STOP_DEVICE (stopped), START_DEVICE (stopped), UPDATE_DATABASE_RECORD            |
 ///
-/// A start that fails leaves the device STOPPED, and says why. One that is already what it is to become is left as it is.
+/// A start that fails leaves the device STOPPED, and says why. What was given back before anything was done to it is what it was. One
+/// that is already what it is to become is left as it is.
 public enum DeviceControl {
     /// What all live instances must know before there are such sagas.
     static let feature = "control"
@@ -27,12 +28,13 @@ public enum DeviceControl {
             StepDefinition(
                 name: DeviceStep.claimDevice, action: .remote(ClaimDeviceStep(operation: operation, sagas: others)),
                 claim: OperationStatements.claim(operation), onCompensated: [OperationStatements.giveBack],
-                undoAfter: operation == .stop ? [] : [DeviceStep.startDevice], retry: DeviceDeletion.claimRetry)
+                undoAfter: [DeviceStep.stopDevice, DeviceStep.startDevice], retry: DeviceDeletion.claimRetry)
         }
         func stop(_ kind: StepDefinition.Kind) -> StepDefinition {
             StepDefinition(
                 name: DeviceStep.stopDevice, kind: kind, action: .remote(StopClaimedDeviceStep(providers: providers)),
-                onSucceeded: kind == .pivot ? [] : [OperationStatements.markStarting], retry: configuration.retry,
+                undoIsRemote: kind != .pivot, onSucceeded: kind == .pivot ? [] : [OperationStatements.markStarting],
+                undoAfter: [DeviceStep.startDevice], retry: configuration.retry,
                 undoRetry: configuration.undoRetry, callLimit: limits.stop + limits.find,
                 unavailableReason: DeviceFailureReason.providerUnavailable)
         }
@@ -87,6 +89,8 @@ struct StartClaimedDeviceStep: RemoteStep {
 }
 
 /// STOP_DEVICE. One that the provider has lost doesn't run any more: the step's output says so.
+///
+/// Its undo stops it too: a stop that nobody has answered may not have happened, and what is not started again is stopped for certain.
 struct StopClaimedDeviceStep: RemoteStep {
     let providers: ProviderRegistry
 
@@ -102,7 +106,11 @@ struct StopClaimedDeviceStep: RemoteStep {
     var isRepeatable: Bool { true }
     func resolve(_ context: StepContext) async throws(StepError) -> Resolution { .repeatable }
 
-    func compensate(_ context: StepContext) async throws(StepError) -> Undone { .nothingFound }
+    func compensate(_ context: StepContext) async throws(StepError) -> Undone {
+        guard let device = try ClaimedDevice.claim(of: context) else { return .nothingFound }
+        return try await ProviderCall(claimed: device, context, self.providers).stop() ? .undone : .nothingFound
+    }
+
     func discard(_ context: StepContext, output: String?) async throws(StepError) {}
 
     func dependency(request: [UInt8], outputs: [String: String]) -> String? {

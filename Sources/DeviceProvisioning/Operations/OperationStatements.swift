@@ -29,11 +29,13 @@ enum OperationStatements {
                     FOR UPDATE SKIP LOCKED
                 ), free AS (
                     SELECT w.*, f.status AS before, w.statuses IS NULL OR w.statuses ? f.status
-                            OR coalesce(f.holder = w.saga_id, false) AS is_ready
+                            OR coalesce(f.holder = w.saga_id, false) AS is_ready,
+                        coalesce(f.holder = w.saga_id, false) AS is_own
                     FROM wanted w JOIN found f ON f.device_id = w.device
                     WHERE f.holder IS NULL OR f.holder IN (w.over, w.saga_id)
                 ), chosen AS (
-                    SELECT DISTINCT ON (w.device) w.saga_id, w.device, w.status
+                    SELECT DISTINCT ON (w.device) w.saga_id, w.device, w.status,
+                        CASE WHEN NOT w.is_own THEN w.before END AS before
                     FROM free w WHERE w.is_ready
                     ORDER BY w.device, w.ordinal
                 ), taken AS (
@@ -42,10 +44,10 @@ enum OperationStatements {
                         updated_at = saga_now()
                     FROM chosen c
                     WHERE d.device_id = c.device
-                    RETURNING c.saga_id, d.saga_id AS creation, d.site, d.made
+                    RETURNING c.saga_id, c.before, d.saga_id AS creation, d.site, d.made
                 ), granted AS (
                     SELECT c.saga_id, json_strip_nulls(json_build_object(
-                            'site', c.site, 'creation', c.creation, 'made', c.made, 'host', p.host, 'adb', p.adb_port,
+                            'site', c.site, 'creation', c.creation, 'before', c.before, 'made', c.made, 'host', p.host, 'adb', p.adb_port,
                             'webrtc', p.webrtc_port))::text AS output
                     FROM taken c LEFT JOIN port p ON p.saga_id = c.creation
                     UNION ALL
@@ -120,12 +122,15 @@ enum OperationStatements {
             refusal: nil)
     }
 
-    /// The undo of a claim: the device is stopped, and says why.
+    /// The undo of a claim: the device is what it was, or stopped where something was done to it, and says why.
     static let giveBack = SideEffect(
         name: "device_give_back", statement: Self.release,
         argument: { view in
-            Self.argument(
-                view, .stopped, reason: view.failure.map { "\($0.reason): \($0.message)" } ?? "", connection: nil)
+            let isUntouched = view.undoneSteps.isDisjoint(with: [DeviceStep.stopDevice, DeviceStep.startDevice])
+            let before = isUntouched ? (try? ClaimedDevice(view.outputs))?.before : nil
+            return Self.argument(
+                view, before ?? .stopped, reason: view.failure.map { "\($0.reason): \($0.message)" } ?? "",
+                connection: nil, keepsConnection: before == .running)
         })
 
     /// The device is stopped, on its way to be started again.
@@ -141,21 +146,25 @@ enum OperationStatements {
     private static let release = """
         UPDATE devices d
         SET status = a.argument->>'status', status_reason = a.argument->>'reason', operation_saga_id = NULL, updated_at = saga_now(),
-            host = coalesce(a.argument->'connection'->>'host', ''),
-            adb_port = coalesce((a.argument->'connection'->>'adb')::int, 0),
-            webrtc_port = coalesce((a.argument->'connection'->>'webrtc')::int, 0),
-            attributes = coalesce(a.argument->'connection'->'attributes', '{}')
+            host = coalesce(a.argument->'connection'->>'host', CASE WHEN a.argument ? 'keep' THEN d.host ELSE '' END),
+            adb_port = coalesce(
+                (a.argument->'connection'->>'adb')::int, CASE WHEN a.argument ? 'keep' THEN d.adb_port ELSE 0 END),
+            webrtc_port = coalesce(
+                (a.argument->'connection'->>'webrtc')::int, CASE WHEN a.argument ? 'keep' THEN d.webrtc_port ELSE 0 END),
+            attributes = coalesce(
+                a.argument->'connection'->'attributes', CASE WHEN a.argument ? 'keep' THEN d.attributes ELSE '{}' END)
         FROM accepted a
         WHERE d.device_id = (a.argument->>'device')::uuid AND d.operation_saga_id = a.saga_id
         """
 
     private static func argument(
-        _ view: SagaView, _ status: DeviceStatus, reason: String, connection: String?
+        _ view: SagaView, _ status: DeviceStatus, reason: String, connection: String?, keepsConnection: Bool = false
     ) -> String {
         JSONWriter.object(reserving: 256) { writer in
             writer.member("device", view.resourceID)
             writer.member("status", status.name)
             writer.member("reason", Text.sanitised(reason))
+            if keepsConnection { writer.member("keep", true) }
             if let connection, !connection.isEmpty { writer.member("connection", json: connection) }
         }
     }

@@ -250,6 +250,12 @@ extension SagaSnapshot {
         view.batchID = self.batchID
         view.failure = self.failure
         for step in self.steps where step.isDone && step.doubt == .sent { view.doubtfulSteps.insert(step.name) }
+        if self.isTurnedBack {
+            // What somebody has undone by hand is skipped.
+            for step in self.steps where step.status == .compensated || step.status == .skipped {
+                view.undoneSteps.insert(step.name)
+            }
+        }
         return view
     }
 }

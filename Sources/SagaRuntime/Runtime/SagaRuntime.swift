@@ -334,7 +334,8 @@ public final class SagaRuntime: Sendable {
                 registry: self.registry, commands: self.commands, sleepsFrom: self.configuration.sleepsFrom,
                 observer: self.observer,
                 announce: { relay.announce($0) },
-                callLimits: self.share, logger: self.logger))
+                callLimits: self.share,
+                isServed: { [sites = self.sites] in sites?.isServedHere($0) ?? true }, logger: self.logger))
         let adoption = SagaAdoption(
             lease: lease, worker: worker, pool: self.pool, reader: self.reader, days: self.days,
             features: self.features, sleepers: self.sleepers, commands: self.commands, registry: self.registry,

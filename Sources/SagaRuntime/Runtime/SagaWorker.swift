@@ -20,6 +20,8 @@ final class SagaWorker: Sendable {
         var announce: @Sendable (SagaID) -> Void
         /// What this process may do at a dependency of calls, now; `nil`: nobody limits it.
         var callLimits: @Sendable (String) -> CallLimits?
+        /// Whether this process can call a site, now.
+        var isServed: @Sendable (String) -> Bool
         var logger: Logger
     }
 
@@ -438,13 +440,22 @@ final class SagaWorker: Sendable {
         return true
     }
 
-    /// Whether a saga's call is to be made by another process, since this one has no share of the calls to a dependency.
+    /// Whether a saga's call is to be made by another process: this one has no share of the calls to a dependency, or can't call
+    /// the site that the saga has found its device at.
     private func isForOthers(_ dependency: String, _ drive: Drive) -> Bool {
-        drive.machine.definition.sleeps && self.permits.hasNoShare(of: dependency)
+        let definition = drive.machine.definition
+        guard definition.sleeps else { return false }
+        let snapshot = drive.machine.snapshot
+        if let site = definition.site(snapshot.request, snapshot.outputs) {
+            if !self.dependencies.isServed(site) { return true }
+        } else if definition.missing(snapshot.request, snapshot.outputs) != nil {
+            return true
+        }
+        return self.permits.hasNoShare(of: dependency)
     }
 
-    /// Puts a saga to sleep. Only those that have a share of the dependency's calls wake it, as many as they can serve: what they
-    /// took beyond that would wait with them, before new sagas of theirs.
+    /// Puts a saga to sleep. Only those that serve its site and have a share of the dependency's calls wake it, as many as they can
+    /// serve: what they took beyond that would wait with them, before new sagas of theirs.
     private func leaveToOthers(_ dependency: String, _ drive: inout Drive) async -> Bool {
         drive.permit.release()
         let now = self.dependencies.clock.moment()

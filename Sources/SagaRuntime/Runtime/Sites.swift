@@ -27,6 +27,9 @@ final class Sites: Sendable {
     /// What this process serves, now.
     var served: [String] { self.local().sorted() }
 
+    /// Whether this process serves a site, now.
+    func isServedHere(_ site: String) -> Bool { self.local().contains(site) }
+
     /// What some live instance serves, this one or another.
     var servedByAny: [String] { self.view.withLock { $0.served }.union(self.local()).sorted() }
 

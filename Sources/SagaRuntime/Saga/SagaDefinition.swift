@@ -168,6 +168,8 @@ public struct SagaView: Sendable {
     public var outputs: [String: String]
     /// Steps of which a call was not answered, though they are done: it may still take effect.
     public var doubtfulSteps: Set<String> = []
+    /// Steps whose effect was taken back, or may have been there and was looked for.
+    public var undoneSteps: Set<String> = []
     /// Why the saga turned back.
     public var failure: SagaFailure?
     /// Of a new saga: `NewSaga.sites`.

@@ -112,8 +112,14 @@ import Testing
             let record = try #require(try await DeviceStore(database: fixture.pool).device(creation.resourceID))
             if operation.from?.contains(status) ?? true {
                 #expect(record.holder == saga.sagaID.rawValue && record.status == operation.during)
-                // A flush that is sent again finds it claimed.
-                #expect(try await fixture.run(OperationStatements.claim(operation), [saga])[saga.sagaID] == output)
+                let claimed = try ClaimedDevice([DeviceStep.claimDevice: try #require(output)])
+                #expect(claimed.before == status)
+                // A flush that is sent again finds it claimed, and what it was before is not known any more.
+                let again = try #require(
+                    try await fixture.run(OperationStatements.claim(operation), [saga])[saga.sagaID])
+                guard case .there(var device) = claimed else { return #expect(Bool(false), "it is there") }
+                device.before = nil
+                #expect(try ClaimedDevice([DeviceStep.claimDevice: again]) == .there(device))
             } else {
                 #expect(output == (status == operation.goal ? #"{"nothing":true}"# : nil))
                 #expect(record.holder.isEmpty && record.status == status)
