@@ -19,32 +19,45 @@ _POISON_DEATHS = 4
 
 @dataclasses.dataclass
 class Account:
-    """One saga, and what belongs to it."""
+    """One saga, and what belongs to its device, if it made one."""
 
     saga_id: str
+    kind: str
     status: str
     device_id: str = ""
     devices: int = 0
     ports: int = 0
+    # Statuses.
     records: list[str] = dataclasses.field(default_factory=list)
     counted: int = 0
+    # What the provider has of it runs.
+    runs: bool = False
+    # The other sagas of its device.
+    others: list[Account] = dataclasses.field(default_factory=list, repr=False)
+    # Who holds it.
+    holder: str = ""
 
-    def problems(self, has_record: bool, is_parked_rightly: bool) -> list[str]:
-        holds = {"devices": self.devices, "port pairs": self.ports, "counted": self.counted, "records": len(self.records)}
-        if self.status == "COMPLETED":
-            wrong = {name: number for name, number in holds.items() if number != 1}
-            if wrong or self.records != ["RUNNING"]:
-                return [f"COMPLETED with {holds}, records {self.records}"]
-        elif self.status == "COMPENSATED":
-            if any(holds.values()):
-                return [f"COMPENSATED with {holds}"]
-        elif self.status == "PARKED":
-            # What it had may be there still, but once.
-            problems = [f"PARKED with {number} {name}" for name, number in holds.items() if number not in (0, 1)]
-            return problems if is_parked_rightly else [*problems, "PARKED, and no fault explains it"]
-        else:
+    def problems(self) -> list[str]:
+        if self.status not in ("COMPLETED", "COMPENSATED", "PARKED"):
             return [f"still {self.status}"]
-        return [] if has_record else ["has no events"]
+        if self.kind != "DEVICE_CREATION":
+            return []
+        holds = {"devices": self.devices, "port pairs": self.ports, "counted": self.counted, "records": len(self.records)}
+        deletions = {other.status for other in self.others if other.kind == "DEVICE_DELETION"}
+        parked = [other.saga_id for other in (self, *self.others) if other.status == "PARKED"]
+        if "COMPLETED" in deletions:
+            return [f"deleted with {holds}"] if any(holds.values()) else []
+        if self.status == "PARKED" or "PARKED" in deletions:
+            # What it had may be there still, but once.
+            return [f"PARKED with {number} {name}" for name, number in holds.items() if number not in (0, 1)]
+        if self.status == "COMPENSATED":
+            return [f"COMPENSATED with {holds}"] if any(holds.values()) else []
+        if any(number != 1 for number in holds.values()):
+            return [f"COMPLETED with {holds}"]
+        if self.holder or parked:
+            return [] if self.holder in parked else [f"is held by {self.holder or 'nobody'}, and parked are {parked}"]
+        shown = "RUNNING" if self.runs else "STOPPED"
+        return [] if self.records == [shown] else [f"COMPLETED, its record says {self.records}, the provider {shown}"]
 
 
 class Audit:
@@ -67,8 +80,12 @@ class Audit:
         self._check_requests()
         for saga_id, account in sorted(self._accounts.items()):
             self._check_events(saga_id)
-            for problem in account.problems(saga_id in self.events, self._is_parked_rightly(saga_id)):
+            for problem in account.problems():
                 self._find(saga_id, problem)
+            if account.status == "PARKED" and not self._is_parked_rightly(saga_id):
+                self._find(saga_id, "PARKED, and no fault explains it")
+            if saga_id not in self.events:
+                self._find(saga_id, "has no events")
         for client in self._clients:
             client.close()
 
@@ -81,8 +98,8 @@ class Audit:
     # Reading
 
     def _read_sagas(self) -> None:
-        for row in self._database.records("SELECT saga_id, status::text AS status FROM saga_state"):
-            account = Account(str(row["saga_id"]), str(row["status"]))
+        for row in self._database.records("SELECT saga_id, saga_type, status::text AS status FROM saga_state"):
+            account = Account(str(row["saga_id"]), str(row["saga_type"]), str(row["status"]))
             self._accounts[account.saga_id] = account
         for number, saga_id in enumerate(sorted(self._accounts)):
             client = self._clients[number % len(self._clients)]
@@ -96,21 +113,29 @@ class Audit:
 
     def _count(self) -> None:
         """Whatever exists is put on the account of its saga; what has none is nobody's."""
-        of_device = {account.device_id: account for account in self._accounts.values() if account.device_id}
-        for (saga_id, device) in self._database.rows(
+        creations = [one for one in self._accounts.values() if one.kind == "DEVICE_CREATION"]
+        of_device = {account.device_id: account for account in creations if account.device_id}
+        for account in self._accounts.values():
+            if account.kind != "DEVICE_CREATION" and account.device_id in of_device:
+                of_device[account.device_id].others.append(account)
+        for (saga_id, device, runs) in self._database.rows(
             # What was told to go late has gone by now, and the clock may have been set back since.
-            "SELECT saga_id, device_id FROM simulated_device WHERE destroyed_at IS NULL"
+            "SELECT saga_id, device_id, started_at IS NOT NULL FROM simulated_device WHERE destroyed_at IS NULL"
         ):
             if account := self._owner(self._accounts, saga_id, f"the provider's device {device}"):
                 account.devices += 1
+                account.runs = account.runs or runs
         for saga_id, host, port in self._database.rows(
             "SELECT saga_id, host, adb_port FROM port WHERE saga_id IS NOT NULL"
         ):
             if account := self._owner(self._accounts, saga_id, f"the ports {host}:{port}"):
                 account.ports += 1
-        for device, status in self._database.rows("SELECT device_id::text, status::text FROM devices"):
+        for device, status, holder in self._database.rows(
+            "SELECT device_id::text, status::text, operation_saga_id FROM devices"
+        ):
             if account := self._owner(of_device, device, f"the record of device {device}"):
                 account.records.append(str(status).upper())
+                account.holder = holder or ""
         for device, number in self._stage.user_service.net().items():
             if number and (account := self._owner(of_device, device, f"{number} counted for device {device}")):
                 account.counted += number
@@ -156,6 +181,8 @@ class Audit:
     def _check_outcome(self, saga_id: str, when: str, outcome: str) -> None:
         """What its caller was told is what became of it."""
         status = self._accounts[saga_id].status
+        if saga_id in self._load.resumed:
+            return
         if when == "FINISHED" and outcome == "OK" and status != "COMPLETED":
             self._find(saga_id, f"its caller was told that it runs, it is {status}")
         if outcome not in ("OK", "") and status == "COMPLETED":
@@ -172,6 +199,9 @@ class Audit:
         if status_name(saga) != self._accounts[saga_id].status:
             self._find(saga_id, f"GetSaga says {status_name(saga)}, its row {self._accounts[saga_id].status}")
         heard = self._load.watched.get(saga_id)
+        if heard and event_name(heard[-1]) == "SAGA_PARKED":
+            # There its stream ends; what commands have come of it since is for whoever asks again.
+            events = events[: len(heard)]
         if heard is not None and sequences(heard) != sequences(events):
             self._find(saga_id, f"its watcher heard {sequences(heard)}")
         elif heard is not None and [one.SerializeToString() for one in heard] != [one.SerializeToString() for one in events]:
@@ -187,7 +217,11 @@ class Audit:
         met = [name for name, start, over in stage.history.faults if start < end and over > begin]
         if saga.failure.reason == "POISON":
             return sum(name.startswith("kill") for name in met) >= _POISON_DEATHS
-        if saga.current_step != "REPORT_QUOTA_USAGE" or stage.plan.is_idempotent:
+        if saga.failure.reason == "BLOCKED_BY_SAGA":
+            return any(
+                one.status == "PARKED" or one.saga_id in self._load.resumed for one in self._accounts.values()
+                if one.device_id == saga.device_id and one.saga_id != saga_id)
+        if saga.current_step not in ("REPORT_QUOTA_USAGE", "RELEASE_QUOTA") or stage.plan.is_idempotent:
             return False
         # Nobody but the user service knows whether it has counted: an answer was lost, or whoever asked was.
         return saga.device_id in stage.user_service.in_doubt or any(
@@ -218,6 +252,7 @@ class Audit:
                 f"    {at:8.2f} {event.sequence:2} {event_name(event)} {event.step} attempt={event.attempt}"
                 f" {event.reason} {event.message}".rstrip()
             )
+        lines += [f"    {other} {self._summary(other.saga_id)}" for other in account.others if other.saga_id in self.sagas]
         rows = self._database.records(
             "SELECT * FROM simulated_device WHERE saga_id = %s ORDER BY generation, created_at", saga_id)
         lines += [f"    provider: {row}" for row in rows]

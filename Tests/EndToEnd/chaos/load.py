@@ -1,7 +1,9 @@
-"""Who calls: creators that repeat what was not answered, and watchers that go on where they were cut off."""
+"""Who calls: creators and users of devices that repeat what was not answered, operators who meddle, and watchers that go on
+where they were cut off."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import queue
 import random
@@ -12,11 +14,15 @@ from typing import Any
 import grpc
 
 from support.client import DeviceClient, RPCFailure, event_name
+from support.stubs import service_pb2
 
 from .stage import Stage
 
 CREATORS = 6
+USERS = 4
 WATCHERS = 24
+# What is done with devices, and how often.
+_OPERATIONS = {"DeleteDevice": 5, "StopDevice": 4, "StartDevice": 4, "RestartDevice": 3}
 # What the provider does to a saga: one of these in four.
 _PROVIDER_LIES: tuple[dict[str, str], ...] = (
     {"fail": "create:unavailable", "fail_times": "1"},
@@ -41,7 +47,7 @@ _GOOD_AS_DONE = {"INVALID_ARGUMENT", "RESOURCE_EXHAUSTED", "ABORTED", "FAILED_PR
 
 @dataclasses.dataclass
 class Request:
-    """One device that somebody wants, over all its repetitions."""
+    """One call of somebody who wants a device, or something of it, over all its repetitions."""
 
     number: int
     request_id: str
@@ -50,6 +56,9 @@ class Request:
     options: dict[str, str]
     timeout: float
     began_at: float
+    method: str = "CreateDevice"
+    # What it is about; of a creation once somebody was told.
+    device_id: str = ""
     # What callers were told.
     saga_ids: set[str] = dataclasses.field(default_factory=set)
     calls: int = 0
@@ -66,7 +75,11 @@ class Load:
         self.requests: list[Request] = []
         # What watchers were told: saga → events.
         self.watched: dict[str, list[Any]] = {}
+        # Sagas that operators resumed: they may end after those who waited were told that they don't.
+        self.resumed: set[str] = set()
         self._threads = [threading.Thread(target=self._create, name=f"creator-{n}") for n in range(CREATORS)]
+        self._threads += [threading.Thread(target=self._use, name=f"user-{n}") for n in range(USERS)]
+        self._threads.append(threading.Thread(target=self._meddle, name="operator"))
         self._watchers = [threading.Thread(target=self._watch_all, name=f"watcher-{n}") for n in range(WATCHERS)]
 
     def start(self) -> None:
@@ -123,18 +136,75 @@ class Load:
             client = draw.choice(clients)
             request.calls += 1
             try:
-                made = client.create(
-                    f"phone {request.number}", user=request.user, when=request.when, options=request.options,
-                    saga_timeout=request.timeout, request_id=request.request_id, timeout=draw.choice([2, 5, 20]),
-                )
+                made = self._call(client, request, draw.choice([2, 5, 20]))
+                request.device_id = request.device_id or made.device.device_id
                 self._learn(request, made.saga_id, "OK")
             except RPCFailure as failure:
                 is_over = failure.code.name in _GOOD_AS_DONE and failure.reason != "OVERLOADED"
+                # A device is gone for good; a saga that is not there was never begun.
+                is_over = is_over or failure.code is grpc.StatusCode.NOT_FOUND and request.method != "CreateDevice"
                 self._learn(request, failure.saga_id, failure.reason if is_over else "")
                 if failure.code is grpc.StatusCode.ALREADY_EXISTS or failure.code is grpc.StatusCode.INTERNAL:
                     self._stage.history.find(f"{request.request_id}: {failure}")
                     request.outcome = failure.code.name
                 time.sleep(draw.uniform(0.05, 0.5))
+
+    def _call(self, client: DeviceClient, request: Request, timeout: float) -> Any:
+        common = {
+            "when": request.when, "saga_timeout": request.timeout, "request_id": request.request_id, "timeout": timeout,
+        }
+        if request.method == "CreateDevice":
+            return client.create(f"phone {request.number}", user=request.user, options=request.options, **common)
+        if request.method == "DeleteDevice":
+            return client.delete(request.device_id, **common)
+        return client.operate(request.method, request.device_id, **common)
+
+    # Using
+
+    def _use(self) -> None:
+        """Does something with devices, those that others do something with as well, and those that are being made or gone."""
+        clients = [DeviceClient(replica.server.address) for replica in self._stage.replicas]
+        while not self._stopped.is_set():
+            if use := self._next_use():
+                self._repeat(*use, clients)
+            time.sleep(0.2)
+        for client in clients:
+            client.close()
+
+    def _next_use(self) -> tuple[Request, random.Random] | None:
+        with self._lock:
+            number = len(self.requests)
+            draw = random.Random(f"request {self._stage.plan.seed} {number}")
+            made = [one.device_id for one in self.requests if one.method == "CreateDevice" and one.device_id]
+            if not made:
+                return None
+            request = Request(
+                number, f"chaos-{self._stage.plan.seed}-{number}", "", draw.choice(["ACCEPTED", "FINISHED"]), {},
+                draw.uniform(12, 60), self._stage.history.now,
+                draw.choices(list(_OPERATIONS), list(_OPERATIONS.values()))[0], draw.choice(made[-12:]),
+            )
+            self.requests.append(request)
+        return request, draw
+
+    def _meddle(self) -> None:
+        """An operator who takes sagas back, and resumes those that are parked."""
+        clients = [DeviceClient(replica.server.address) for replica in self._stage.replicas]
+        draw = random.Random(f"operator {self._stage.plan.seed}")
+        while not self._stopped.wait(draw.uniform(0.5, 2)):
+            with self._lock:
+                known = [saga for request in self.requests[-15:] for saga in request.saga_ids]
+            parked = list(self._stage.parked_at)
+            client = draw.choice(clients)
+            with contextlib.suppress(RPCFailure):
+                if parked and draw.random() < 0.5:
+                    saga_id = draw.choice(parked)
+                    self.resumed.add(saga_id)
+                    client.call("ResumeSaga", service_pb2.ResumeSagaRequest(saga_id=saga_id, reason="chaos"), 5, client.admin)
+                elif known:
+                    request = service_pb2.CompensateSagaRequest(saga_id=draw.choice(known), reason="chaos")
+                    client.call("CompensateSaga", request, 5, client.admin)
+        for client in clients:
+            client.close()
 
     def _learn(self, request: Request, saga_id: str, outcome: str) -> None:
         if saga_id and saga_id not in request.saga_ids:

@@ -19,6 +19,7 @@ _STEP_STATUS_AFTER = {
     "STEP_COMPENSATED": "COMPENSATED",
     "STEP_COMPENSATION_FAILED": "COMPENSATION_FAILED",
 }
+_PLANS = (STEPS, DELETION_STEPS, START_STEPS, STOP_STEPS, RESTART_STEPS)
 _SAGA_STATUS_AFTER = {
     "SAGA_STARTED": "RUNNING",
     "SAGA_COMPENSATING": "COMPENSATING",
@@ -39,13 +40,13 @@ class Replayed:
 def _plan(events: Sequence[Any]) -> Sequence[str]:
     """The plan of the saga that these are of: it is told by its steps and their number."""
     begun = {event.step for event in events if event.step}
-    plans = [plan for plan in (STEPS, DELETION_STEPS, START_STEPS, STOP_STEPS, RESTART_STEPS) if begun <= set(plan)]
+    plans = [plan for plan in _PLANS if begun <= set(plan)]
     return next(plan for plan in plans if len(plan) == events[0].steps_total)
 
 
-def replay(events: Sequence[Any]) -> Replayed:
+def replay(events: Sequence[Any], plan: Sequence[str] | None = None) -> Replayed:
     """Checks that the events are whole and in order, and folds them."""
-    plan = _plan(events)
+    plan = plan or _plan(events)
     state = Replayed("", {step: "PENDING" for step in plan}, 0, 0)
     done: set[str] = set()  # succeeded or skipped, and not undone
     is_turned_back = False
@@ -91,7 +92,9 @@ def status_name_of(event: Any) -> str:
 
 def check_against_saga(events: Sequence[Any], saga: Any) -> None:
     """The state told from the events is the one that GetSaga shows."""
-    told = replay(events)
+    plan = next((plan for plan in _PLANS if list(plan) == [step.name for step in saga.steps]), None)
+    assert plan, f"{saga.saga_id}: unknown steps {saga.steps}"
+    told = replay(events, plan)
     assert told.status == status_name(saga), f"{saga.saga_id}: events {told.status}, GetSaga {status_name(saga)}"
     assert told.last_sequence == saga.last_sequence, f"{saga.saga_id}: {told.last_sequence} != {saga.last_sequence}"
     assert told.steps == step_statuses(saga), f"{saga.saga_id}: {told.steps} != {step_statuses(saga)}"
