@@ -7,6 +7,7 @@ import itertools
 import os
 import queue
 import random
+import time
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import grpc
 import grpclib.client
 import pytest
 
+from support import ledger as ledgers
 from support.client import (
     DeviceClient, RPCFailure, create_request, device_status, failure_from, is_over, status_name, unique,
 )
@@ -420,3 +422,42 @@ def test_what_is_only_validated_starts_nothing(world: World) -> None:
     assert create_all(client, requests[:1])[1].saga_id
     audit = [line for line in server.log_text().splitlines() if "[AUDIT]" in line and "outcome=OK" in line]
     assert len(audit) <= 1, audit
+
+
+def test_watching_through_an_outage(world: World) -> None:
+    """It begins in the midst of a look at what is parked; what an operator resumes afterwards is told all the same."""
+    proxy = world.proxy()
+    environment = {"USER_SERVICE_IDEMPOTENT": "true", "DATABASE_URL": world.database.url_through(proxy.port)}
+    client = world.server(environment=environment).client()
+    batch, user = unique("outage"), unique("user")
+    assert world.ledger
+    world.ledger.rule(ledgers.refuse(409, "nothing to take back"), operation="decrement", user=user, times=1)
+    with pytest.raises(RPCFailure) as parked:
+        client.create(user=user, batch_id=batch, options={"fail": "start:refused"})
+    watched = Watched()
+    call = client.stub.WatchSagas(service_pb2.WatchSagasRequest(batch_id=batch), timeout=LIMIT)
+    watched.take(next(call))
+    watched.take(next(call))
+    assert watched.is_synced and set(watched.over.values()) == {"PARKED"}
+    with world.database.transaction() as stranger:
+        stranger.execute("LOCK TABLE saga_event IN ACCESS EXCLUSIVE MODE")
+        wait_until(
+            lambda: world.database.value(
+                "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"),
+            30, "a look that waits")
+        with proxy.refusing():
+            time.sleep(4)
+    wait_until(lambda: _resumes(client, parked.value.saga_id), 30, "the database to be back", interval=0.5)
+    for update in call:
+        watched.take(update)
+        if set(watched.over.values()) == {"COMPENSATED"}:
+            break
+    call.cancel()
+
+
+def _resumes(client: DeviceClient, saga_id: str) -> bool:
+    try:
+        client.call("ResumeSaga", service_pb2.ResumeSagaRequest(saga_id=saga_id, reason="test"), 20, client.admin)
+    except RPCFailure as failure:
+        return failure.reason == "SAGA_NOT_PARKED"
+    return True

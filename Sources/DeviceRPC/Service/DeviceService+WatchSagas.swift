@@ -119,14 +119,16 @@ extension DeviceService {
             } while place != nil
             return ids
         }
-        var new: [SagaSnapshot] = []
+        var found: [SagaSnapshot] = []
         var unknown = ids.filter { !selection.hasTaken($0) }[...]
         while !unknown.isEmpty {
             let some = Array(unknown.prefix(Self.sagasOfPage))
             let snapshots = try await self.runtime.snapshots(some)
-            new += selection.take(some.compactMap { snapshots[$0] })
+            found += some.compactMap { snapshots[$0] }
             unknown = unknown.dropFirst(some.count)
         }
+        // Only now: what a failed look has taken would never be sent.
+        let new = selection.take(found)
         selection.hasLooked(since: since, at: now)
         return new
     }
@@ -135,7 +137,13 @@ extension DeviceService {
     private func resumed(_ followed: FollowedSagas) async throws -> [(id: SagaID, after: UInt32)] {
         let parked = followed.takeParked(atMost: Self.sagasOfPage)
         if parked.isEmpty { return [] }
-        let snapshots = try await self.runtime.snapshots(Array(parked.keys))
+        let snapshots: [SagaID: SagaSnapshot]
+        do {
+            snapshots = try await self.runtime.snapshots(Array(parked.keys))
+        } catch {
+            for (id, sequence) in parked { followed.parked(id, at: sequence) }
+            throw error
+        }
         var moved: [(id: SagaID, after: UInt32)] = []
         for (id, sequence) in parked {
             guard let snapshot = snapshots[id] else { continue }
