@@ -10,7 +10,7 @@ struct DeviceRPCCommand: AsyncParsableCommand {
             ServeCommand.self, CreateCommand.self, GetCommand.self, WatchCommand.self, DeleteCommand.self,
             CancelCommand.self, StartCommand.self, StopCommand.self, RestartCommand.self, BatchCommand.self,
             ListCommand.self, SagasCommand.self, CompensateCommand.self, ResumeCommand.self, PortsCommand.self,
-            MigrateCommand.self, RetentionCommand.self, BenchCommand.self, VersionCommand.self,
+            MigrateCommand.self, RetentionCommand.self, AdoptCommand.self, BenchCommand.self, VersionCommand.self,
             ConfigurationReferenceCommand.self, FaultPointsCommand.self,
         ])
 

@@ -33,6 +33,8 @@ struct SagaAdoption: Sendable {
     var sites: Sites?
     /// Whether this process has a share of a site's calls: with more replicas than calls some have none, and take none of its sagas.
     var mayCall: @Sendable (String) -> Bool
+    /// Nothing is to be taken up (`SagaRuntime.holdAdoption`).
+    var isHeld: @Sendable () -> Bool
     var interval: Duration
     var maximumInFlight: Int
     /// Nobody knows which backends wrote for a fenced instance: they are found by what they hold.
@@ -44,7 +46,8 @@ struct SagaAdoption: Sendable {
     init(
         lease: InstanceLease, worker: SagaWorker, pool: PostgresPool, reader: SagaReader, days: SagaDays,
         features: ClusterFeatures, sleepers: SagaSleepers, commands: SagaCommands, registry: SagaRegistry,
-        clock: DatabaseClock, sites: Sites?, mayCall: @escaping @Sendable (String) -> Bool, interval: Duration,
+        clock: DatabaseClock, sites: Sites?, mayCall: @escaping @Sendable (String) -> Bool,
+        isHeld: @escaping @Sendable () -> Bool, interval: Duration,
         maximumInFlight: Int,
         isTransactionPooled: Bool, logger: Logger
     ) {
@@ -60,6 +63,7 @@ struct SagaAdoption: Sendable {
         self.clock = clock
         self.sites = sites
         self.mayCall = mayCall
+        self.isHeld = isHeld
         self.interval = interval
         self.maximumInFlight = maximumInFlight
         self.isTransactionPooled = isTransactionPooled
@@ -77,7 +81,7 @@ struct SagaAdoption: Sendable {
     private func repeatedly(_ sweep: () async throws -> Void) async {
         while !Task.isCancelled, !self.lease.isFenced {
             do {
-                if self.lease.isTrusted { try await sweep() }
+                if self.lease.isTrusted, !self.isHeld() { try await sweep() }
             } catch is CancellationError {
                 return
             } catch {

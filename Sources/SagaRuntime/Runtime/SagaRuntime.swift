@@ -84,6 +84,8 @@ public final class SagaRuntime: Sendable {
         var drainEnd: BootTime?
         /// Why the database can't be used, as somebody found who watches it more closely than the lease does.
         var databaseProblem: String?
+        /// Why no sagas are taken up.
+        var adoptionHold: String?
         /// Held as long as this process lives, through all its incarnations.
         var lock: InstanceLock?
         var generator: Surroundings
@@ -340,6 +342,7 @@ public final class SagaRuntime: Sendable {
             lease: lease, worker: worker, pool: self.pool, reader: self.reader, days: self.days,
             features: self.features, sleepers: self.sleepers, commands: self.commands, registry: self.registry,
             clock: self.clock, sites: self.sites, mayCall: self.mayCall,
+            isHeld: { [shared] in shared.state.withLock { $0.adoptionHold != nil } },
             interval: self.configuration.sweepInterval,
             maximumInFlight: self.configuration.maximumInFlight,
             isTransactionPooled: self.configuration.connection.isTransactionPooled, logger: self.logger)
@@ -543,6 +546,14 @@ public final class SagaRuntime: Sendable {
 
     /// Whether new sagas can be taken: the database answers, the lease is trusted, partitions exist, not draining.
     public var isServing: Bool { self.problems.isEmpty }
+
+    /// Has no sagas taken up or woken: new ones are started and driven all the same.
+    ///
+    /// - Parameter reason: for people; `nil`: they are taken up from now on.
+    public func holdAdoption(_ reason: String?) { self.shared.state.withLock { $0.adoptionHold = reason } }
+
+    /// Why no sagas are taken up; `nil`: they are.
+    public var adoptionHold: String? { self.shared.state.withLock { $0.adoptionHold } }
 
     /// Tells whether the database answers, so that new sagas are refused at once while it does not; `nil`: it does.
     public func setDatabaseProblem(_ problem: String?) { self.shared.state.withLock { $0.databaseProblem = problem } }

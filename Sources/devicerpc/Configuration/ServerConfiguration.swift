@@ -31,6 +31,8 @@ struct ServerConfiguration: Sendable {
         /// How long days of sagas are kept; zero: for good.
         var retention: Duration
         var retentionTime: DailyTime
+        /// A database without a lease for so long may be a copy; zero: never.
+        var restoreSuspect: Duration
     }
 
     struct Engine: Sendable {
@@ -130,7 +132,8 @@ struct ServerConfiguration: Sendable {
             queryConnections: reader.read(Settings.queryConnections),
             isTransactionPooled: reader.read(Settings.transactionPooler),
             connectTimeout: reader.read(Settings.connectTimeout), acquireTimeout: reader.read(Settings.acquireTimeout),
-            retention: reader.read(Settings.retention), retentionTime: reader.read(Settings.retentionTime))
+            retention: reader.read(Settings.retention), retentionTime: reader.read(Settings.retentionTime),
+            restoreSuspect: reader.read(Settings.restoreSuspect))
         self.engine = Engine(
             instance: reader.read(Settings.instance), installation: reader.read(Settings.installation),
             maximumSagas: reader.read(Settings.maximumSagas),

@@ -124,6 +124,13 @@ enum Settings {
         "database.retention-at", "DEVICERPC_RETENTION_AT", .database, default: DailyTime(hour: 2, minute: 0),
         defaultText: "02:00", "When days that are older go, every day, by the server's time zone.")
 
+    static let restoreSuspect = Setting<Duration>.duration(
+        "database.restore-suspect", "DEVICERPC_RESTORE_SUSPECT", .database, default: .seconds(3600),
+        in: .zero ... .seconds(365 * 86_400),
+        "A server that starts where no server has renewed its lease for so long takes up no unfinished sagas until `devicerpc "
+            + "adopt --after-restore`: the database may be an old copy (docs/database.md). 0: however long. The embedded "
+            + "database is never held.")
+
     // MARK: Provisioning
 
     static let provider = Setting<String?>.optionalText(
@@ -285,7 +292,7 @@ enum Settings {
             databaseURL.description, journalConnections.description, queryConnections.description,
             connectTimeout.description, acquireTimeout.description, transactionPooler.description,
             retention.description,
-            retentionTime.description,
+            retentionTime.description, restoreSuspect.description,
             provider.description, sites.description, simulated.description, simulatedLatency.description,
             simulatedBoot.description,
             simulatedHosts.description, simulatedOptions.description, portCoolDown.description,

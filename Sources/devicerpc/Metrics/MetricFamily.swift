@@ -49,6 +49,7 @@ enum KnownMetrics {
             "saga_device_creation_in_progress",
             "Device creations that are not over, asleep ones too, in the database: each replica tells the same number."),
         .gauge("saga_unfinished", "Sagas that are not over, in the database, by type."),
+        .gauge("saga_adoption_held", "1: the database may have been restored, and no sagas are taken up."),
         .gauge("saga_retention_held_days", "Days that are old enough to go, with sagas that are not over."),
         .gauge("saga_retention_failing", "1: days that could go stay; the log says why."),
         .gauge("saga_oldest_unfinished_seconds", "Age of the oldest saga that is not over, in the database, by type."),

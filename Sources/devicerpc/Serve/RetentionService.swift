@@ -5,6 +5,7 @@ import ServiceLifecycle
 struct RetentionService: Service {
     /// `nil`: they are kept for good.
     let retention: Retention?
+    let runtime: SagaRuntime
     let metrics: SagaMetrics
 
     func run() async throws {
@@ -13,6 +14,8 @@ struct RetentionService: Service {
                 try? await gracefulShutdown()
                 return
             }
+            // What may be a copy stays as it is.
+            while self.runtime.adoptionHold != nil, !Task.isCancelled { try? await Task.sleep(for: .seconds(5)) }
             await retention.run { self.metrics.retention($0) }
         }
     }

@@ -82,6 +82,7 @@ struct Server {
             ] + DeviceControl.definitions(providers: providers, sagas: sagas, configuration: creation),
             logger: self.logger, observer: SagaMetrics(registry: self.registry))
         sagas.bind(runtime)
+        let restored = try await self.lookForRestore(runtime, tools, patience)
         quota?.useClock { runtime.now }
         let audit = AuditLog(logger: self.logger)
         let service = DeviceService(
@@ -109,7 +110,7 @@ struct Server {
             signals,
             Parts(
                 runtime: runtime, sites: sites, rpc: rpc, authenticator: authenticator, health: health, tools: tools,
-                accessLog: accessLog, stopLimit: stopLimit))
+                accessLog: accessLog, stopLimit: stopLimit, restored: restored))
 
         await providers.shutdown()
         await quota?.shutdown()
@@ -127,6 +128,20 @@ struct Server {
         let tools: PostgresPool
         let accessLog: AccessLog?
         let stopLimit: StopLimit
+        /// The database, if it may have been restored.
+        let restored: RestoredDatabase?
+    }
+
+    /// Before this process has a lease of its own.
+    private func lookForRestore(
+        _ runtime: SagaRuntime, _ tools: PostgresPool, _ patience: DatabasePatience
+    ) async throws -> RestoredDatabase? {
+        guard self.configuration.database.url != nil else { return nil }
+        let database = RestoredDatabase(pool: tools)
+        let age = self.configuration.database.restoreSuspect
+        guard let reason = try await patience.run({ try await database.check(suspectAfter: age) }) else { return nil }
+        runtime.holdAdoption(reason)
+        return database
     }
 
     /// Runs everything until a signal, or until a part of it fails.
@@ -163,6 +178,10 @@ struct Server {
                     service: UnfinishedSagasGauge(
                         runtime: parts.runtime, metrics: SagaMetrics(registry: self.registry))),
                 .init(service: self.retention(parts)),
+                .init(
+                    service: AdoptionHold(
+                        runtime: parts.runtime, database: parts.restored, registry: self.registry,
+                        logger: self.causes.thinning(self.logger))),
                 .init(service: AuthenticatorService(authenticator: parts.authenticator)),
                 .init(
                     service: RuntimeService(
@@ -189,7 +208,8 @@ struct Server {
             pool: parts.tools, keep: settings.retention, time: settings.retentionTime,
             logger: self.causes.thinning(self.logger))
         return RetentionService(
-            retention: settings.retention > .zero ? retention : nil, metrics: SagaMetrics(registry: self.registry))
+            retention: settings.retention > .zero ? retention : nil, runtime: parts.runtime,
+            metrics: SagaMetrics(registry: self.registry))
     }
 
     private func stopLimit(_ database: ServerDatabase) -> StopLimit {

@@ -31,6 +31,8 @@ final class ServingState: Sendable {
             Readiness.Check("accepting", !self.gate.isClosed, self.gate.isClosed ? "draining" : ""),
             Readiness.Check("database", database == nil, database ?? ""),
             Readiness.Check("engine", engine.isEmpty, engine.joined(separator: "; ")),
+            // New sagas are taken all the same.
+            Readiness.Check("adoption", true, self.runtime.adoptionHold.map { "held: \($0)" } ?? ""),
         ])
     }
 
