@@ -461,3 +461,31 @@ def _resumes(client: DeviceClient, saga_id: str) -> bool:
     except RPCFailure as failure:
         return failure.reason == "SAGA_NOT_PARKED"
     return True
+
+
+def test_watching_ends_with_a_drain(world: World) -> None:
+    """At once, whether anything moves or not; another replica tells the rest."""
+    first, second = (world.server(environment={"DEVICERPC_DRAIN_TIMEOUT": "20s"}) for _ in range(2))
+    batch = unique("drain")
+    made = first.client().create(batch_id=batch, when="ACCEPTED", options={"boot_ms": "2000"})
+    watched, idle = Watched(), Watched()
+    calls = [
+        (one, first.client().stub.WatchSagas(service_pb2.WatchSagasRequest(batch_id=name), timeout=LIMIT))
+        for one, name in ((watched, batch), (idle, unique("none")))
+    ]
+    for one, call in calls:
+        while not one.is_synced:
+            one.take(next(call))
+    first.terminate()
+    for one, call in calls:
+        with pytest.raises(grpc.RpcError) as end:
+            for update in call:
+                one.take(update)
+        failure = failure_from(end.value.code(), end.value.details(), dict(end.value.trailing_metadata() or ()))
+        assert (failure.code, failure.reason) == (grpc.StatusCode.UNAVAILABLE, "SHUTTING_DOWN"), failure
+    watched.begin()
+    request = service_pb2.WatchSagasRequest(batch_id=batch, end_when_done=True)
+    for update in second.client().stub.WatchSagas(request, timeout=LIMIT):
+        watched.take(update)
+    assert watched.over == {made.saga_id: "COMPLETED"}
+    assert first.wait_ended(60) == 0

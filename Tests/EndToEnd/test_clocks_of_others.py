@@ -6,11 +6,13 @@ import concurrent.futures
 import time
 from collections.abc import Callable, Iterator
 
+import grpc
 import pytest
 
-from support.client import status_name
+from support.client import status_name, unique
 from support.clocks import SteppedClock, clock_off_by
 from support.postgres import Cluster
+from support.stubs import service_pb2
 from support.waiting import wait_until
 from support.world import LEASE_SECONDS, World
 
@@ -140,3 +142,26 @@ def test_the_databases_clock_is_set_back_after_the_simulated_provider_has_acted(
         wait_until(lambda: status_name(client.saga(held_up)) == "COMPENSATED", 60, "it to be undone")
     assert [row[0] for row in world.database.rows(living)] == sorted([*right, booting])
     world.was_audited = True
+
+
+@pytest.mark.parametrize("step", [-600, 600])
+def test_a_set_clock_ends_streams_that_would_miss_what_begins(make_world: object, own_cluster: Cluster, step: int) -> None:
+    """Who watches many sagas finds new ones by their ids, and these come from the database's clock."""
+    clock = SteppedClock()
+    own_cluster.stop()
+    own_cluster.start(clock.environment)
+    world = make_world(cluster_=own_cluster, user_service=False)  # type: ignore[operator]
+    client = world.server(name="only").client()
+    batch = unique("set")
+    request = service_pb2.WatchSagasRequest(batch_id=batch)
+    call = client.stub.WatchSagas(request, timeout=60)
+    assert next(call).HasField("synced")
+    clock.step_to(step)
+    with pytest.raises(grpc.RpcError) as ended:
+        next(call)
+    assert ended.value.code() is grpc.StatusCode.UNAVAILABLE and "clock" in ended.value.details()
+    call = client.stub.WatchSagas(request, timeout=60)
+    assert next(call).HasField("synced")
+    made = client.create(batch_id=batch)
+    assert next(call).saga.saga_id == made.saga_id
+    call.cancel()

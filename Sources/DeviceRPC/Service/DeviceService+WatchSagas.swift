@@ -52,6 +52,11 @@ extension DeviceService {
 
             while !group.isCancelled {
                 try await Task.sleep(for: .milliseconds(500))
+                guard selection.isInTime(self.runtime.now) else {
+                    throw RPCError(
+                        .databaseUnavailable,
+                        "the database's clock was set: watch again, what begins may be missed here")
+                }
                 do {
                     try await takeUp(try await self.newSagas(of: &selection, context))
                     // What an operator has taken up again goes on where it stopped.
@@ -163,6 +168,8 @@ private struct SagaSelection {
     private static let longestBirth: Int64 = 90_000
     /// Nearly all are there within so many.
     private static let usualBirth: Int64 = 5_000
+    /// By how much the clock may be set while sagas are still found by their ids: less than `longestBirth` goes beyond any birth.
+    private static let clockSlack: Duration = .seconds(20)
     /// Looks at the newest few, for each that goes back further.
     private static let shortLooks = 10
 
@@ -175,6 +182,7 @@ private struct SagaSelection {
     /// Milliseconds since 1970: all sagas with older ids have been found.
     private var complete: Int64
     private var looks = 0
+    private let began: (time: Timestamp, instant: ContinuousClock.Instant)
 
     init(_ query: WatchSagasQuery, _ visibility: Visibility, now: Timestamp) {
         self.filter = SagaFilter(
@@ -182,6 +190,13 @@ private struct SagaSelection {
             resourceID: query.deviceID, batchID: query.batchID, visibility: visibility)
         self.named = query.sagaIDs
         self.complete = now.microseconds / 1000 - Self.longestBirth
+        self.began = (now, .now)
+    }
+
+    /// Whether ids are still minted by the clock that they were minted by when this began.
+    func isInTime(_ now: Timestamp) -> Bool {
+        let drift = (now - self.began.time) - (ContinuousClock.now - self.began.instant)
+        return max(drift, .zero - drift) <= Self.clockSlack
     }
 
     func hasTaken(_ id: SagaID) -> Bool { self.taken.contains(id) }
