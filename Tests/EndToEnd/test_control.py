@@ -130,7 +130,8 @@ def test_many_at_once(world: World) -> None:
 
 
 def test_a_start_that_fails(world: World) -> None:
-    """The device is stopped afterwards, and says why; a stop of what the provider has lost makes it an ERROR."""
+    """The device is stopped afterwards, and says why; a stop or restart of what the provider has lost makes it an
+    ERROR."""
     client = world.server(environment={
         "USER_SERVICE_IDEMPOTENT": "true", "DEVICERPC_SIMULATED_OPTIONS": ""}).client()
     failing, lost = client.create(), client.create()
@@ -152,6 +153,13 @@ def test_a_start_that_fails(world: World) -> None:
     device = client.operate("StopDevice", lost.device.device_id).device
     assert device_status(device) == "ERROR" and "DEVICE_MISSING" in device.status_reason
     client.delete(lost.device.device_id)
+    restarted = client.create()
+    world.database.execute("UPDATE simulated_device SET destroyed_at = now() WHERE saga_id = %s", restarted.saga_id)
+    with pytest.raises(RPCFailure):
+        client.operate("RestartDevice", restarted.device.device_id)
+    device = client.device(restarted.device.device_id)
+    assert device_status(device) == "ERROR" and "DEVICE_MISSING" in device.status_reason, device
+    client.delete(restarted.device.device_id)
     world.audit(client)
 
 

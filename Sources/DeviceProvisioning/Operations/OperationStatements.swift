@@ -112,12 +112,10 @@ enum OperationStatements {
             ctes:
                 "updated AS (\(Self.release) RETURNING a.saga_id), granted AS (SELECT saga_id, NULL::text AS output FROM updated)",
             argument: { view in
-                let stopped = view.outputs[DeviceStep.stopDevice].flatMap { try? JSONValue(parsing: $0) }
-                let isMissing = status == .stopped && stopped?["missing"]?.bool == true
-                return Self.argument(
-                    view, isMissing ? .error : status,
-                    reason: isMissing ? "DEVICE_MISSING: the provider has lost the device" : "",
-                    connection: connection.flatMap { view.outputs[$0] })
+                if status == .stopped, Self.isMissing(view) {
+                    return Self.argument(view, .error, reason: Self.missing, connection: nil)
+                }
+                return Self.argument(view, status, reason: "", connection: connection.flatMap { view.outputs[$0] })
             },
             refusal: nil)
     }
@@ -126,6 +124,7 @@ enum OperationStatements {
     static let giveBack = SideEffect(
         name: "device_give_back", statement: Self.release,
         argument: { view in
+            if Self.isMissing(view) { return Self.argument(view, .error, reason: Self.missing, connection: nil) }
             let isUntouched = view.undoneSteps.isDisjoint(with: [DeviceStep.stopDevice, DeviceStep.startDevice])
             let before = isUntouched ? (try? ClaimedDevice(view.outputs))?.before : nil
             return Self.argument(
@@ -156,6 +155,14 @@ enum OperationStatements {
         FROM accepted a
         WHERE d.device_id = (a.argument->>'device')::uuid AND d.operation_saga_id = a.saga_id
         """
+
+    private static let missing = "DEVICE_MISSING: the provider has lost the device"
+
+    /// Whether there was nothing to stop.
+    private static func isMissing(_ view: SagaView) -> Bool {
+        let stopped = view.outputs[DeviceStep.stopDevice].flatMap { try? JSONValue(parsing: $0) }
+        return stopped?["missing"]?.bool == true
+    }
 
     private static func argument(
         _ view: SagaView, _ status: DeviceStatus, reason: String, connection: String?, keepsConnection: Bool = false
