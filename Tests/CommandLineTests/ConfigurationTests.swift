@@ -194,7 +194,7 @@ import Testing
 
     @Test(arguments: [
         ("250ms", Duration.milliseconds(250)), ("1.5s", .milliseconds(1500)), ("10m", .seconds(600)),
-        ("24h", .seconds(86400)), ("30d", .seconds(30 * 86400)), ("0s", .zero),
+        ("24h", .seconds(86400)), ("30d", .seconds(30 * 86400)), ("0s", .zero), ("0", .zero),
     ])
     func durationsAreRead(text: String, duration: Duration) { #expect(DurationText.parse(text) == duration) }
 

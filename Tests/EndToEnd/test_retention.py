@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import threading
+import time
 
 import grpc
 import pytest
@@ -166,3 +169,90 @@ def test_servers_do_it_daily(world: World) -> None:
     client = servers[0].client()
     wait_until(lambda: status_name(client.saga(past.sagas["living"])) == "COMPLETED", 60, "the living saga to end")
     audit(world, client)
+
+
+# ./dev retention: 1,000,000. A hundredth of that in `./dev test`.
+SAGAS = int(os.environ.get("DEVICERPC_RETENTION_SAGAS", "10000"))
+DAYS = 10  # of forty, that go; half of the sagas lie on the oldest
+
+
+def _multiply(world: World, saga_id: str, days: int, count: int) -> None:
+    """Copies a saga that is over, with its events as they were encoded and its request, so often, onto a day."""
+    older = backdate(world, saga_id, days)
+    _, milliseconds, end = older.split("_")
+    new = "'saga_' || lpad((%s::bigint + n %% 1000)::text, 13, '0') || '_' || right(md5(n::text), 10)"
+    for table in ("saga_state", "saga_event", "saga_request"):
+        columns = [name for name, in world.database.rows(
+            "SELECT column_name::text FROM information_schema.columns WHERE table_name = %s AND table_schema = 'public'", table)]
+        changed = {"saga_id": new, "request_id": "request_id || n || 'x' || saga_id"}
+        values = ", ".join(changed.get(name, name) for name in columns)
+        world.database.execute(
+            f"INSERT INTO {table} ({', '.join(columns)}) SELECT {values} FROM {table}, generate_series(1, %s) n WHERE saga_id = %s",
+            int(milliseconds) // 1000 * 1000, count, older)
+
+
+def _latencies(client: DeviceClient, seconds: float) -> list[float]:
+    """How long CreateDevice takes to answer ACCEPTED, eight in flight, ascending."""
+    took: list[float] = []
+
+    def create_on_and_on() -> None:
+        while time.monotonic() < end:
+            began = time.monotonic()
+            client.create(when="ACCEPTED")
+            took.append(time.monotonic() - began)
+
+    end = time.monotonic() + seconds
+    threads = [threading.Thread(target=create_on_and_on) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    return sorted(took)
+
+
+def test_days_go_under_load(world: World) -> None:
+    server = world.server(environment={"DEVICERPC_RETENTION": "0"})
+    client = server.client()
+    for days in range(40 - DAYS, 40):
+        make_day(world, days + 1)
+    kept = client.start(create_request(request_id=unique("kept"))).result()
+    for days in range(40 - DAYS, 40):
+        saga = client.start(create_request(request_id=unique("base"))).result().saga_id
+        _multiply(world, saga, days + 1, SAGAS // 2 if days == 39 else SAGAS // 2 // (DAYS - 1))
+    world.database.execute("ANALYZE saga_state, saga_event, saga_request")
+    before = int(world.database.value("SELECT count(*) FROM saga_request"))
+    seconds = 3 if SAGAS < 100_000 else 20
+    _latencies(client, seconds)
+    usual = _latencies(client, seconds)
+    outcome: list[dict[str, str]] = []
+    took: list[float] = []
+
+    def go() -> None:
+        began = time.monotonic()
+        outcome.append(retention(world))
+        took.append(time.monotonic() - began)
+
+    command = threading.Thread(target=go)
+    command.start()
+    meanwhile = _latencies(client, seconds)
+    command.join()
+    later(world)
+    assert set(outcome[0].values()) == {"detached"} and len(outcome[0]) == DAYS
+    dropping = threading.Thread(target=go)
+    dropping.start()
+    dropped = _latencies(client, seconds)
+    dropping.join()
+    assert set(outcome[1].values()) == {"dropped"} and len(outcome[1]) == DAYS
+
+    def p99(ascending: list[float]) -> float:
+        return ascending[int(len(ascending) * 0.99)] * 1000
+
+    print(
+        f"{before} requests, {SAGAS} sagas on {DAYS} days: detached in {took[0]:.1f} s, dropped in {took[1]:.1f} s; CreateDevice ACCEPTED"
+        f" p99 {p99(usual):.1f} ms, meanwhile {p99(meanwhile):.1f} and {p99(dropped):.1f}; the longest {usual[-1] * 1000:.0f},"
+        f" {meanwhile[-1] * 1000:.0f} and {dropped[-1] * 1000:.0f} ms; {len(usual)}, {len(meanwhile)} and {len(dropped)} calls")
+    assert client.start(create_request(kept.device.name, request_id=client.saga(kept.saga_id).request_id)).result().saga_id == kept.saga_id
+    assert int(world.database.value("SELECT count(*) FROM saga_request")) < before - SAGAS * 9 // 10 + 4 * len(meanwhile)
+    if SAGAS >= 1_000_000:
+        assert max(p99(meanwhile), p99(dropped)) < 2 * p99(usual)
+    world.was_audited = True

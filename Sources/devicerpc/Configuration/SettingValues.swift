@@ -49,6 +49,8 @@ enum DurationText {
         case "m": return .microseconds(Int64(number * 60e6))
         case "h": return .microseconds(Int64(number * 3600e6))
         case "d": return .microseconds(Int64(number * 86_400e6))
+        // Nothing is nothing in any unit.
+        case "" where number == 0: return .zero
         default: return nil
         }
     }
