@@ -51,8 +51,8 @@ public final class Retention: Sendable {
     public static let minimum: Duration = .seconds(3 * daySeconds)
     private static let daySeconds: Int64 = 86_400
     private static let interval: Duration = .seconds(30)
-    /// Blocks of `saga_request` that one statement looks through: two megabytes.
-    private static let blocks: Int64 = 256
+    /// Blocks of `saga_request` that one statement looks through: a quarter of a megabyte.
+    private static let blocks: Int64 = 32
     /// Between those statements, so that others get on.
     private static let pause: Duration = .milliseconds(20)
     /// How often a day's locks are asked for, half a second each.
@@ -295,7 +295,7 @@ public final class Retention: Sendable {
         let end = try await self.pool.run(SQLQuery(Self.requestBlocks)).single().int64(0)
         var count: Int64 = 0
         for start in stride(from: Int64(0), through: end, by: Int(Self.blocks)) {
-            if start % (Self.blocks * 64) == 0 { guard try await goesOn() else { break } }
+            if start % (Self.blocks * 512) == 0 { guard try await goesOn() else { break } }
             var parameters = SQLParameters()
             parameters.append(start)
             parameters.append(start + Self.blocks)
