@@ -11,6 +11,7 @@ import pathlib
 import random
 import re
 import resource
+import signal
 import ssl
 import threading
 import time
@@ -202,6 +203,13 @@ def test_out_of_descriptors(world: World, keys: str) -> None:
     try:
         with pytest.raises(RPCFailure) as caught:
             client.create(timeout=60)
+        if caught.value.reason == "":
+            # The connection broke. A busy process without descriptors may die of signal 4: libdispatch watches its threads through
+            # /proc/self/task, and traps where it can't open that (_dispatch_workq_monitor_pools).
+            assert server.wait_ended(30) == -signal.SIGILL, caught.value
+            server.start()
+            world.was_audited = True
+            pytest.xfail("libdispatch traps without descriptors")
         assert caught.value.reason == "QUOTA_UNAVAILABLE", caught.value
         assert len(world.ledger.calls) == calls_before
     finally:
