@@ -3,23 +3,11 @@
 from __future__ import annotations
 
 from support.client import create_request, status_name, unique
+from support.days import make_day
 from support.waiting import wait_until
 from support.world import World
 
 LONG_AGO = 40  # days
-
-
-def _make_day(world: World, days_ago: int) -> str:
-    """Makes both partitions of a day; returns the name of that of saga_state."""
-    world.database.execute(
-        """
-        SELECT saga_partition_make(t, extract(epoch FROM now())::bigint / 86400 - %s)
-        FROM unnest(ARRAY['saga_state', 'saga_event']) AS t
-        """,
-        days_ago,
-    )
-    return str(world.database.value(
-        "SELECT 'saga_state_' || to_char(now() AT TIME ZONE 'UTC' - %s * interval '1 day', 'YYYYMMDD')", days_ago))
 
 
 def _wait_for_leaves(world: World, servers: int) -> None:
@@ -36,7 +24,7 @@ def _wait_for_leaves(world: World, servers: int) -> None:
 
 def test_locked_day_of_long_ago_keeps_nobody_waiting(world: World) -> None:
     """Somebody holds a lock on a day that is over: sagas are given back, taken up and ended all the same."""
-    leaf = _make_day(world, LONG_AGO)
+    leaf = f"saga_state_{make_day(world, LONG_AGO)}"
     leaver, survivor = world.server(name="leaver"), world.server(name="survivor")
     _wait_for_leaves(world, 2)
     with world.database.transaction() as connection:

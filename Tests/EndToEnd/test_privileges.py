@@ -10,11 +10,11 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from support.client import create_request, device_status, unique
+from support.days import make_day
 from support.server import run_command
 from support.stubs import REPOSITORY
 from support.waiting import wait_until
 from support.world import LEASE_SECONDS, World
-from test_retention import make_day
 
 DOCUMENT = REPOSITORY / "docs/database.md"
 

@@ -9,26 +9,16 @@ import threading
 import time
 
 import grpc
+import psycopg
 import pytest
 
 from support.client import DeviceClient, RPCFailure, create_request, device_status, status_name, unique
+from support.days import make_day
 from support.server import Server, run_command
 from support.waiting import wait_until
 from support.world import World
 
 OLD, HELD, YOUNG = 40, 39, 20  # days ago
-
-
-def make_day(world: World, days_ago: int) -> str:
-    """Makes both partitions of a day; returns its name."""
-    world.database.execute(
-        """
-        SELECT saga_partition_make(t, extract(epoch FROM now())::bigint / 86400 - %s)
-        FROM unnest(ARRAY['saga_state', 'saga_event']) AS t
-        """,
-        days_ago,
-    )
-    return str(world.database.value("SELECT to_char(now() AT TIME ZONE 'UTC' - %s * interval '1 day', 'YYYYMMDD')", days_ago))
 
 
 def backdate(world: World, saga_id: str, days: int) -> str:
@@ -169,6 +159,21 @@ def test_servers_do_it_daily(world: World) -> None:
     client = servers[0].client()
     wait_until(lambda: status_name(client.saga(past.sagas["living"])) == "COMPLETED", 60, "the living saga to end")
     audit(world, client)
+
+
+def test_what_others_do_with_days_is_theirs(world: World) -> None:
+    """Somebody detaches a day by hand, and it breaks off; another day has a partition of another name."""
+    begun, renamed, ours = (make_day(world, days) for days in (60, 61, 62))
+    world.database.execute(f"ALTER TABLE saga_event_{renamed} RENAME TO archive_{renamed}")
+    with world.database.transaction() as reader, world.cluster.connect(world.database.name) as somebody:
+        reader.execute("SELECT count(*) FROM saga_state")
+        somebody.execute("SET statement_timeout = '500ms'")
+        with pytest.raises(psycopg.errors.QueryCanceled):
+            somebody.execute(f"ALTER TABLE saga_state DETACH PARTITION saga_state_{begun} CONCURRENTLY")
+    assert retention(world) == {ours: "detached"}
+    later(world)
+    assert retention(world) == {ours: "dropped"}
+    assert len(leaves(world, begun)) == 2 and leaves(world, renamed) == {f"saga_state_{renamed}": True}
 
 
 # ./dev retention: 1,000,000. A hundredth of that in `./dev test`.

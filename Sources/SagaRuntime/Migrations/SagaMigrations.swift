@@ -229,7 +229,7 @@ public enum SagaMigrations {
         -- Detaches a day's partitions. Parents are locked before leaves, as by whoever inserts; who holds one of them for longer than
         -- this waits goes first.
         CREATE FUNCTION saga_day_detach(d bigint) RETURNS text
-        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' AS $detach$
+        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '100ms' AS $detach$
         DECLARE
             suffix text := to_char(timestamp '1970-01-01' + d * interval '1 day', 'YYYYMMDD');
             parent text;
@@ -242,10 +242,8 @@ public enum SagaMigrations {
             EXECUTE format('LOCK TABLE %I, %I IN ACCESS EXCLUSIVE MODE', 'saga_state_' || suffix, 'saga_event_' || suffix);
             IF saga_day_is_held(d) THEN RETURN 'HELD'; END IF;
             FOREACH parent IN ARRAY ARRAY['saga_state', 'saga_event'] LOOP
-                -- A detach by hand that broke off is ended.
-                EXECUTE format('ALTER TABLE %I DETACH PARTITION %I%s', parent, parent || '_' || suffix,
-                    CASE WHEN (SELECT inhdetachpending FROM pg_inherits
-                        WHERE inhrelid = to_regclass(parent || '_' || suffix)) THEN ' FINALIZE' ELSE '' END);
+                -- What somebody is detaching by hand (CONCURRENTLY) fails here, and stays theirs.
+                EXECUTE format('ALTER TABLE %I DETACH PARTITION %I', parent, parent || '_' || suffix);
             END LOOP;
             INSERT INTO saga_detached_day (day) VALUES (d) ON CONFLICT (day) DO UPDATE SET detached_at = excluded.detached_at;
             RETURN 'DETACHED';
@@ -253,7 +251,7 @@ public enum SagaMigrations {
 
         -- Drops what was detached an hour ago, if nothing on it has moved since. What somebody has attached again is no business of ours.
         CREATE FUNCTION saga_day_drop(d bigint) RETURNS text
-        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '500ms' AS $drop$
+        LANGUAGE plpgsql SECURITY DEFINER SET lock_timeout = '100ms' AS $drop$
         DECLARE
             suffix text := to_char(timestamp '1970-01-01' + d * interval '1 day', 'YYYYMMDD');
             leaves regclass[];
@@ -265,6 +263,7 @@ public enum SagaMigrations {
                 DELETE FROM saga_detached_day WHERE day = d;
                 RETURN 'ATTACHED';
             END IF;
+            IF leaves[1] IS NOT NULL THEN EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', leaves[1]); END IF;
             IF leaves[1] IS NOT NULL AND saga_day_is_held(d) THEN
                 RAISE EXCEPTION 'saga_state_% was detached, and a saga on it has moved since: attach it again', suffix;
             END IF;

@@ -94,8 +94,7 @@ final class PartitionKeeper: Sendable {
         for row in try await self.pool.run([SQLQuery(Self.attached)])[0] {
             let (parent, name, bounds) = (try row.text(0), try row.text(1), try row.text(2))
             attached.insert(name)
-            guard try row.bool(3), let day = Self.day(ofBounds: bounds), name == "\(parent)_\(Self.name(of: day))"
-            else {
+            guard try row.bool(3), let day = Self.day(ofLeaf: name, of: parent, bounds: bounds) else {
                 isComplete = false
                 continue
             }
@@ -179,6 +178,12 @@ final class PartitionKeeper: Sendable {
             SELECT EXISTS (SELECT 1 FROM \(leaf.state) WHERE status IN ('RUNNING', 'COMPENSATING'))
                 OR EXISTS (SELECT 1 FROM \(leaf.state) WHERE status = 'PARKED')
             """)
+    }
+
+    /// The day whose partition this is; `nil` if its name or its bounds are not those that it gets here.
+    static func day(ofLeaf name: String, of parent: String, bounds: String) -> Int64? {
+        guard let day = Self.day(ofBounds: bounds), name == "\(parent)_\(Self.name(of: day))" else { return nil }
+        return day
     }
 
     /// The day that these bounds are of; `nil` if they are not a whole day's.

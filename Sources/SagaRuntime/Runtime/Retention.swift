@@ -55,14 +55,16 @@ public final class Retention: Sendable {
     private static let blocks: Int64 = 32
     /// Between those statements, so that others get on.
     private static let pause: Duration = .milliseconds(20)
-    /// How often a day's locks are asked for, half a second each.
-    private static let attempts = 30
+    /// How often a day's locks are asked for. Each time whoever comes waits behind that, for a tenth of a second at most.
+    private static let attempts = 20
 
     private let pool: PostgresPool
     private let keep: Duration
     private let time: DailyTime
     private let logger: Logger
     private let surroundings = Surroundings.real
+    /// This process, in the job's row.
+    private let holder: String
 
     /// - Parameters:
     ///   - keep: how long a saga is kept after its day; `minimum` counts where it is shorter.
@@ -72,6 +74,7 @@ public final class Retention: Sendable {
         self.keep = max(keep, Self.minimum)
         self.time = time
         self.logger = logger
+        self.holder = "\(getpid())-\(self.surroundings.integer(in: 1...1_000_000_000))"
     }
 
     // MARK: Whenever it is time
@@ -80,10 +83,9 @@ public final class Retention: Sendable {
     ///
     /// - Parameter report: is told at each look, also by replicas that don't make the pass.
     public func run(report: @Sendable (State) -> Void) async {
-        let holder = "\(getpid())-\(self.surroundings.integer(in: 1...1_000_000_000))"
         while !Task.isCancelled {
             do throws(PostgresError) {
-                try await self.look(holder, report)
+                try await self.look(report)
             } catch {
                 self.logger.log(.warning, cause: "retention", "[SAGA] retention: \(error)")
             }
@@ -99,16 +101,14 @@ public final class Retention: Sendable {
         FROM saga_job WHERE name = 'retention'
         """)
 
-    private func look(_ holder: String, _ report: (State) -> Void) async throws(PostgresError) {
+    private func look(_ report: (State) -> Void) async throws(PostgresError) {
         let row = try await self.pool.run(SQLQuery(Self.state)).single()
         let (done, now) = (try row.int64(0), min(try row.int64(3), Int64(Glibc.time(nil))))
         report(State(held: Int(try row.int32(1)), problem: try row.text(2)))
         let isDue = done < self.time.newest(before: now)
         let isDropDue = try row.bool(4)
-        guard isDue || isDropDue, try await self.take(holder) else { return }
-        let outcome = try await self.pass(isWhole: isDue) { () async throws(PostgresError) in
-            try await self.take(holder)
-        }
+        guard isDue || isDropDue, try await self.take() else { return }
+        let outcome = try await self.pass(isWhole: isDue)
         for problem in outcome.problems { self.logger.log(.error, cause: "retention", "[SAGA] retention: \(problem)") }
         if outcome.detached.count + outcome.dropped.count > 0 {
             self.logger.notice(
@@ -133,29 +133,24 @@ public final class Retention: Sendable {
         """
         UPDATE saga_job SET held = $1, problem = $2, held_until = saga_now(),
             done_at = CASE WHEN $3 THEN saga_now() ELSE done_at END
-        WHERE name = 'retention'
+        WHERE name = 'retention' AND holder = $4
         """)
 
     /// - Returns: whether it is this one's to do, for two minutes.
-    private func take(_ holder: String) async throws(PostgresError) -> Bool {
+    private func take() async throws(PostgresError) -> Bool {
         var parameters = SQLParameters()
-        parameters.append(holder)
+        parameters.append(self.holder)
         return try await !self.pool.run(SQLQuery(Self.took, parameters)).isEmpty
     }
 
     /// Makes a pass now. `nil`: another process is at it.
     public func passNow() async throws(PostgresError) -> Outcome? {
-        let holder = "\(getpid())-\(self.surroundings.integer(in: 1...1_000_000_000))"
-        guard try await self.take(holder) else { return nil }
-        return try await self.pass(isWhole: true) { () async throws(PostgresError) in try await self.take(holder) }
+        guard try await self.take() else { return nil }
+        return try await self.pass(isWhole: true)
     }
 
-    /// - Parameters:
-    ///   - isWhole: not only what was detached before is dropped.
-    ///   - goesOn: whether it is still this process' to do.
-    private func pass(
-        isWhole: Bool, goesOn: () async throws(PostgresError) -> Bool
-    ) async throws(PostgresError) -> Outcome {
+    /// - Parameter isWhole: not only what was detached before is dropped.
+    private func pass(isWhole: Bool) async throws(PostgresError) -> Outcome {
         var outcome = Outcome()
         let plan = try await self.plan()
         outcome.held = plan.held
@@ -165,8 +160,11 @@ public final class Retention: Sendable {
             }
         }
         if isWhole, !plan.going.isEmpty {
-            outcome.requests = try await self.forgetRequests(of: plan.going, goesOn)
-            for day in plan.going where try await goesOn() {
+            // Whoever has taken it over begins with the requests as well.
+            guard let requests = try await self.forgetRequests(of: plan.going) else { return outcome }
+            outcome.requests = requests
+            for day in plan.going {
+                guard try await self.take() else { return outcome }
                 if let answer = try await self.change(Self.detach, day, &outcome) {
                     if answer == "HELD" { outcome.held.append(day) } else { outcome.detached.append(day) }
                 }
@@ -178,6 +176,7 @@ public final class Retention: Sendable {
         parameters.append(outcome.problems.joined(separator: "; "))
         // What a lock or a right kept from going is tried again the next day: readers are asked to make room once.
         parameters.append(isWhole)
+        parameters.append(self.holder)
         _ = try await self.pool.run(SQLQuery(Self.ended, parameters))
         return outcome
     }
@@ -202,7 +201,7 @@ public final class Retention: Sendable {
                 guard error.code == .server, error.scope != .outage || error.sqlstate == "42501" else { throw error }
                 if ["55P03", "40P01", "40001"].contains(error.sqlstate), attempt < Self.attempts, !Task.isCancelled {
                     attempt += 1
-                    try? await self.surroundings.sleep(for: .milliseconds(self.surroundings.integer(in: 200...1500)))
+                    try? await self.surroundings.sleep(for: .milliseconds(self.surroundings.integer(in: 500...3000)))
                     continue
                 }
                 outcome.problems.append("day \(day.name) stays: \(error)")
@@ -220,7 +219,7 @@ public final class Retention: Sendable {
         SELECT p.relname::text, c.relname::text, pg_get_expr(c.relpartbound, c.oid), greatest(c.reltuples, 0)::bigint
         FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent
         WHERE i.inhparent = ANY (ARRAY[to_regclass('saga_state')::oid, to_regclass('saga_event')::oid])
-            AND c.oid = to_regclass(quote_ident(c.relname))
+            AND c.oid = to_regclass(quote_ident(c.relname)) AND NOT i.inhdetachpending
         """)
     private static let detached = SQLStatement(
         "saga_retention_detached",
@@ -235,9 +234,9 @@ public final class Retention: Sendable {
         var leaves: [Int64: (count: Int, sagas: Int64)] = [:]
         for row in results[1] {
             let parent = try row.text(0)
-            // Only what this program has made.
-            guard let day = PartitionKeeper.day(ofBounds: try row.text(2)), day < first,
-                try row.text(1) == "\(parent)_\(PartitionKeeper.name(of: day))"
+            // Only what this program has made, and nobody is detaching.
+            guard
+                let day = PartitionKeeper.day(ofLeaf: try row.text(1), of: parent, bounds: try row.text(2)), day < first
             else { continue }
             leaves[day, default: (0, 0)].count += 1
             if parent == "saga_state" { leaves[day]?.sagas = try row.int64(3) }
@@ -289,13 +288,12 @@ public final class Retention: Sendable {
             AND NOT EXISTS (SELECT 1 FROM saga_state s WHERE s.owner = i.instance_id AND s.status = 'PARKED')
         """)
 
-    private func forgetRequests(
-        of days: [Day], _ goesOn: () async throws(PostgresError) -> Bool
-    ) async throws(PostgresError) -> Int64 {
+    /// - Returns: how many there were; `nil`: another process has taken over.
+    private func forgetRequests(of days: [Day]) async throws(PostgresError) -> Int64? {
         let end = try await self.pool.run(SQLQuery(Self.requestBlocks)).single().int64(0)
         var count: Int64 = 0
         for start in stride(from: Int64(0), through: end, by: Int(Self.blocks)) {
-            if start % (Self.blocks * 512) == 0 { guard try await goesOn() else { break } }
+            if start % (Self.blocks * 512) == 0 { guard try await self.take() else { return nil } }
             var parameters = SQLParameters()
             parameters.append(start)
             parameters.append(start + Self.blocks)

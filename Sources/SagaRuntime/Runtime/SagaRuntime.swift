@@ -655,7 +655,11 @@ public final class SagaRuntime: Sendable {
         parameters.append(Int16(clamping: new.method))
         do {
             let rows = try await self.pool.run([SQLQuery(Self.originalRequest, parameters)])[0]
-            guard let row = rows.first, let id = SagaID(try row.text(0)) else { throw SagaRuntimeError.notFound }
+            // Retention has taken it since: the same request starts a new saga.
+            guard let row = rows.first else {
+                throw SagaRuntimeError.databaseUnavailable("what this request started has just been removed")
+            }
+            guard let id = SagaID(try row.text(0)) else { throw SagaRuntimeError.notFound }
             guard try row.bytes(1) == new.requestDigest else { throw SagaRuntimeError.requestIDReused(id) }
             return id
         } catch let error as PostgresError {

@@ -28,16 +28,7 @@ struct AdoptCommand: AsyncParsableCommand {
 
     func run() async throws {
         let wasHeld = try await DatabaseWork.run(self.settings, as: self.output) { work in
-            try await work.database.checkSchema(work.patience)
-            let pool = PostgresPool(work.database.connection, size: 1, maximumWaiters: 1)
-            let result: Result<Bool, any Error>
-            do {
-                result = .success(try await RestoredDatabase(pool: pool).accept())
-            } catch {
-                result = .failure(error)
-            }
-            await pool.shutdown()
-            return try result.get()
+            try await work.withPool { try await RestoredDatabase(pool: $0).accept() }
         }
         StandardOutput.write(
             self.output == .json

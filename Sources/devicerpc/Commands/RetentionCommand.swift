@@ -30,25 +30,15 @@ struct RetentionCommand: AsyncParsableCommand {
     func run() async throws {
         let dryRun = self.dryRun
         let result = try await DatabaseWork.run(self.settings, as: self.output) { work -> Result in
-            try await work.database.checkSchema(work.patience)
-            let keep = work.configuration.database.retention
-            guard keep > .zero else { return .off }
-            let pool = PostgresPool(work.database.connection, size: 1, maximumWaiters: 1)
-            let retention = Retention(
-                pool: pool, keep: keep, time: work.configuration.database.retentionTime, logger: work.logger)
-            let result: Result
-            do {
-                if dryRun {
-                    result = .plan(try await retention.plan())
-                } else {
-                    result = try await retention.passNow().map { .outcome($0) } ?? .busy
-                }
-            } catch {
-                await pool.shutdown()
-                throw error
+            let settings = work.configuration.database
+            guard settings.retention > .zero else { return .off }
+            let logger = work.logger
+            return try await work.withPool { pool in
+                let retention = Retention(
+                    pool: pool, keep: settings.retention, time: settings.retentionTime, logger: logger)
+                if dryRun { return .plan(try await retention.plan()) }
+                return try await retention.passNow().map { .outcome($0) } ?? .busy
             }
-            await pool.shutdown()
-            return result
         }
         StandardOutput.write(self.report(result))
         switch result {
@@ -93,6 +83,7 @@ struct RetentionCommand: AsyncParsableCommand {
         }
         let lines = groups.flatMap { group in group.days.map { "\($0.name)  \(group.what)  about \($0.sagas) sagas\n" }
         }
-        return (lines.isEmpty ? ["no day is old enough\n"] : lines).joined() + problems.map { "\($0)\n" }.joined()
+        return (lines.isEmpty && problems.isEmpty ? ["no day is old enough\n"] : lines).joined()
+            + problems.map { "\($0)\n" }.joined()
     }
 }

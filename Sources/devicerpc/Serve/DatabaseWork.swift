@@ -9,6 +9,20 @@ struct DatabaseWork: Sendable {
     let patience: DatabasePatience
     let logger: Logger
 
+    /// Does something over a connection of its own, with a schema that is up to date.
+    mutating func withPool<T: Sendable>(_ body: (PostgresPool) async throws -> T) async throws -> T {
+        try await self.database.checkSchema(self.patience)
+        let pool = PostgresPool(self.database.connection, size: 1, maximumWaiters: 1)
+        let result: Result<T, any Error>
+        do {
+            result = .success(try await body(pool))
+        } catch {
+            result = .failure(error)
+        }
+        await pool.shutdown()
+        return try result.get()
+    }
+
     /// Stops what it has started also when it is interrupted.
     ///
     /// - Throws: what `body` throws, as it is to be shown; `Exit`, once its words are written.
